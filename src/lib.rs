@@ -1,0 +1,4 @@
+//! Safe-mode peer connections for a watch-only Lightning node: a BOLT 8 transport that outlives its signer.
+#![forbid(unsafe_code)]
+
+pub mod error;
