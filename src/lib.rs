@@ -2,3 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod limits;
+pub mod node_id;
+pub mod secret;
+pub mod signer;
