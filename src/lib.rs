@@ -6,3 +6,5 @@ pub mod limits;
 pub mod node_id;
 pub mod secret;
 pub mod signer;
+pub mod link;
+pub mod wire;
