@@ -1,0 +1,3 @@
+//! One peer connection. This file only names its parts.
+
+pub mod firewall;
