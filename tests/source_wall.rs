@@ -439,6 +439,13 @@ fn a_dependency_that_points_up_is_found() {
     bites(rule, "src/secret.rs", "use super::wire;", 1);
     bites(rule, "src/brontide/session.rs", "use crate::wire::Init;", 1);
     bites(rule, "src/clock.rs", "use crate::signer::Epoch;", 1);
+    bites(
+        rule,
+        "src/telemetry/event.rs",
+        "use crate::admin::Server;",
+        1,
+    );
+    bites(rule, "src/vault.rs", "use crate::supervisor::Roster;", 1);
     // A re-export at the root would hide which layer it is from.
     bites(rule, "src/link/driver.rs", "use crate::Supervisor;", 1);
     bites(rule, "src/unheard/of.rs", "use crate::limits::MAX;", 1);
@@ -467,6 +474,7 @@ fn a_dependency_that_points_down_is_not() {
         0,
     );
     bites(rule, "src/secret.rs", "use crate::node_id::NodeId;", 0);
+    bites(rule, "src/vault.rs", "use crate::link::LinkId;", 0);
     bites(
         rule,
         "src/wire/mod.rs",
