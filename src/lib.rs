@@ -1,6 +1,11 @@
 //! Safe-mode peer connections for a watch-only Lightning node: a BOLT 8 transport that outlives its signer.
 #![forbid(unsafe_code)]
 
+pub mod brontide;
 pub mod error;
+pub mod limits;
 pub mod link;
+pub mod node_id;
+pub mod secret;
+pub mod signer;
 pub mod wire;

@@ -1,0 +1,370 @@
+//! A signer that is a key in this process: the embedder's default, the demo's, and the cached identity.
+//!
+//! For: who keeps the key next to the node, by choice. It loads the key from a file that only its owner may read, or makes
+//! such a file. The file holds 64 hex digits and, if you like, an end of line. It never writes over a file, never prints a key, and
+//! never answers for a key that it could not read in full.
+
+use std::fs::{File, OpenOptions};
+use std::future;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{EcdhFuture, Signer};
+use crate::error::{Culprit, Retry};
+use crate::node_id::{LocalKey, NodeId, Point};
+use crate::secret::Secret32;
+
+/// Hex digits in a key file.
+const HEX_LEN: usize = 64;
+/// One byte more than the longest key file with a Windows end of line: enough to see that a file is too long.
+const READ_LEN: usize = HEX_LEN + 3;
+
+/// Answers ECDH with a key that this process holds; its answer is ready at once (some 30 µs of arithmetic).
+///
+/// ```
+/// use pilotlight::signer::{EmbeddedSigner, KeyFileError, Signer};
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("identity.key");
+/// let made = EmbeddedSigner::generate(&path)?;
+/// let loaded = EmbeddedSigner::load(&path)?;
+/// assert_eq!(made.node_id(), loaded.node_id());
+/// assert!(matches!(EmbeddedSigner::generate(&path), Err(KeyFileError::Exists { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct EmbeddedSigner {
+    key: LocalKey,
+}
+
+/// Why a key file gave no key, or could not be made. Each names the file; the text says what to do.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyFileError {
+    /// There is no such file.
+    #[error("no key file at {path}: give the right path, or have a new key made there")]
+    NotFound {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is there and cannot be read.
+    #[error(
+        "cannot read the key file {path}: {source}; let the user that runs this own it (chown) with mode 600 (chmod)"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is a directory, a pipe or a device.
+    #[error("{path} is not a regular file: a key file holds 64 hex digits")]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// Others than its owner may read or write it (checked on Unix only).
+    #[error(
+        "the key file {path} is open to others (mode {mode:03o}): run `chmod 600 {path}`, and think of the key as known if others could read it"
+    )]
+    TooOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It does not hold 64 characters.
+    #[error("the key file {path} holds {}, a key is 64 hex digits and nothing else but one end of line", characters(*found))]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes there are before the end of line; `None`: more than were read.
+        found: Option<usize>,
+    },
+    /// One of them is not a hex digit.
+    #[error(
+        "the key file {path} has something else than a hex digit at position {position} of 64: restore it from a copy"
+    )]
+    NotHex {
+        /// The file.
+        path: PathBuf,
+        /// Which one, from 1.
+        position: usize,
+    },
+    /// The key is zero.
+    #[error(
+        "the key in {path} is zero, which is no key: restore it from a copy, or move it away and have a new one made"
+    )]
+    Zero {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The number is not below the order of the curve.
+    #[error("the number in {path} is too large for a secp256k1 key: restore it from a copy")]
+    OutOfRange {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key was to be made where a file is already; it was left alone.
+    #[error("{path} exists and is not overwritten: load it, or move it away first")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The new file could not be made or written in full.
+    #[error(
+        "cannot write a new key file {path}: {source}; check that its directory exists, is writable and has room"
+    )]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gave no randomness.
+    #[error("the system gives no random bytes for a new key: {0}")]
+    NoEntropy(String),
+}
+
+fn characters(found: Option<usize>) -> String {
+    found.map_or_else(
+        || format!("more than {} characters", READ_LEN - 1),
+        |found| format!("{found} characters"),
+    )
+}
+
+impl KeyFileError {
+    /// Whose fault it was: whoever keeps the file.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::NoEntropy(_) => Culprit::Us,
+            _ => Culprit::Operator,
+        }
+    }
+    /// The rule that was broken.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Zero { .. } | Self::OutOfRange { .. } => "secp256k1: a secret key is in 1..n",
+            _ => "key file: 64 hex digits in a regular file of mode 0600",
+        }
+    }
+    /// Whether to try again.
+    pub fn retry(&self) -> Retry {
+        Retry::Never
+    }
+}
+
+impl EmbeddedSigner {
+    /// A signer for this key.
+    pub fn from_key(key: LocalKey) -> Self {
+        Self { key }
+    }
+
+    /// Loads the key from a file.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]; nothing is answered for a file that is open to others or not exactly a key.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
+        let path = path.as_ref();
+        let text = read_private(path)?;
+        let key = parse(path, &text)?;
+        Ok(Self { key })
+    }
+
+    /// Makes a new key and a new file for it, with mode 0600 from the moment it exists. An existing file is left alone.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Exists`], [`KeyFileError::Unwritable`], [`KeyFileError::NoEntropy`]; a file that could not be written in
+    /// full is removed again.
+    pub fn generate(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
+        let path = path.as_ref();
+        let (secret, key) = draw()?;
+        write_new(path, &encode(&secret))?;
+        Ok(Self { key })
+    }
+
+    /// Loads the key, or makes one if there is no file. The flag says whether it was made: worth a line in a log.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn load_or_generate(path: impl AsRef<Path>) -> Result<(Self, bool), KeyFileError> {
+        let path = path.as_ref();
+        match Self::load(path) {
+            Err(KeyFileError::NotFound { .. }) => Self::generate(path).map(|signer| (signer, true)),
+            loaded => loaded.map(|signer| (signer, false)),
+        }
+    }
+}
+
+impl Signer for EmbeddedSigner {
+    fn node_id(&self) -> NodeId {
+        self.key.node_id()
+    }
+
+    fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+        Box::pin(future::ready(Ok(self.key.ecdh(&point))))
+    }
+}
+
+impl std::fmt::Debug for EmbeddedSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedSigner")
+            .field("node_id", &self.node_id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A fresh secret and its key. A draw that is no key (2⁻¹²⁸) is an error rather than a loop: a source that gives such
+/// bytes is broken.
+fn draw() -> Result<(Secret32, LocalKey), KeyFileError> {
+    let secret = Secret32::try_build(|bytes| getrandom::fill(bytes.as_mut_slice()))
+        .map_err(|error| KeyFileError::NoEntropy(error.to_string()))?;
+    let mut copy = Zeroizing::new(*secret.expose());
+    let key = LocalKey::from_bytes(&mut copy)
+        .map_err(|error| KeyFileError::NoEntropy(error.to_string()))?;
+    Ok((secret, key))
+}
+
+/// The file's text, up to one byte more than a key file may have.
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    let unreadable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => KeyFileError::NotFound { path: path.into() },
+        _ => KeyFileError::Unreadable {
+            path: path.into(),
+            source,
+        },
+    };
+    // Looked at before it is opened: opening a pipe would wait for its writer.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(KeyFileError::NotAFile { path: path.into() });
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    // The bits of what was opened, not of what the path names by now.
+    check_mode(path, &file.metadata().map_err(unreadable)?)?;
+    // Made in its full size at once: a buffer that grew would leave copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(READ_LEN));
+    let mut part = Zeroizing::new([0_u8; READ_LEN]);
+    let mut file = file.take(READ_LEN as u64);
+    loop {
+        match file.read(part.as_mut_slice()) {
+            Ok(0) => return Ok(text),
+            Ok(read) => text.extend_from_slice(part.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn check_mode(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyFileError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = metadata.permissions().mode() & 0o777;
+    let others = mode & 0o077;
+    if others == 0 {
+        Ok(())
+    } else {
+        Err(KeyFileError::TooOpen {
+            path: path.into(),
+            mode,
+        })
+    }
+}
+
+#[cfg(not(unix))]
+fn check_mode(_path: &Path, _metadata: &std::fs::Metadata) -> Result<(), KeyFileError> {
+    Ok(())
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<LocalKey, KeyFileError> {
+    let digits = text.strip_suffix(b"\n").unwrap_or(text);
+    let digits = digits.strip_suffix(b"\r").unwrap_or(digits);
+    if digits.len() != HEX_LEN {
+        return Err(KeyFileError::Length {
+            path: path.into(),
+            found: (text.len() < READ_LEN).then_some(digits.len()),
+        });
+    }
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    for (index, (byte, pair)) in bytes.iter_mut().zip(digits.chunks_exact(2)).enumerate() {
+        for (nibble, digit) in pair.iter().enumerate() {
+            let value = hex_value(*digit).ok_or_else(|| KeyFileError::NotHex {
+                path: path.into(),
+                position: 2 * index + nibble + 1,
+            })?;
+            *byte = *byte << 4 | value;
+        }
+    }
+    let zero = bytes.iter().fold(0, |all, byte| all | byte) == 0;
+    LocalKey::from_bytes(&mut bytes).map_err(|_| {
+        let path = path.into();
+        if zero {
+            KeyFileError::Zero { path }
+        } else {
+            KeyFileError::OutOfRange { path }
+        }
+    })
+}
+
+/// One hex digit's value; by arithmetic, not by a table whose cache lines would tell.
+fn hex_value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// The key as the file has it: 64 lower-case hex digits and an end of line.
+fn encode(secret: &Secret32) -> Zeroizing<Vec<u8>> {
+    let hex = |nibble: u8| match nibble {
+        0..=9 => b'0' + nibble,
+        _ => b'a' + nibble - 10,
+    };
+    let mut text = Zeroizing::new(Vec::with_capacity(HEX_LEN + 1));
+    for byte in secret.expose() {
+        text.push(hex(byte >> 4));
+        text.push(hex(byte & 0x0f));
+    }
+    text.push(b'\n');
+    text
+}
+
+fn write_new(path: &Path, text: &[u8]) -> Result<(), KeyFileError> {
+    let unwritable = |source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.into() },
+        _ => KeyFileError::Unwritable {
+            path: path.into(),
+            source,
+        },
+    };
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(unwritable)?;
+    file.write_all(text)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync_directory(path))
+        .map_err(|error| {
+            // Half a key file is worse than none. This process made it just now, so nothing of anybody's is lost.
+            let _ = std::fs::remove_file(path);
+            unwritable(error)
+        })
+}
+
+/// Makes the new name last through a power cut: a node that has shown its id must not forget its key.
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_directory(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
