@@ -393,7 +393,11 @@ fn unknown_even_types_close_in_every_mode_unless_the_embedder_knows_them() {
             } else {
                 Inbound::Close(CloseReason::UnknownEven)
             };
-            assert_eq!(inbound(&number.to_be_bytes(), &situation), verdict, "{number}");
+            assert_eq!(
+                inbound(&number.to_be_bytes(), &situation),
+                verdict,
+                "{number}"
+            );
             let left = outbound(&number.to_be_bytes(), &situation);
             assert_eq!(left == Outbound::Pass, registered && !situation.persona);
         }
@@ -403,7 +407,7 @@ fn unknown_even_types_close_in_every_mode_unless_the_embedder_knows_them() {
 #[test]
 fn a_persona_announces_nothing_and_offers_only_what_gossip_needs() {
     for situation in every_situation().filter(|it| it.persona) {
-        for number in [256, 257, 258] {
+        for number in [256_u16, 257, 258] {
             assert!(matches!(
                 outbound(&number.to_be_bytes(), &situation),
                 Outbound::Refuse(_)

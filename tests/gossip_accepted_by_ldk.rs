@@ -17,9 +17,9 @@ use lightning::routing::utxo::UtxoLookup;
 use lightning::util::logger::{Logger, Record};
 use lightning::util::ser::{LengthReadable, Writeable};
 
+use pilotlight::node_id::LocalKey;
 use pilotlight::wire::gossip::{
     ChannelAnnouncement, ChannelEnd, ChannelUpdate, Direction, GossipHeader, NodeAnnouncement,
-    SigningKey,
 };
 use pilotlight::wire::{
     BITCOIN_MAINNET, BITCOIN_REGTEST, Features, Init, MessageType, ShortChannelId, WireError,
@@ -33,12 +33,12 @@ impl Logger for Silent {
 
 type Graph = NetworkGraph<Arc<Silent>>;
 
-fn key(byte: u8) -> SigningKey {
-    SigningKey::from_byte_array([byte; 32]).unwrap()
+fn key(byte: u8) -> LocalKey {
+    LocalKey::from_bytes(&mut [byte; 32]).unwrap()
 }
 
-fn id(key: &SigningKey) -> [u8; 33] {
-    secp256k1::PublicKey::from_secret_key_global(key).serialize()
+fn id(key: &LocalKey) -> [u8; 33] {
+    *key.node_id().as_bytes()
 }
 
 /// LDK refuses updates that are two weeks older than the wall clock.
@@ -51,7 +51,7 @@ fn scid() -> ShortChannelId {
     ShortChannelId::new(539_268, 845, 1).unwrap()
 }
 
-fn announce(a: &SigningKey, b: &SigningKey) -> Vec<u8> {
+fn announce(a: &LocalKey, b: &LocalKey) -> Vec<u8> {
     let (funding_a, funding_b) = (key(11), key(12));
     ChannelAnnouncement {
         chain_hash: BITCOIN_REGTEST,
@@ -108,7 +108,7 @@ fn read<M: LengthReadable + Writeable>(message: &[u8]) -> M {
     read
 }
 
-fn graph_with_channel() -> (Graph, SigningKey, SigningKey) {
+fn graph_with_channel() -> (Graph, LocalKey, LocalKey) {
     let graph = NetworkGraph::new(Network::Regtest, Arc::new(Silent));
     let (a, b) = (key(1), key(2));
     // Given in the wrong order on purpose: the builder sorts them.

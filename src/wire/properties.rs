@@ -1,4 +1,5 @@
 //! Properties of every codec: no bytes make one panic, and what is written is read back.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -346,10 +347,21 @@ fn what_would_not_fit_a_message_is_cut_to_what_does() {
     let ids = vec![ShortChannelId::from_u64(7); 9_000];
     let query = QueryShortChannelIds {
         chain_hash: [0; 32],
-        short_channel_ids: ids,
+        short_channel_ids: ids.clone(),
     };
     let read = QueryShortChannelIds::decode(&query.encode()).unwrap();
-    assert_eq!(read.short_channel_ids.len(), 8_000);
+    assert_eq!(read.short_channel_ids.len(), 8_187);
+    assert_eq!(QueryShortChannelIds::decode(&read.encode()), Ok(read));
+    let reply = ReplyChannelRange {
+        chain_hash: [0; 32],
+        first_blocknum: 0,
+        number_of_blocks: 1,
+        sync_complete: true,
+        short_channel_ids: ids,
+    };
+    let read = ReplyChannelRange::decode(&reply.encode()).unwrap();
+    assert_eq!(read.short_channel_ids.len(), 8_186);
+    assert_eq!(ReplyChannelRange::decode(&read.encode()), Ok(read));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! The vectors of BOLT 1's appendices A, B and C, every one, with the namespaces `n1` and `n2` that appendix B supposes.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
