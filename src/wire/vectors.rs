@@ -1,4 +1,5 @@
-//! The vectors of BOLT 1's appendices A, B and C, every one, with the namespaces `n1` and `n2` that appendix B supposes.
+//! The vectors of BOLT 1's appendices A, B and C, every one, with the namespaces `n1` and `n2` that appendix B supposes; and one
+//! `channel_update` of mainnet.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(
     clippy::unwrap_used,
@@ -7,8 +8,9 @@
     clippy::panic
 )]
 
+use super::gossip::{Direction, GossipHeader};
 use super::tlv::{self, Known};
-use super::{BigSize, Features, Init, ShortChannelId, WireError};
+use super::{BITCOIN_MAINNET, BigSize, Features, Init, ShortChannelId, WireError};
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
@@ -348,4 +350,26 @@ fn init_merges_its_two_bitmaps_and_reads_its_records() {
 fn init_refuses_part_of_a_chain() {
     let error = Init::decode(&hex("001000000000 01 02 ffff")).unwrap_err();
     assert_eq!(error, WireError::TlvLength { kind: 1, length: 2 });
+}
+
+#[test]
+fn a_header_of_mainnet_is_read() {
+    // Core Lightning's test data, 2021.
+    let message = hex(
+        "0102 5996b1cc2a6c6dbea17888a55d5a12f60eb7ef560f4681d675d466c6ce05fe98
+         57860ca2289e6d2399d9b7bcdc6e41dc4e6234a16bd39a4d43dc4c310bf80cbe
+         6fe28c0ab6f1b372c1a6a246ae63f74f931e8365e15a089c68d6190000000000
+         0a95730004d50001 6119a4df 01 01 0028 00000000000003e8 000003e8 00000001 000000000f75d320",
+    );
+    assert_eq!(
+        GossipHeader::decode(&message),
+        Ok(Some(GossipHeader::Update {
+            chain_hash: BITCOIN_MAINNET,
+            short_channel_id: "693619x1237x1".parse().unwrap(),
+            timestamp: 0x6119_a4df,
+            direction: Direction::TwoToOne,
+            disabled: false,
+        }))
+    );
+    assert!(GossipHeader::decode(&message[..100]).is_err());
 }
