@@ -13,9 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::cursor::Cursor;
 use super::{ChainHash, Features, MAX_MESSAGE, MessageType, WireError};
-
-/// What signs: a key held in this process.
-pub type SigningKey = secp256k1::SecretKey;
+use crate::node_id::LocalKey;
 
 /// A compressed public key, as it stands in gossip.
 pub type PublicKeyBytes = [u8; 33];
@@ -25,17 +23,6 @@ const SIGNATURE: usize = 64;
 
 /// The bytes of a node's alias (BOLT 7 § The `node_announcement` Message).
 const ALIAS: usize = 32;
-
-/// The public half of a key, compressed.
-fn public(key: &SigningKey) -> PublicKeyBytes {
-    secp256k1::PublicKey::from_secret_key_global(key).serialize()
-}
-
-/// RFC 6979, low *s*, compact.
-fn sign(key: &SigningKey, digest: [u8; 32]) -> [u8; SIGNATURE] {
-    key.sign_ecdsa(secp256k1::Message::from_digest(digest))
-        .serialize_compact()
-}
 
 /// Which output funds a channel: block height, index of the transaction, index of its output (BOLT 7 § Definition of
 /// `short_channel_id`), in 24, 24 and 16 bits.
@@ -146,9 +133,9 @@ impl Direction {
 #[derive(Clone, Copy)]
 pub struct ChannelEnd<'a> {
     /// The node's identity.
-    pub node: &'a SigningKey,
+    pub node: &'a LocalKey,
     /// The key in the funding output.
-    pub funding: &'a SigningKey,
+    pub funding: &'a LocalKey,
 }
 
 /// What a `channel_announcement` says beside the keys.
@@ -168,7 +155,7 @@ impl ChannelAnnouncement {
     /// # Errors
     /// [`WireError::SameNode`] for a channel with oneself, [`WireError::TooLong`] if the features do not fit.
     pub fn sign(&self, a: ChannelEnd<'_>, b: ChannelEnd<'_>) -> Result<Vec<u8>, WireError> {
-        let (id_a, id_b) = (public(a.node), public(b.node));
+        let (id_a, id_b) = (a.node.node_id(), b.node.node_id());
         // BOLT 7: node_id_1 is the lesser of the two compressed keys, in ascending lexicographic order.
         let (one, id_1, two, id_2) = match id_a.cmp(&id_b) {
             std::cmp::Ordering::Less => (a, id_a, b, id_b),
@@ -179,10 +166,10 @@ impl ChannelAnnouncement {
         push_features(&self.features, &mut signed)?;
         signed.extend_from_slice(&self.chain_hash);
         signed.extend_from_slice(&self.short_channel_id.as_u64().to_be_bytes());
-        signed.extend_from_slice(&id_1);
-        signed.extend_from_slice(&id_2);
-        signed.extend_from_slice(&public(one.funding));
-        signed.extend_from_slice(&public(two.funding));
+        signed.extend_from_slice(id_1.as_bytes());
+        signed.extend_from_slice(id_2.as_bytes());
+        signed.extend_from_slice(one.funding.node_id().as_bytes());
+        signed.extend_from_slice(two.funding.node_id().as_bytes());
         assemble(
             MessageType::CHANNEL_ANNOUNCEMENT,
             &[one.node, two.node, one.funding, two.funding],
@@ -211,7 +198,7 @@ impl NodeAnnouncement {
     ///
     /// # Errors
     /// [`WireError::TooLong`] if the alias, the features or the addresses do not fit; [`WireError::Unsendable`] for port 0.
-    pub fn sign(&self, node: &SigningKey) -> Result<Vec<u8>, WireError> {
+    pub fn sign(&self, node: &LocalKey) -> Result<Vec<u8>, WireError> {
         let mut alias = [0; ALIAS];
         alias
             .get_mut(..self.alias.len())
@@ -225,7 +212,7 @@ impl NodeAnnouncement {
         let mut signed = Vec::new();
         push_features(&self.features, &mut signed)?;
         signed.extend_from_slice(&self.timestamp.to_be_bytes());
-        signed.extend_from_slice(&public(node));
+        signed.extend_from_slice(node.node_id().as_bytes());
         signed.extend_from_slice(&self.rgb);
         signed.extend_from_slice(&alias);
         push_prefixed(&addresses, "addresses", &mut signed)?;
@@ -263,7 +250,7 @@ impl ChannelUpdate {
     ///
     /// # Errors
     /// None today; the length is checked as every message's is.
-    pub fn sign(&self, node: &SigningKey) -> Result<Vec<u8>, WireError> {
+    pub fn sign(&self, node: &LocalKey) -> Result<Vec<u8>, WireError> {
         let mut signed = Vec::with_capacity(72);
         signed.extend_from_slice(&self.chain_hash);
         signed.extend_from_slice(&self.short_channel_id.as_u64().to_be_bytes());
@@ -321,11 +308,7 @@ fn encode_addresses(addresses: &[SocketAddr]) -> Result<Vec<u8>, WireError> {
     Ok(out)
 }
 
-fn assemble(
-    kind: MessageType,
-    signers: &[&SigningKey],
-    signed: &[u8],
-) -> Result<Vec<u8>, WireError> {
+fn assemble(kind: MessageType, signers: &[&LocalKey], signed: &[u8]) -> Result<Vec<u8>, WireError> {
     let digest: [u8; 32] = Sha256::digest(Sha256::digest(signed)).into();
     let mut out = kind.begin(
         signers
@@ -334,7 +317,7 @@ fn assemble(
             .saturating_add(signed.len()),
     );
     for signer in signers {
-        out.extend_from_slice(&sign(signer, digest));
+        out.extend_from_slice(&signer.sign(&digest));
     }
     out.extend_from_slice(signed);
     if out.len() > MAX_MESSAGE {

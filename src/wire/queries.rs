@@ -5,7 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::cursor::Cursor;
-use super::{ChainHash, MessageType, ShortChannelId, WireError};
+use super::{ChainHash, MAX_MESSAGE, MessageType, ShortChannelId, WireError};
 
 /// The only encoding of short channel ids that BOLT 7 still allows: uncompressed.
 const UNCOMPRESSED: u8 = 0;
@@ -34,7 +34,7 @@ impl QueryShortChannelIds {
         })
     }
 
-    /// The whole message. Ids beyond the 8,000 that this crate sends in one message are left out: ask again for the rest.
+    /// The whole message. Ids beyond the 8,187 that fit are left out: ask again for the rest.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MessageType::QUERY_SHORT_CHANNEL_IDS.begin(
             self.short_channel_ids
@@ -150,7 +150,7 @@ impl ReplyChannelRange {
         })
     }
 
-    /// The whole message. Ids beyond the 8,000 that this crate sends in one message are left out: send another part.
+    /// The whole message. Ids beyond the 8,186 that fit are left out: send another part.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MessageType::REPLY_CHANNEL_RANGE.begin(
             self.short_channel_ids
@@ -252,12 +252,11 @@ pub fn unserved_answer(query: &[u8]) -> Result<Option<Vec<u8>>, WireError> {
     }
 }
 
-/// The most ids in one message that we send: what lnd sends, and well inside the 8,186 that fit beside the other fields.
-const MAX_IDS: usize = 8_000;
-
 fn push_ids(ids: &[ShortChannelId], out: &mut Vec<u8>) {
-    let ids = ids.get(..MAX_IDS).unwrap_or(ids);
-    // At most 64,001: `MAX_IDS` keeps it inside 16 bits.
+    // The list is the last field: what is left of a message, after its length and its encoding type, is for ids.
+    let room = MAX_MESSAGE.saturating_sub(out.len().saturating_add(3)) / 8;
+    let ids = ids.get(..room).unwrap_or(ids);
+    // Inside 16 bits, because the message is.
     let length = u16::try_from(ids.len().saturating_mul(8).saturating_add(1)).unwrap_or(u16::MAX);
     out.extend_from_slice(&length.to_be_bytes());
     out.push(UNCOMPRESSED);

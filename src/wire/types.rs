@@ -285,3 +285,56 @@ impl fmt::Display for MessageType {
         write!(f, "{} ({})", self.label(), self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_so_that_a_search_finds_every_row() {
+        assert!(MESSAGE_TYPES.is_sorted_by(|a, b| a.number < b.number));
+        for info in MESSAGE_TYPES {
+            assert_eq!(MessageType(info.number).info(), Some(info));
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_fit_for_a_metric_label() {
+        let mut names: Vec<_> = MESSAGE_TYPES.iter().map(|info| info.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), MESSAGE_TYPES.len());
+        assert!(names.iter().all(|name| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        }));
+    }
+
+    #[test]
+    fn what_the_bolts_do_not_assign_is_custom_and_labelled_by_its_parity() {
+        for (number, label) in [
+            (3, "unknown_odd"),
+            (4, "unknown_even"),
+            (32_767, "unknown_odd"),
+            (32_768, "custom_even"),
+            (65_535, "custom_odd"),
+        ] {
+            let kind = MessageType(number);
+            assert_eq!((kind.label(), kind.plane()), (label, Plane::Custom));
+            assert!(!kind.is_known() && !kind.needs_signer());
+        }
+    }
+
+    #[test]
+    fn control_and_gossip_never_need_the_signer() {
+        for info in MESSAGE_TYPES {
+            let free = matches!(info.plane, Plane::Control | Plane::Gossip);
+            assert_eq!(
+                MessageType(info.number).needs_signer(),
+                !free,
+                "{}",
+                info.name
+            );
+        }
+    }
+}
