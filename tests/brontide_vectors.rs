@@ -6,7 +6,8 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::print_stderr
+    clippy::print_stderr,
+    clippy::format_collect
 )]
 
 use bytes::BytesMut;
@@ -116,10 +117,11 @@ fn transport_responder_successful_handshake() {
 /// The vector refuses as it should: the act, whose fault it is, the rule, and the document's own name for it.
 fn refuses(vectors: &[Refusal], name: &str, expected: HandshakeError, rule: &str) {
     let vector = vectors.iter().find(|vector| vector.name == name).unwrap();
-    let (_, done) = match name.starts_with("transport-initiator") {
-        true => initiator(vector.acts),
-        false => responder(vector.acts),
+    let run = match name.split_once("initiator") {
+        Some(_) => initiator,
+        None => responder,
     };
+    let (_, done) = run(vector.acts);
     let error = done.err().expect("the vector has to fail");
     assert_eq!(error, expected);
     assert_eq!(error.act().size(), [50, 50, 66][vector.act - 1]);
@@ -217,8 +219,7 @@ fn transport_message_test() {
         if let Some((_, expected)) = OUTPUTS.iter().find(|(at, _)| *at == index) {
             assert_eq!(hex(&frame), *expected, "output {index}");
         }
-        let received = receiver.open(&mut frame).unwrap().unwrap();
-        assert_eq!(received, message);
+        assert_eq!(receiver.open(&mut frame).unwrap().unwrap(), message);
     }
     let checked: Vec<u64> = OUTPUTS.iter().map(|(index, _)| *index).collect();
     assert_eq!(checked, [0, 1, 500, 501, 1000, 1001]);

@@ -7,7 +7,10 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::print_stderr
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::format_collect,
+    clippy::match_bool
 )]
 
 use std::{
@@ -248,18 +251,14 @@ fn feed(session: &mut Session, stream: &[u8], pieces: impl Iterator<Item = usize
         loop {
             let before = input.len();
             let missing = session.needed(before);
-            match session.open(&mut input).unwrap() {
-                Some(message) => {
-                    assert!(missing == 0 && input.len() < before);
-                    messages.push(message.to_vec());
-                }
+            let Some(message) = session.open(&mut input).unwrap() else {
                 // A whole header may have been taken off although the body is missing.
-                None => {
-                    assert!(missing > 0 || input.len() == before - HEADER_LEN);
-                    assert!(session.needed(input.len()) > 0);
-                    break;
-                }
-            }
+                assert!(missing > 0 || input.len() == before - HEADER_LEN);
+                assert!(session.needed(input.len()) > 0);
+                break;
+            };
+            assert!(missing == 0 && input.len() < before);
+            messages.push(message.to_vec());
         }
     }
     assert!(input.is_empty());
