@@ -1026,7 +1026,21 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_says_what_it_is_and_is_short_of_nothing() {
+    fn the_first_chaining_key_is_the_protocol_s_name_and_nothing_else() {
+        for salt in [[0; 32], Sha256::digest(PARSED_NAME).into()] {
+            let engine = initiator();
+            let mut table = engine.table.lock();
+            let point = key(KEYS.responder_static).point();
+            let shared = key(KEYS.initiator_ephemeral).ecdh(&point);
+            let shared = table.store_shared(shared).unwrap();
+            assert_eq!(table.hkdf(&salt, &shared), Err("an unknown chaining key"));
+            let public = table.protocol_hash;
+            assert!(table.hkdf(&public, &shared).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_handle_says_what_it_is_and_whose() {
         let engine = initiator();
         let handle = engine.table.lock().handle(Kind::Second, 2);
         assert_eq!(&handle[..14], b"not a secret: ");
