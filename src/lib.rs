@@ -1,6 +1,7 @@
 //! Safe-mode peer connections for a watch-only Lightning node: a BOLT 8 transport that outlives its signer.
 #![forbid(unsafe_code)]
 
+pub mod brontide;
 pub mod error;
 pub mod limits;
 pub mod node_id;
