@@ -228,3 +228,11 @@ mod held {
         count::any()
     }
 }
+
+#[cfg(test)]
+#[path = "fence_tests.rs"]
+mod tests;
+
+#[cfg(all(test, pilotlight_loom))]
+#[path = "fence_loom.rs"]
+mod loom_models;
