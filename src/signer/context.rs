@@ -517,3 +517,7 @@ impl fmt::Debug for Lease {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "context_tests.rs"]
+mod tests;

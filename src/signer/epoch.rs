@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 pub struct Epoch(NonZeroU64);
 
 impl Epoch {
+    /// The one that no other follows.
+    #[cfg(test)]
+    pub(super) const LAST: Self = Self(NonZeroU64::MAX);
+
     /// The epoch after `last` (the first, if there was none). `None` when 2⁶⁴ − 1 have been used.
     pub(super) fn after(last: Option<Self>) -> Option<Self> {
         match last {

@@ -103,9 +103,13 @@ fn p1_close_waits_for_every_section_of_one_shard() {
     });
 }
 
+/// Both close; the second gives up waiting after one look (see there why), but where it does not, it may rely on the same.
+/// Bounded to three preemptions, as loom's authors advise for three threads: without the bound it passes too, in minutes.
 #[test]
 fn p1_each_of_two_closers_returns_only_when_the_gates_are_empty() {
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(3));
+    model.check(|| {
         let (fence, wire) = (Arc::new(Fence::new()), Arc::new(Wire::default()));
         let writer = {
             let (fence, wire) = (Arc::clone(&fence), Arc::clone(&wire));
@@ -113,15 +117,14 @@ fn p1_each_of_two_closers_returns_only_when_the_gates_are_empty() {
         };
         let closer = {
             let (fence, wire) = (Arc::clone(&fence), Arc::clone(&wire));
-            thread::spawn(move || {
-                fence.close();
-                wire.settled()
-            })
+            thread::spawn(move || fence.close_within_one_look().then(|| wire.settled()))
         };
         fence.close();
         let seen = wire.settled();
         assert!(fence.enter(ShardIndex::spread(0)).is_none());
-        assert_eq!(closer.join().unwrap(), seen, "the closers disagree");
+        if let Some(theirs) = closer.join().unwrap() {
+            assert_eq!(theirs, seen, "the closers disagree");
+        }
         assert_eq!(usize::from(writer.join().unwrap()), seen);
     });
 }

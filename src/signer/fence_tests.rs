@@ -137,11 +137,19 @@ fn p1_nothing_begins_after_close_among_eight_busy_threads() {
             thread::spawn(move || {
                 for (fence, tally) in rounds.iter() {
                     // Two threads a shard: they meet in one word too.
-                    while let Some(_gate) = fence.enter(shard(me / 2)) {
+                    while let Some(gate) = fence.enter(shard(me / 2)) {
                         tally.inside.fetch_add(1, SeqCst);
-                        tally.begun.fetch_add(1, SeqCst);
-                        std::hint::spin_loop();
+                        let nth = tally.begun.fetch_add(1, SeqCst);
+                        if nth % 16 == 0 {
+                            // Preempted inside, as a real section may be.
+                            thread::yield_now();
+                        }
                         tally.inside.fetch_sub(1, SeqCst);
+                        drop(gate);
+                        if nth % 8 == 0 {
+                            // On two cores the closer must get a turn, or the test takes minutes.
+                            thread::yield_now();
+                        }
                     }
                 }
             })

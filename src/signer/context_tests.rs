@@ -1,0 +1,221 @@
+//! The context from inside: what only the crate can see of it, gates and the order of a lapse's steps.
+//!
+//! What an embedder sees is in `tests/p6_epochs.rs`. Not for loom: see `fence_tests.rs`.
+#![cfg(not(pilotlight_loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use super::*;
+use crate::node_id::LocalKey;
+use crate::secret::assert_not_impl;
+use crate::signer::{EcdhFuture, EmbeddedSigner};
+
+assert_not_impl!(SignerSession: Clone, Copy);
+assert_not_impl!(Proof: Clone, Copy);
+assert_not_impl!(Challenge: Clone, Copy);
+
+fn key(byte: u8) -> LocalKey {
+    LocalKey::from_bytes(&mut [byte; 32]).unwrap()
+}
+
+fn embedded() -> Arc<EmbeddedSigner> {
+    Arc::new(EmbeddedSigner::from_key(key(7)))
+}
+
+fn proof(context: &SignerContext) -> Proof {
+    let challenge = context.challenge(&mut [9; 32]).unwrap();
+    let answer = key(7).ecdh(&challenge.point());
+    challenge.verify(answer).unwrap()
+}
+
+fn live() -> (SignerContext, SignerSession) {
+    let context = SignerContext::new(key(7).node_id());
+    let session = context.attach(proof(&context), embedded()).unwrap();
+    (context, session)
+}
+
+#[test]
+fn p1_no_gate_of_a_lapsed_lease_opens() {
+    let (context, session) = live();
+    let leases: Vec<_> = (0..100).map(|_| context.lease().unwrap()).collect();
+    assert!(leases.iter().all(|lease| lease.enter().is_some()));
+    let _ = session.lapse(LapseReason::Requested).unwrap();
+    assert!(leases.iter().all(|lease| lease.enter().is_none()));
+    let _second = context.attach(proof(&context), embedded()).unwrap();
+    assert!(
+        leases
+            .iter()
+            .all(|lease| lease.enter().is_none() && !lease.is_live())
+    );
+}
+
+/// A section holds the lapse up. Meanwhile no lease is given, the state does not yet say `Away`, and whoever else ends the
+/// session waits for the same fence.
+#[test]
+fn p1_lapse_returns_after_the_running_sections_and_so_do_its_rivals() {
+    let (context, session) = live();
+    let lease = context.lease().unwrap();
+    let (inside, left) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let section = {
+        let (context, lease) = (context.clone(), lease.clone());
+        let (inside, left) = (Arc::clone(&inside), Arc::clone(&left));
+        thread::spawn(move || {
+            let gate = lease.enter().unwrap();
+            inside.wait();
+            while lease.is_live() {
+                thread::yield_now();
+            }
+            assert!(!context.is_live());
+            assert!(context.lease().is_err());
+            assert_eq!(context.state(), SignerState::Live(lease.epoch()));
+            assert_eq!(
+                *context.subscribe().borrow(),
+                SignerState::Live(lease.epoch())
+            );
+            left.store(true, SeqCst);
+            drop(gate);
+        })
+    };
+    inside.wait();
+    let rivals: Vec<_> = (0..3)
+        .map(|_| {
+            let (context, left) = (context.clone(), Arc::clone(&left));
+            thread::spawn(move || {
+                let lapse = context.lapse(LapseReason::Requested);
+                assert!(
+                    left.load(SeqCst),
+                    "lapse returned while a section was running"
+                );
+                assert_eq!(context.state().live(), None);
+                lapse.is_some()
+            })
+        })
+        .collect();
+    let mine = session.lapse(LapseReason::StreamClosed).is_some();
+    assert!(left.load(SeqCst));
+    let lapses = rivals
+        .into_iter()
+        .map(|rival| rival.join().unwrap())
+        .chain([mine])
+        .filter(|lapsed| *lapsed)
+        .count();
+    assert_eq!(lapses, 1, "one caller, and only one, is told of the lapse");
+    section.join().unwrap();
+}
+
+/// Threads take leases and write under them, a promoter stores leases and asks again, while sessions come and go: nothing
+/// is ever written for an epoch that has lapsed.
+#[test]
+fn p1_p6_nothing_is_written_for_a_lapsed_epoch_while_sessions_come_and_go() {
+    const ROUNDS: u64 = 500;
+    let context = SignerContext::new(key(7).node_id());
+    let lapsed = Arc::new(AtomicUsize::new(0));
+    let done = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let (context, lapsed, done) = (context.clone(), Arc::clone(&lapsed), Arc::clone(&done));
+            thread::spawn(move || {
+                let mut written = 0_usize;
+                while !done.load(SeqCst) {
+                    let Ok(lease) = context.lease() else {
+                        thread::yield_now();
+                        continue;
+                    };
+                    let epoch = usize::try_from(lease.epoch().get()).unwrap();
+                    while let Some(_gate) = lease.enter() {
+                        assert!(lapsed.load(SeqCst) < epoch, "a write under a lapsed epoch");
+                        written += 1;
+                    }
+                }
+                written
+            })
+        })
+        .collect();
+    for round in 1..=ROUNDS {
+        let session = context.attach(proof(&context), embedded()).unwrap();
+        assert_eq!(session.epoch().get(), round);
+        for _ in 0..round % 5 {
+            thread::yield_now();
+        }
+        drop(session);
+        lapsed.store(usize::try_from(round).unwrap(), SeqCst);
+    }
+    done.store(true, SeqCst);
+    let written: usize = writers
+        .into_iter()
+        .map(|writer| writer.join().unwrap())
+        .sum();
+    assert!(written > 0);
+}
+
+/// The signer's destructor is somebody else's code: it runs after the lapse is complete, outside all locks, and its panic
+/// stays its own.
+#[test]
+fn the_signer_is_dropped_last_outside_locks_and_its_panic_is_contained() {
+    struct Rude {
+        context: SignerContext,
+        seen: Arc<std::sync::Mutex<Vec<SignerState>>>,
+    }
+    impl Signer for Rude {
+        fn node_id(&self) -> NodeId {
+            self.context.node_id()
+        }
+        fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+            Box::pin(std::future::ready(Ok(key(7).ecdh(&point))))
+        }
+    }
+    impl Drop for Rude {
+        fn drop(&mut self) {
+            self.seen.lock().unwrap().push(self.context.state());
+            assert!(self.context.lapse(LapseReason::Requested).is_none());
+            panic!("in a signer's destructor (this panic is part of the test)");
+        }
+    }
+    let context = SignerContext::new(key(7).node_id());
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let rude = Arc::new(Rude {
+        context: context.clone(),
+        seen: Arc::clone(&seen),
+    });
+    let session = context.attach(proof(&context), rude).unwrap();
+    let lapse = session.lapse(LapseReason::LivenessLost).unwrap();
+    let away = SignerState::Away {
+        last: lapse.epoch,
+        reason: LapseReason::LivenessLost,
+    };
+    assert_eq!(*seen.lock().unwrap(), vec![away]);
+    assert_eq!(context.state(), away);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_lapse_from_inside_a_gate_is_caught_in_debug_builds() {
+    let (context, session) = live();
+    let lease = context.lease().unwrap();
+    let gate = lease.enter().unwrap();
+    let caught =
+        std::panic::catch_unwind(AssertUnwindSafe(|| context.lapse(LapseReason::Requested)));
+    assert!(caught.is_err());
+    assert!(
+        lease.is_live() && context.is_live(),
+        "and nothing was changed"
+    );
+    drop(gate);
+    assert!(session.lapse(LapseReason::Requested).is_some());
+}
+
+#[test]
+fn the_last_epoch_is_not_followed_by_another() {
+    let (context, session) = live();
+    let last = Epoch::LAST;
+    drop(session);
+    context.slot().state = SignerState::Away {
+        last,
+        reason: LapseReason::Dropped,
+    };
+    let refused = context.attach(proof(&context), embedded());
+    assert_eq!(refused.unwrap_err(), AttachError::EpochsExhausted);
+}
