@@ -55,6 +55,11 @@ pub const WRITE_BUFFER: usize = 64 * 1024;
 /// Largest `num_pong_bytes` that is answered; BOLT 1 says that a larger one must be ignored.
 pub const PONG_BYTES_MAX: u16 = 65_531;
 
+/// Pongs and other answers of ours that may wait to be written before a link stops reading. A peer with one ping outstanding
+/// and some queries never gets there, so two ends with full pipes do not wait for each other; one that only asks and never reads
+/// is stopped here, with one more read's worth of some bytes each.
+pub const ANSWERS_WAITING: usize = 64;
+
 /// Warnings we send on one link in a row. Beyond it refusals are counted, not said.
 pub const WARNING_BURST: u32 = 5;
 

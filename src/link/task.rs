@@ -6,7 +6,7 @@
 //!  socket ◀── gate ◀── write buffer ◀─┴──◀ outbox (the node)
 //! ```
 //!
-//! Bounded: it reads no more while what it has read is not delivered, or while what it must answer is not written. An idle link
+//! Bounded: it reads no more while what it has read is not delivered, or while too much of what it must answer is not written. An idle link
 //! holds no buffer. It never waits for another link.
 
 use super::driver::{Delivery, Env, Report};
@@ -151,9 +151,11 @@ impl LinkTask {
         }
     }
 
-    /// What to wait for at the socket: it is read only while there is room for what it brings.
+    /// What to wait for at the socket: it is read only while there is room for what it brings. A few answers may wait to be
+    /// written: a peer that stops reading while we do not read what it writes would wait for ever, and so would we.
     fn interest(&self) -> Option<Interest> {
-        let may_read = self.pending.is_empty() && self.pongs.is_empty() && self.control.is_empty();
+        let answers = self.pongs.len().saturating_add(self.control.len());
+        let may_read = self.pending.is_empty() && answers < limits::ANSWERS_WAITING;
         match (may_read, !self.write.is_empty()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
