@@ -81,7 +81,7 @@ pub(crate) enum Written {
     /// The link's lease is dead: nothing was written and nothing ever will be.
     Fenced,
     /// The connection is broken.
-    Broken(io::Error),
+    Broken,
 }
 
 /// What a new link starts with.
@@ -156,7 +156,7 @@ impl LinkShared {
         match result {
             Ok(count) => Written::Bytes(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Written::WouldBlock,
-            Err(error) => Written::Broken(error),
+            Err(_) => Written::Broken,
         }
     }
 }

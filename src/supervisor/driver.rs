@@ -99,29 +99,32 @@ impl Driver {
         driver
     }
 
-    /// Runs until every handle on the supervisor is dropped, or a drain is over.
-    pub(crate) async fn run(mut self, mut channels: Channels) {
+    /// Runs until every handle on the supervisor is dropped, or a drain is over. Leaves no link behind.
+    pub(crate) async fn run(mut self, channels: Channels) {
+        let overran = self.serve(channels).await;
+        self.env.vault.shut();
+        let left = self.reset_all();
+        self.end_drain(if overran { left } else { 0 });
+    }
+
+    /// `true`: the drain's deadline has passed.
+    async fn serve(&mut self, mut channels: Channels) -> bool {
         loop {
             let signer = *channels.signer.borrow_and_update();
             self.signer_changed(signer);
             self.feed_due();
             if self.is_drained() {
-                self.end_drain(0);
-                return;
+                return false;
             }
             tokio::select! {
                 command = channels.commands.recv() => match command {
                     Some(command) => self.command(command),
-                    None => return,
+                    None => return false,
                 },
                 report = channels.reports.recv() => if let Some(report) = report { self.report(report) },
-                changed = channels.signer.changed() => if changed.is_err() { return },
+                changed = channels.signer.changed() => if changed.is_err() { return false },
                 () = ring(&mut self.alarm) => self.alarm = None,
-                () = overrun(&mut self.drain) => {
-                    let left = self.reset_all();
-                    self.end_drain(left);
-                    return;
-                }
+                () = overrun(&mut self.drain) => return true,
                 Some(ended) = self.tasks.join_next() => if let Err(error) = ended && error.is_panic() {
                     tracing::error!(%error, "a link's task panicked; its secrets are wiped and the link is closed");
                 },
@@ -235,7 +238,7 @@ impl Driver {
                 self.env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
                 self.feed(Input::Withdrawn(link));
             }
-            Report::Ended { link, reason, .. } => {
+            Report::Ended { link, reason } => {
                 self.handles.remove(&link);
                 self.closing.remove(&link);
                 self.failure = Some(HandshakeFailure::NotAdmitted(reason));
