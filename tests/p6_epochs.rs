@@ -407,8 +407,8 @@ async fn a_panic_in_the_holders_task_is_the_lapse() {
     });
     go.send(()).unwrap();
     assert!(holder.await.unwrap_err().is_panic());
-    assert_eq!(context.state().newest(), Some(last));
-    assert_eq!(context.state().live(), None);
+    let reason = LapseReason::Panicked;
+    assert_eq!(context.state(), SignerState::Away { last, reason });
     assert!(context.lease().is_err());
 }
 
