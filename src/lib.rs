@@ -1,9 +1,16 @@
 //! Safe-mode peer connections for a watch-only Lightning node: a BOLT 8 transport that outlives its signer.
 #![forbid(unsafe_code)]
 
+pub mod book;
 pub mod brontide;
+pub mod clock;
 pub mod error;
 pub mod limits;
+pub mod link;
 pub mod node_id;
 pub mod secret;
 pub mod signer;
+pub mod supervisor;
+pub mod telemetry;
+mod vault;
+pub mod wire;

@@ -1,9 +1,109 @@
-//! Every bound of the crate, with the argument for its value.
+//! Every bound of the crate, each with the argument for its value.
 //!
-//! For: a reader who asks "why this number?", and a reviewer who asks "what stops it growing?". A bound that is not here
-//! does not exist. It never holds code, and never a value that an operator may set: those are settings, with defaults
-//! that are checked against these bounds.
+//! A hostile peer meets one of these, never memory growth, a panic or a stall of another link (P9).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::time::Duration;
+
+/// Longest wait for one act of a handshake, the signer's ECDH included. lnd and LDK give 5 s and 10 s: the lower serves both,
+/// because the other side will have left by then.
+pub const ACT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest wait for a TCP connection. Linux alone would try for over two minutes; a Lightning peer that is up answers in
+/// under a second, one behind Tor in under ten.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Longest wait for the peer's `init` once the handshake is done. One round trip and no computation: the deadline of an act.
+pub const INIT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest `init` that is read. Features take 20 to 30 bytes and each network 32; 4 KiB is a hundred networks.
+pub const INIT_MAX: usize = 4096;
+
+/// Shortest silence after which a link is pinged. BOLT 1 asks for at most one ping in 30 s.
+pub const PING_AFTER_MIN: Duration = Duration::from_secs(30);
+
+/// Longest silence after which a link is pinged: spread over 30 s so that ten thousand links do not ping in one instant.
+pub const PING_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// How long a ping may stay unanswered before the link is closed. A pong needs one round trip; 30 s is what lnd gives.
+pub const PONG_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long an incumbent link has to show life before a newcomer of the same peer replaces it.
+pub const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Bytes that may wait in one link's outbox, bodies and [`OUTBOX_OVERHEAD`] together: sixteen messages of the largest size.
+/// A sender waits for room beyond it.
+pub const OUTBOX_BYTES: usize = 1 << 20;
+
+/// What one queued message costs beside its body. Keeps a flood of empty messages within the bound too.
+pub const OUTBOX_OVERHEAD: usize = 64;
+
+/// Messages and link reports that may wait for the node, over all links. At 430 bytes a gossip message this is 1.7 MB; beyond
+/// it links stop reading, and TCP pushes back on the peers.
+pub const INBOX_MESSAGES: usize = 4096;
+
+/// Bytes taken from a socket at a time. Larger reads bring nothing (measured), smaller ones cost system calls.
+pub const READ_CHUNK: usize = 16 * 1024;
+
+/// Bytes handed to the kernel in one gate section. A lapse waits for the running sections: this keeps one at microseconds.
+pub const GATE_WRITE_MAX: usize = 16 * 1024;
+
+/// Bytes of ciphertext that are gathered before they are written. 64 KiB is where coalescing stops to pay (measured); one frame
+/// of the largest size may stand above it.
+pub const WRITE_BUFFER: usize = 64 * 1024;
+
+/// Answers (pongs, replies to queries, warnings) that may wait for a peer that does not read, before we stop reading from it. One
+/// read may bring some hundreds more; a pong waits as its length, not its bytes.
+pub const ANSWERS_MAX: usize = 64;
+
+/// Largest `num_pong_bytes` that is answered; BOLT 1 says that a larger one must be ignored.
+pub const PONG_BYTES_MAX: u16 = 65_531;
+
+/// Warnings we send on one link in a row. Beyond it refusals are counted, not said.
+pub const WARNING_BURST: u32 = 5;
+
+/// After a burst, one warning is earned back in this time.
+pub const WARNING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Handshakes under way at once for strangers who dialled us. Each holds a socket and about a kilobyte, and may cost one ECDH.
+pub const INBOUND_HANDSHAKES: usize = 64;
+
+/// Inbound sockets that may wait for a signer at once, before a byte of theirs is read.
+pub const PARKED_MAX: usize = 64;
+
+/// Parked sockets from one /24 (IPv4) or /48 (IPv6), so that one network cannot take all places.
+pub const PARKED_PER_SUBNET: usize = 2;
+
+/// How long an inbound socket may be parked: an act's 5 s less 1 s for the signer and the wire.
+pub const PARKED_FOR: Duration = Duration::from_secs(4);
+
+/// Dials under way at once. Each is a socket and a task. Half of the 1,024 descriptors that a process is given where nobody has
+/// asked for more; a relight of 1,000 peers takes two rounds, and a place is free again as soon as a link is up.
+pub const DIALS_IN_FLIGHT: usize = 512;
+
+/// First wait after a failed dial.
+pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest wait after failed dials. A peer that has been away for a day is found within the hour.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(3600);
+
+/// A link that has lived this long clears its peer's backoff.
+pub const STABLE_AFTER: Duration = Duration::from_secs(600);
+
+/// Peers in the roster. The public graph has 17,000 nodes; ten times as many still fit in 100 MB.
+pub const PEERS_MAX: usize = 200_000;
+
+/// Addresses kept for one peer. Nodes announce one to four.
+pub const ADDRESSES_MAX: usize = 8;
+
+/// Events that a slow listener may fall behind before it is told how many it missed.
+pub const EVENTS_BUFFER: usize = 4096;
+
+/// Requests that may wait for the supervisor's driver. A full queue makes callers wait, which is all a caller may do.
+pub const COMMANDS: usize = 1024;
+
+/// How long a drain may take before the links that are left are reset.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Shards of a [fence](crate::signer), each an atomic on a cache line of its own.
 ///

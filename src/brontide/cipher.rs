@@ -115,3 +115,72 @@ pub(super) fn split(pair: &[u8; 2 * KEY_LEN]) -> Option<(&[u8; KEY_LEN], &[u8; K
     let (first, rest) = pair.split_first_chunk()?;
     Some((first, rest.first_chunk()?))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::{
+        super::tests::{hex, secret, vectors},
+        *,
+    };
+
+    fn direction() -> Direction {
+        Direction::new(&secret(vectors::CK), &secret(vectors::SK))
+    }
+
+    fn use_up(direction: &mut Direction, nonces: u64) {
+        for _ in 0..nonces {
+            direction.seal(&mut []).unwrap();
+        }
+    }
+
+    fn secrets(direction: &Direction) -> (String, String) {
+        let (ck, key) = direction.chaining_key_and_key();
+        (hex(ck), hex(key))
+    }
+
+    /// The published values after each rotation, each at exactly the thousandth use and not one sooner.
+    #[test]
+    fn rotates_at_the_thousandth_use() {
+        let mut direction = direction();
+        let mut before = (vectors::CK.to_owned(), vectors::SK.to_owned());
+        for (ck, key) in vectors::ROTATIONS {
+            use_up(&mut direction, NONCES_PER_KEY - 1);
+            assert_eq!(secrets(&direction), before);
+            use_up(&mut direction, 1);
+            before = ((*ck).to_owned(), (*key).to_owned());
+            assert_eq!(secrets(&direction), before);
+            assert_eq!(direction.nonce, 0);
+        }
+    }
+
+    #[test]
+    fn a_rotation_overwrites_the_old_key_where_it_was() {
+        let mut direction = direction();
+        let before = direction.secrets.expose().as_ptr();
+        use_up(&mut direction, NONCES_PER_KEY);
+        assert_eq!(before, direction.secrets.expose().as_ptr());
+        assert!(direction.ready.is_none(), "the old key is not kept ready");
+    }
+
+    /// A rest between any two uses changes no byte.
+    #[test]
+    fn resting_changes_nothing() {
+        let (mut restless, mut resting) = (direction(), direction());
+        for _ in 0..2 * NONCES_PER_KEY + 3 {
+            let (mut a, mut b) = ([7; 9], [7; 9]);
+            let tag = restless.seal(&mut a).unwrap();
+            assert_eq!(tag, resting.seal(&mut b).unwrap());
+            assert_eq!(a, b);
+            resting.rest();
+            assert!(resting.ready.is_none());
+        }
+    }
+
+    #[test]
+    fn a_refused_tag_does_not_use_up_a_nonce() {
+        let mut direction = direction();
+        assert_eq!(direction.open(&mut [1, 2], &[0; TAG_LEN]), Err(Refused));
+        assert_eq!(direction.nonce, 0);
+    }
+}

@@ -31,6 +31,7 @@
 mod aead;
 mod cipher;
 mod framer;
+mod handles;
 mod handshake;
 mod noise;
 mod session;

@@ -3,7 +3,7 @@
 //! `snow` keeps the order of the tokens, the transcript hash and the nonces. It wipes nothing, so it is given nothing that needs
 //! wiping: where Noise has a chaining key, a cipher key or an ECDH result, `snow` holds a *handle*, 32 public bytes that say
 //! "not a secret" and a number. Its calls come back to the [`Dh`], [`Hash`] and [`Cipher`] of this file, which look the handle up in the
-//! handshake's own table of wiped boxes. A handle that the table does not know, or that stands for a value of another kind,
+//! handshake's own table of wiped boxes (`handles.rs`). A handle that the table does not know, or that stands for a value of another kind,
 //! or for one that is not the latest, is a fault: the step fails, and so does every later one.
 //!
 //! ```text
@@ -20,8 +20,6 @@
 //! into the table, once, and for no other. This file never asks anyone for an ECDH with it, and never makes randomness.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use sha2::{Digest, Sha256};
 use snow::{
     Builder, Error, HandshakeState,
@@ -32,20 +30,18 @@ use snow::{
 
 use super::{
     aead::{self, KEY_LEN, TAG_LEN},
-    cipher::{Extracted, split},
+    cipher::split,
+    handles::{HASH_LEN, Kind, PROTOCOL_NAME, SharedTable, Table},
 };
 use crate::{
     node_id::{LocalKey, NodeId, POINT_LEN, Point},
     secret::{Secret, Secret32, SharedSecret},
 };
 
-/// BOLT 8 § Noise Protocol Instantiation.
-const PROTOCOL_NAME: &str = "Noise_XK_secp256k1_ChaChaPoly_SHA256";
-/// The same with a curve whose name `snow` can parse. Only the pattern is taken from it.
+/// The protocol's name with a curve whose name `snow` can parse. Only the pattern is taken from it.
 const PARSED_NAME: &str = "Noise_XK_25519_ChaChaPoly_SHA256";
 /// BOLT 8 § Handshake State Initialization, step 3.
 const PROLOGUE: &[u8] = b"lightning";
-const HASH_LEN: usize = 32;
 /// SHA-256's block. `snow` only asks for it to compute HMAC, which it is not let do.
 const BLOCK_LEN: usize = 64;
 
@@ -190,190 +186,6 @@ fn keys(last: &Secret<64>, transport: &Secret<64>) -> Option<TransportKeys> {
         initiator_to_responder: Secret::build(|bytes| bytes.copy_from_slice(forth)),
         responder_to_initiator: Secret::build(|bytes| bytes.copy_from_slice(back)),
     })
-}
-
-/// What a handle stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    /// The result of an ECDH.
-    Shared = 1,
-    /// The first half of what an HKDF gave: a chaining key, at last the key from initiator to responder.
-    First = 2,
-    /// The second half: a cipher key, at last the key from responder to initiator.
-    Second = 3,
-}
-
-/// Every secret of one handshake.
-struct Table {
-    /// Tells this handshake's handles from another's: 16 bytes of our ephemeral public key.
-    mark: [u8; Table::MARK_LEN],
-    /// The hash of the protocol's name: Noise's first chaining key, the only one that `snow` may show us in the clear.
-    protocol_hash: [u8; HASH_LEN],
-    ephemeral: Option<LocalKey>,
-    /// What the static key, wherever it is, answered, and for which point.
-    answer: Option<(Point, SharedSecret)>,
-    /// The other side's key that was decoded last.
-    peer: Option<Point>,
-    shared: Vec<SharedSecret>,
-    pairs: Vec<Secret<64>>,
-    /// Tags that fitted in the present step.
-    opened: u8,
-    /// The transport keys are there: the last pair.
-    complete: bool,
-    /// The first fault. It stays.
-    fault: Option<&'static str>,
-}
-
-impl Table {
-    const MARK_LEN: usize = 16;
-    const LABEL: [u8; 14] = *b"not a secret: ";
-    /// An ECDH for each of `es`, `ee`, `se`.
-    const ECDHS: usize = 3;
-    /// An HKDF for each ECDH, and the split.
-    const PAIRS: usize = Self::ECDHS + 1;
-
-    /// `not a secret: `, the kind, the index, the mark.
-    fn handle(&self, kind: Kind, index: usize) -> [u8; KEY_LEN] {
-        let mut handle = [0; KEY_LEN];
-        let number = [kind as u8, u8::try_from(index).unwrap_or(u8::MAX)];
-        let bytes = Self::LABEL.iter().chain(&number).chain(&self.mark);
-        handle
-            .iter_mut()
-            .zip(bytes)
-            .for_each(|(to, from)| *to = *from);
-        handle
-    }
-
-    /// Whether these bytes are the handle of the latest value of that kind.
-    fn is_latest(&self, kind: Kind, bytes: &[u8]) -> bool {
-        let values = match kind {
-            Kind::Shared => self.shared.len(),
-            Kind::First | Kind::Second => self.pairs.len(),
-        };
-        values
-            .checked_sub(1)
-            .is_some_and(|index| self.handle(kind, index) == bytes)
-    }
-
-    /// The value behind the handle of the latest shared secret, chaining key or cipher key.
-    fn resolve(&self, kind: Kind, handle: &[u8]) -> Option<&[u8; KEY_LEN]> {
-        if !self.is_latest(kind, handle) {
-            return None;
-        }
-        let pair = self.pairs.last().and_then(|pair| split(pair.expose()));
-        match kind {
-            Kind::Shared => self.shared.last().map(SharedSecret::expose),
-            Kind::First => pair.map(|(first, _)| first),
-            Kind::Second => pair.map(|(_, second)| second),
-        }
-    }
-
-    fn store_shared(&mut self, shared: SharedSecret) -> Result<[u8; KEY_LEN], &'static str> {
-        if self.shared.len() == Self::ECDHS {
-            return Err("one ECDH too many");
-        }
-        self.shared.push(shared);
-        Ok(self.handle(Kind::Shared, self.shared.len() - 1))
-    }
-
-    /// `ck, k = HKDF(ck, ikm)`, where every input but the public first chaining key and the empty string is a handle, and both outputs are.
-    fn hkdf(
-        &mut self,
-        chaining_key: &[u8],
-        ikm: &[u8],
-    ) -> Result<([u8; KEY_LEN], [u8; KEY_LEN]), &'static str> {
-        if self.pairs.len() == Self::PAIRS || self.complete {
-            return Err("one HKDF too many");
-        }
-        let salt = match self.pairs.len() {
-            0 => Some(&self.protocol_hash).filter(|public| public.as_slice() == chaining_key),
-            _ => self.resolve(Kind::First, chaining_key),
-        };
-        let salt = salt.ok_or("an unknown chaining key")?;
-        let ikm_behind = match ikm {
-            [] => ikm,
-            handle => self
-                .resolve(Kind::Shared, handle)
-                .ok_or("unknown key material")?,
-        };
-        let extracted = Extracted::new(salt, ikm_behind);
-        let pair =
-            Secret::try_build(|pair| extracted.expand_into(pair)).map_err(|_| "HKDF failed")?;
-        self.pairs.push(pair);
-        self.complete = ikm.is_empty();
-        let index = self.pairs.len() - 1;
-        Ok((
-            self.handle(Kind::First, index),
-            self.handle(Kind::Second, index),
-        ))
-    }
-
-    /// The static key's ECDH: the reply for that very point, once.
-    fn ecdh_elsewhere(&mut self, point: &[u8]) -> Result<SharedSecret, &'static str> {
-        match self.answer.take() {
-            Some((answered, reply)) if answered.as_bytes().as_slice() == point => Ok(reply),
-            _ => Err("the static key was asked for a point that nobody answered"),
-        }
-    }
-
-    /// Our ephemeral key's ECDH. `None`: not a point.
-    fn ecdh_ephemeral(&mut self, point: &[u8]) -> Result<Option<SharedSecret>, &'static str> {
-        let ephemeral = self.ephemeral.as_ref().ok_or("no ephemeral key")?;
-        let known = self.peer.filter(|peer| peer.as_bytes().as_slice() == point);
-        let Some(peer) = known.or_else(|| Point::parse(point).ok()) else {
-            return Ok(None);
-        };
-        self.peer = Some(peer);
-        Ok(Some(ephemeral.ecdh(&peer)))
-    }
-
-    fn poison(&mut self, fault: &'static str) {
-        self.fault.get_or_insert(fault);
-    }
-
-    fn wipe(&mut self) {
-        self.ephemeral = None;
-        self.answer = None;
-        self.shared.clear();
-        self.pairs.clear();
-        self.poison("the handshake is over");
-    }
-}
-
-/// One table, reached from every part of `snow` that asks for a value. Never contended: a handshake has one owner.
-#[derive(Clone)]
-struct SharedTable(Arc<Mutex<Table>>);
-
-impl SharedTable {
-    fn new(ephemeral: LocalKey) -> Self {
-        let mut mark = [0; Table::MARK_LEN];
-        let public = ephemeral.node_id();
-        mark.iter_mut()
-            .zip(public.as_bytes().iter().skip(1))
-            .for_each(|(to, from)| *to = *from);
-        Self(Arc::new(Mutex::new(Table {
-            mark,
-            protocol_hash: Sha256::digest(PROTOCOL_NAME).into(),
-            ephemeral: Some(ephemeral),
-            answer: None,
-            peer: None,
-            shared: Vec::with_capacity(Table::ECDHS),
-            pairs: Vec::with_capacity(Table::PAIRS),
-            opened: 0,
-            complete: false,
-            fault: None,
-        })))
-    }
-
-    /// Nothing panics while it holds this lock; if something did, the table is still a table.
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn poison(&self, fault: &'static str) {
-        self.lock().poison(fault);
-    }
 }
 
 struct Resolver(SharedTable);
@@ -665,4 +477,387 @@ fn witness(bytes: &[u8]) {
     super::tests::record(bytes);
     #[cfg(not(test))]
     let _ = bytes;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::{
+        super::tests::{Seeded, hex, recorded, unhex, vectors},
+        *,
+    };
+    use vectors::{ACT_ONE, ACT_THREE, ACT_TWO, CK, KEYS, MIXED, RK, SK};
+
+    fn key(hex: &str) -> LocalKey {
+        LocalKey::from_bytes(&mut unhex(hex).try_into().unwrap()).unwrap()
+    }
+
+    fn initiator() -> Engine {
+        let local = key(KEYS.initiator_static).node_id();
+        let remote = key(KEYS.responder_static).node_id();
+        Engine::initiator(local, remote, key(KEYS.initiator_ephemeral))
+            .ok()
+            .unwrap()
+    }
+
+    fn responder() -> Engine {
+        let local = key(KEYS.responder_static).node_id();
+        Engine::responder(local, key(KEYS.responder_ephemeral))
+            .ok()
+            .unwrap()
+    }
+
+    /// An act without its version byte.
+    fn body(act: &str) -> Vec<u8> {
+        unhex(act)[1..].to_vec()
+    }
+
+    fn point_of(body: &[u8]) -> Point {
+        Point::parse(&body[..POINT_LEN]).unwrap()
+    }
+
+    fn answered(engine: &Engine, local: &LocalKey, point: Point) {
+        engine.answer(point, local.ecdh(&point));
+    }
+
+    /// `ss`, `ck` and the temporary key of one act, as the table holds them.
+    fn mixed(engine: &Engine, act: usize) -> [String; 3] {
+        let table = engine.table.lock();
+        assert_eq!((table.shared.len(), table.pairs.len() >= act), (act, true));
+        let (ck, temp) = split(table.pairs[act - 1].expose()).unwrap();
+        [hex(table.shared[act - 1].expose()), hex(ck), hex(temp)]
+    }
+
+    fn published(act: usize) -> [String; 3] {
+        let mixed = &MIXED[act - 1];
+        [mixed.shared, mixed.chaining_key, mixed.cipher_key].map(str::to_owned)
+    }
+
+    fn transport(keys: &TransportKeys) -> [String; 3] {
+        [
+            &keys.chaining_key,
+            &keys.initiator_to_responder,
+            &keys.responder_to_initiator,
+        ]
+        .map(|secret| hex(secret.expose()))
+    }
+
+    #[test]
+    fn the_initiator_s_internals_are_the_published_ones() {
+        let mut engine = initiator();
+        let mut act = [0; 49];
+        engine.write(&mut act).unwrap();
+        assert_eq!(act.as_slice(), body(ACT_ONE));
+        assert_eq!(mixed(&engine, 1), published(1));
+        engine.read(&body(ACT_TWO)).unwrap();
+        assert_eq!(mixed(&engine, 2), published(2));
+        answered(
+            &engine,
+            &key(KEYS.initiator_static),
+            point_of(&body(ACT_TWO)),
+        );
+        let mut act = [0; 65];
+        engine.write(&mut act).unwrap();
+        assert_eq!(act.as_slice(), body(ACT_THREE));
+        assert_eq!(mixed(&engine, 3), published(3));
+        assert_eq!(transport(&engine.into_keys().ok().unwrap()), [CK, SK, RK]);
+    }
+
+    #[test]
+    fn the_responder_s_internals_are_the_published_ones() {
+        let mut engine = responder();
+        answered(
+            &engine,
+            &key(KEYS.responder_static),
+            point_of(&body(ACT_ONE)),
+        );
+        engine.read(&body(ACT_ONE)).unwrap();
+        assert_eq!(mixed(&engine, 1), published(1));
+        let mut act = [0; 49];
+        engine.write(&mut act).unwrap();
+        assert_eq!(act.as_slice(), body(ACT_TWO));
+        assert_eq!(mixed(&engine, 2), published(2));
+        engine.read(&body(ACT_THREE)).unwrap();
+        assert_eq!(mixed(&engine, 3), published(3));
+        assert_eq!(transport(&engine.into_keys().ok().unwrap()), [CK, SK, RK]);
+    }
+
+    /// Both sides of one handshake; what the tables hold at its end, and the private keys that went in.
+    fn handshake_with_secrets(private: [[u8; 32]; 4]) -> Vec<Vec<u8>> {
+        let [s_i, e_i, s_r, e_r] = private.map(|mut key| LocalKey::from_bytes(&mut key).unwrap());
+        let (id_i, id_r) = (s_i.node_id(), s_r.node_id());
+        let mut a = Engine::initiator(id_i, id_r, e_i).ok().unwrap();
+        let mut b = Engine::responder(id_r, e_r).ok().unwrap();
+        let (mut one, mut two, mut three) = ([0; 49], [0; 49], [0; 65]);
+        a.write(&mut one).unwrap();
+        answered(&b, &s_r, point_of(&one));
+        b.read(&one).unwrap();
+        b.write(&mut two).unwrap();
+        a.read(&two).unwrap();
+        answered(&a, &s_i, point_of(&two));
+        a.write(&mut three).unwrap();
+        b.read(&three).unwrap();
+        assert_eq!((a.remote(), b.remote()), (Ok(id_r), Ok(id_i)));
+        let mut secrets: Vec<Vec<u8>> = private.iter().map(|key| key.to_vec()).collect();
+        for engine in [&a, &b] {
+            let table = engine.table.lock();
+            assert_eq!((table.shared.len(), table.pairs.len()), (3, 4));
+            secrets.extend(table.shared.iter().map(|shared| shared.expose().to_vec()));
+            let halves = table.pairs.iter().flat_map(|pair| pair.expose().chunks(32));
+            secrets.extend(halves.map(<[u8]>::to_vec));
+        }
+        let (a, b) = (a.into_keys().ok().unwrap(), b.into_keys().ok().unwrap());
+        assert_eq!(transport(&a), transport(&b));
+        secrets
+    }
+
+    /// Whether any 16 bytes in a row of a secret occur in what passed.
+    fn leaks(passed: &[Vec<u8>], secret: &[u8]) -> bool {
+        let parts: Vec<&[u8]> = secret.windows(16).collect();
+        let mut windows = passed.iter().flat_map(|bytes| bytes.windows(16));
+        windows.any(|window| parts.contains(&window))
+    }
+
+    #[test]
+    fn no_secret_ever_passes_through_snow() {
+        let published = [
+            KEYS.initiator_static,
+            KEYS.initiator_ephemeral,
+            KEYS.responder_static,
+            KEYS.responder_ephemeral,
+        ];
+        let mut random = Seeded(8);
+        let mut all = vec![published.map(|key| unhex(key).try_into().unwrap())];
+        all.extend((0..8).map(|_| std::array::from_fn(|_| random.bytes32())));
+        for private in all {
+            let (secrets, passed) = recorded(|| handshake_with_secrets(private));
+            assert_eq!(secrets.len(), 4 + 2 * (3 + 8));
+            for secret in &secrets {
+                assert!(!leaks(&passed, secret));
+            }
+            // The net is not empty: public values and handles were caught in it, and a secret would be.
+            let public = LocalKey::from_bytes(&mut private[0].clone()).unwrap();
+            assert!(leaks(&passed, public.node_id().as_bytes()));
+            assert!(leaks(&passed, &Sha256::digest(PROTOCOL_NAME)));
+            assert!(passed.len() > 100);
+            assert!(leaks(
+                &[[&[0; 3], secrets[9].as_slice()].concat()],
+                &secrets[9]
+            ));
+        }
+    }
+
+    #[test]
+    fn the_published_secrets_are_among_those_searched_for() {
+        let private = [
+            KEYS.initiator_static,
+            KEYS.initiator_ephemeral,
+            KEYS.responder_static,
+            KEYS.responder_ephemeral,
+        ];
+        let secrets = handshake_with_secrets(private.map(|key| unhex(key).try_into().unwrap()));
+        let mixed = MIXED
+            .iter()
+            .flat_map(|m| [m.shared, m.chaining_key, m.cipher_key]);
+        for known in mixed.chain([CK, SK, RK]).chain(private) {
+            assert!(secrets.contains(&unhex(known)));
+        }
+    }
+
+    fn is_wiped(table: &SharedTable) -> bool {
+        let table = table.lock();
+        let empty = table.shared.is_empty() && table.pairs.is_empty();
+        empty && table.ephemeral.is_none() && table.answer.is_none() && table.fault.is_some()
+    }
+
+    #[test]
+    fn the_table_is_wiped_however_the_handshake_ends() {
+        // Let go before it began, and in the middle with a reply that was not used.
+        let engine = initiator();
+        let table = engine.table.clone();
+        assert!(!is_wiped(&table));
+        drop(engine);
+        assert!(is_wiped(&table));
+
+        let mut engine = initiator();
+        let table = engine.table.clone();
+        engine.write(&mut [0; 49]).unwrap();
+        engine.read(&body(ACT_TWO)).unwrap();
+        answered(
+            &engine,
+            &key(KEYS.initiator_static),
+            point_of(&body(ACT_TWO)),
+        );
+        drop(engine);
+        assert!(is_wiped(&table));
+
+        // Completed; and asked for keys too soon.
+        let mut engine = initiator();
+        let table = engine.table.clone();
+        engine.write(&mut [0; 49]).unwrap();
+        engine.read(&body(ACT_TWO)).unwrap();
+        answered(
+            &engine,
+            &key(KEYS.initiator_static),
+            point_of(&body(ACT_TWO)),
+        );
+        engine.write(&mut [0; 65]).unwrap();
+        assert!(engine.into_keys().is_ok());
+        assert!(is_wiped(&table));
+
+        let engine = responder();
+        let table = engine.table.clone();
+        assert!(matches!(engine.into_keys(), Err(StepError::Fault(_))));
+        assert!(is_wiped(&table));
+    }
+
+    #[test]
+    fn the_static_key_answers_for_one_point_and_once() {
+        let local = key(KEYS.responder_static);
+        let (act, other) = (body(ACT_ONE), key(KEYS.initiator_static).point());
+        let fault = StepError::Fault("the static key was asked for a point that nobody answered");
+
+        let mut engine = responder();
+        assert_eq!(engine.read(&act), Err(fault), "no reply at all");
+
+        let mut engine = responder();
+        engine.answer(other, local.ecdh(&other));
+        assert_eq!(engine.read(&act), Err(fault), "a reply for another point");
+
+        let engine = responder();
+        answered(&engine, &local, point_of(&act));
+        let mut table = engine.table.lock();
+        assert!(table.ecdh_elsewhere(&act[..POINT_LEN]).is_ok());
+        assert!(table.ecdh_elsewhere(&act[..POINT_LEN]).is_err());
+    }
+
+    #[test]
+    fn a_fault_stays_whatever_is_tried_next() {
+        let mut engine = responder();
+        let fault = engine.read(&body(ACT_ONE)).unwrap_err();
+        answered(
+            &engine,
+            &key(KEYS.responder_static),
+            point_of(&body(ACT_ONE)),
+        );
+        assert_eq!(engine.read(&body(ACT_ONE)), Err(fault));
+        assert_eq!(engine.write(&mut [0; 49]), Err(fault));
+    }
+
+    /// An initiator after act one, and its parts as `snow` has them.
+    fn parts() -> (Engine, HashSha256, ChaChaPoly) {
+        let mut engine = initiator();
+        engine.write(&mut [0; 49]).unwrap();
+        let (state, table) = (Sha256::new(), engine.table.clone());
+        let hash = HashSha256 { state, table };
+        let table = engine.table.clone();
+        let cipher = ChaChaPoly {
+            key: [0; KEY_LEN],
+            table,
+        };
+        (engine, hash, cipher)
+    }
+
+    fn faults(engine: &mut Engine) -> bool {
+        matches!(engine.read(&body(ACT_TWO)), Err(StepError::Fault(_)))
+    }
+
+    #[test]
+    fn a_cipher_key_that_is_no_handle_is_a_fault() {
+        let other = {
+            let table = SharedTable::new(key(KEYS.responder_static));
+            table.lock().handle(Kind::Second, 0)
+        };
+        let (engine, ..) = parts();
+        let table = engine.table.lock();
+        let right = table.handle(Kind::Second, 0);
+        let chaining = table.handle(Kind::First, 0);
+        let unmade = table.handle(Kind::Second, 1);
+        let mut secret = [0; KEY_LEN];
+        secret.copy_from_slice(&unhex(MIXED[0].cipher_key));
+        drop(table);
+        for wrong in [[0; KEY_LEN], other, chaining, unmade, secret] {
+            let (mut engine, _, mut cipher) = parts();
+            cipher.set(&wrong);
+            let mut out = [9; 36];
+            assert_eq!(cipher.encrypt(0, &[], &[5; 20], &mut out), 36);
+            assert_eq!(out, [0; 36], "nothing is left that looks like a ciphertext");
+            assert!(faults(&mut engine));
+            let (mut engine, _, mut cipher) = parts();
+            cipher.set(&wrong);
+            assert!(cipher.decrypt(0, &[], &[5; 20], &mut [0; 4]).is_err());
+            assert!(faults(&mut engine));
+        }
+        let (mut engine, _, mut cipher) = parts();
+        cipher.set(&right);
+        assert_eq!(cipher.encrypt(0, &[], &[5; 20], &mut [0; 36]), 36);
+        assert!(!faults(&mut engine), "the right handle is none");
+    }
+
+    #[test]
+    fn a_ciphertext_without_room_is_a_fault_and_no_panic() {
+        for (plain, room) in [(20, 35), (20, 19), (1, 0), (0, 15)] {
+            let (mut engine, _, mut cipher) = parts();
+            let handle = engine.table.lock().handle(Kind::Second, 0);
+            cipher.set(&handle);
+            let written = cipher.encrypt(0, &[], &vec![5; plain], &mut vec![0; room]);
+            assert_eq!(written, room);
+            assert!(faults(&mut engine));
+        }
+    }
+
+    #[test]
+    fn an_hkdf_that_bolt_8_does_not_make_is_a_fault() {
+        let (engine, ..) = parts();
+        let table = engine.table.lock();
+        let (ck, shared) = (table.handle(Kind::First, 0), table.handle(Kind::Shared, 0));
+        let public = table.protocol_hash;
+        drop(table);
+        let wrong: [(&[u8], &[u8], usize); 6] = [
+            (&public, &shared, 2),   // the public chaining key, but not the first time
+            (&[0; 32], &shared, 2),  // no handle
+            (&ck, &[0; 32], 2),      // no handle
+            (&shared, &ck, 2),       // of the wrong kind
+            (&ck, &shared, 3),       // three outputs
+            (&ck[..31], &shared, 2), // a short handle
+        ];
+        for (salt, ikm, outputs) in wrong {
+            let (mut engine, mut hash, _) = parts();
+            let (mut one, mut two, mut three) = ([0; 64], [0; 64], [0; 64]);
+            hash.hkdf(salt, ikm, outputs, &mut one, &mut two, &mut three);
+            assert_eq!((one, two, three), ([0; 64], [0; 64], [0; 64]));
+            assert!(faults(&mut engine));
+        }
+        let (mut engine, mut hash, mut cipher) = parts();
+        hash.hmac(&[1], &[2], &mut [0; 32]);
+        assert!(faults(&mut engine));
+        let (mut other, ..) = parts();
+        cipher.table = other.table.clone();
+        cipher.rekey();
+        assert!(faults(&mut other));
+    }
+
+    #[test]
+    fn the_first_chaining_key_is_the_protocol_s_name_and_nothing_else() {
+        for salt in [[0; 32], Sha256::digest(PARSED_NAME).into()] {
+            let engine = initiator();
+            let mut table = engine.table.lock();
+            let point = key(KEYS.responder_static).point();
+            let shared = key(KEYS.initiator_ephemeral).ecdh(&point);
+            let shared = table.store_shared(shared).unwrap();
+            assert_eq!(table.hkdf(&salt, &shared), Err("an unknown chaining key"));
+            let public = table.protocol_hash;
+            assert!(table.hkdf(&public, &shared).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_handle_says_what_it_is_and_whose() {
+        let engine = initiator();
+        let handle = engine.table.lock().handle(Kind::Second, 2);
+        assert_eq!(&handle[..14], b"not a secret: ");
+        assert_eq!(handle[14..16], [Kind::Second as u8, 2]);
+        let public = key(KEYS.initiator_ephemeral).node_id();
+        assert_eq!(handle[16..], public.as_bytes()[1..17]);
+    }
 }

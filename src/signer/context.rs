@@ -85,6 +85,7 @@ struct Slot {
     state: SignerState,
     phase: Phase,
     draining: bool,
+    last_lapse: Option<Lapse>,
 }
 
 enum Phase {
@@ -120,6 +121,7 @@ impl SignerContext {
                     state: SignerState::Never,
                     phase: Phase::Vacant,
                     draining: false,
+                    last_lapse: None,
                 }),
                 settled: Condvar::new(),
                 publishing: Mutex::new(()),
@@ -142,6 +144,11 @@ impl SignerContext {
     /// The state. `Away` is said only once the fence is up.
     pub fn state(&self) -> SignerState {
         self.slot().state
+    }
+
+    /// How the last session ended; `None` while none has.
+    pub fn last_lapse(&self) -> Option<Lapse> {
+        self.slot().last_lapse
     }
 
     /// A view of the state that can be awaited. It may skip states that do not last; the last one is always seen.
@@ -316,7 +323,7 @@ impl SignerContext {
             fence: at.elapsed(),
             at,
         };
-        self.settle(session.epoch, reason);
+        self.settle(lapse);
         session.ended.send_replace(true);
         self.publish();
         drop_contained(signer);
@@ -348,9 +355,13 @@ impl SignerContext {
         }
     }
 
-    fn settle(&self, last: Epoch, reason: LapseReason) {
+    fn settle(&self, lapse: Lapse) {
         let mut slot = self.slot();
-        slot.state = SignerState::Away { last, reason };
+        slot.state = SignerState::Away {
+            last: lapse.epoch,
+            reason: lapse.reason,
+        };
+        slot.last_lapse = Some(lapse);
         slot.phase = Phase::Vacant;
         drop(slot);
         self.inner.settled.notify_all();

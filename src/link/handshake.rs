@@ -1,0 +1,275 @@
+//! Drives the three acts over a socket: deadlines, the signer's ECDH, and the fence around what is written under a lease.
+//!
+//! The acts themselves are [`brontide`](crate::brontide)'s, which does no I/O. A handshake that waits for its ECDH holds nothing
+//! that another link needs.
+
+use super::Direction;
+use super::shared::reset_socket;
+use crate::brontide::{Authenticated, AwaitActOne, EcdhRequest, HandshakeError, InitiatorStart};
+use crate::clock::Clock;
+use crate::error::{Culprit, Retry};
+use crate::limits;
+use crate::node_id::{LocalKey, NodeId};
+use crate::secret::SharedSecret;
+use crate::signer::{EcdhError, Lease, SignerContext};
+use crate::telemetry::{Event, Telemetry};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// Where the ECDH of our static key comes from.
+#[derive(Clone)]
+pub(crate) enum StaticKey {
+    /// From the signer, under a lease.
+    Signer(SignerContext),
+    /// From a key in this process that is not the node's: a persona, or a tool's own.
+    Local(Arc<LocalKey>),
+}
+
+impl StaticKey {
+    pub(crate) fn node_id(&self) -> NodeId {
+        match self {
+            Self::Signer(context) => context.node_id(),
+            Self::Local(key) => key.node_id(),
+        }
+    }
+
+    async fn ecdh(&self, request: EcdhRequest) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
+        match self {
+            Self::Signer(context) => {
+                let (secret, lease) = context.ecdh(request.point).await?;
+                Ok((secret, Some(lease)))
+            }
+            Self::Local(key) => Ok((key.ecdh(&request.point), None)),
+        }
+    }
+}
+
+/// Why a connection did not become a link.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeFailure {
+    /// No TCP connection.
+    #[error("no connection: {0}")]
+    Connect(#[source] io::Error),
+    /// Nothing answered the connection attempt in time.
+    #[error("no connection within {} s", limits::CONNECT_DEADLINE.as_secs())]
+    ConnectTimeout,
+    /// The connection broke during an act.
+    #[error("the connection broke in act {act}: {source}")]
+    Io {
+        /// 1 to 3.
+        act: u8,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The peer closed the connection before an act was whole.
+    #[error("the peer closed the connection in act {act}, after {received} of its bytes")]
+    Closed {
+        /// 1 to 3.
+        act: u8,
+        /// Bytes of the act that had arrived.
+        received: usize,
+    },
+    /// The act was not whole in time.
+    #[error("act {act} took longer than {} s", limits::ACT_DEADLINE.as_secs())]
+    Timeout {
+        /// 1 to 3.
+        act: u8,
+    },
+    /// An act broke BOLT 8.
+    #[error(transparent)]
+    Protocol(#[from] HandshakeError),
+    /// The signer did not give the ECDH.
+    #[error(transparent)]
+    Ecdh(#[from] EcdhError),
+    /// The system gave no randomness for an ephemeral key.
+    #[error("the system gives no randomness: no ephemeral key can be made")]
+    Entropy,
+    /// The signer session that the handshake depended on lapsed.
+    #[error("the signer session lapsed during the handshake")]
+    Lapsed,
+    /// The supervisor did not want the link.
+    #[error("not admitted: {0}")]
+    NotAdmitted(super::CloseReason),
+}
+
+impl HandshakeFailure {
+    /// The label in `handshakes_total{result}`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Io { .. } => "io",
+            Self::Closed { .. } => "closed",
+            Self::Timeout { .. } => "timeout",
+            Self::Protocol(_) => "protocol",
+            Self::Ecdh(EcdhError::SignerAway(_)) | Self::Lapsed => "signer_away",
+            Self::Ecdh(_) => "signer",
+            Self::NotAdmitted(_) => "not_admitted",
+            Self::Entropy => "entropy",
+        }
+    }
+
+    /// Whether the peer had accepted the TCP connection.
+    pub fn was_connected(&self) -> bool {
+        !matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+    }
+
+    /// Whose fault it is.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::Protocol(error) => error.culprit(),
+            Self::Ecdh(_) | Self::Lapsed => Culprit::Signer,
+            Self::NotAdmitted(_) | Self::Entropy => Culprit::Us,
+            _ => Culprit::Peer,
+        }
+    }
+
+    /// The rule or bound that was applied.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => "limits::CONNECT_DEADLINE",
+            Self::Io { .. } | Self::Closed { .. } => "BOLT 8 § Handshake Exchange",
+            Self::Timeout { .. } => "limits::ACT_DEADLINE",
+            Self::Protocol(error) => error.rule(),
+            Self::Ecdh(_) | Self::Lapsed => "design.md P6",
+            Self::NotAdmitted(_) => "design.md § The link's driver",
+            Self::Entropy => "BOLT 8 § Handshake State",
+        }
+    }
+
+    /// Whether another attempt may succeed.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Ecdh(_) | Self::Lapsed => Retry::WhenSignerReturns,
+            _ => Retry::Later,
+        }
+    }
+}
+
+/// A finished handshake, and the lease under which our key answered; `None` for a key of this process.
+pub(crate) struct Done {
+    pub(crate) authenticated: Authenticated,
+    pub(crate) lease: Option<Lease>,
+}
+
+/// A socket with a clock to limit each act by.
+pub(crate) struct Acts<'a> {
+    pub(crate) socket: &'a TcpStream,
+    pub(crate) clock: &'a dyn Clock,
+    /// Who is told of each ECDH.
+    pub(crate) observer: Option<&'a Telemetry>,
+}
+
+impl Acts<'_> {
+    /// BOLT 8 as initiator. `lease`: the one that the link is already in the scope of, if it is; else the ECDH's is used from
+    /// act three on.
+    pub(crate) async fn initiate(
+        &self,
+        key: &StaticKey,
+        remote: NodeId,
+        ephemeral: LocalKey,
+        lease: Option<Lease>,
+    ) -> Result<Done, HandshakeFailure> {
+        let (state, one) = InitiatorStart::new(key.node_id(), remote, ephemeral)?;
+        self.within(1, self.write(1, &one, lease.as_ref())).await?;
+        let mut two = [0; 50];
+        self.within(2, self.read(2, &mut two)).await?;
+        let state = state.act_two(&two)?;
+        self.within(3, async {
+            let (secret, ecdh_lease) = self.ecdh(key, state.request(), Direction::Outbound).await?;
+            let lease = lease.or(ecdh_lease);
+            let (three, authenticated) = state.resume(secret)?;
+            self.write(3, &three, lease.as_ref()).await?;
+            Ok(Done { authenticated, lease })
+        })
+        .await
+    }
+
+    /// BOLT 8 as responder.
+    pub(crate) async fn respond(&self, key: &StaticKey, ephemeral: LocalKey) -> Result<Done, HandshakeFailure> {
+        let mut one = [0; 50];
+        self.within(1, self.read(1, &mut one)).await?;
+        let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(&one)?;
+        let (state, lease) = self
+            .within(2, async {
+                let (secret, lease) = self.ecdh(key, state.request(), Direction::Inbound).await?;
+                let (state, two) = state.resume(secret)?;
+                self.write(2, &two, lease.as_ref()).await?;
+                Ok((state, lease))
+            })
+            .await?;
+        let mut three = [0; 66];
+        self.within(3, self.read(3, &mut three)).await?;
+        let authenticated = state.act_three(&three)?;
+        Ok(Done { authenticated, lease })
+    }
+
+    async fn ecdh(
+        &self,
+        key: &StaticKey,
+        request: EcdhRequest,
+        source: Direction,
+    ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
+        let started = self.clock.now();
+        let result = key.ecdh(request).await;
+        if let Some(observer) = self.observer {
+            let label = result.as_ref().map_or_else(HandshakeFailure::label, |_| "ok");
+            observer.emit(Event::Ecdh { source, result: label, took: self.clock.now().since(started) });
+        }
+        result
+    }
+
+    async fn within<T>(
+        &self,
+        act: u8,
+        work: impl Future<Output = Result<T, HandshakeFailure>>,
+    ) -> Result<T, HandshakeFailure> {
+        let deadline = self.clock.sleep_until(self.clock.now().after(limits::ACT_DEADLINE));
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = deadline => Err(HandshakeFailure::Timeout { act }),
+        }
+    }
+
+    async fn read(&self, act: u8, into: &mut [u8]) -> Result<(), HandshakeFailure> {
+        let mut received = 0;
+        while let Some(rest) = into.get_mut(received..).filter(|rest| !rest.is_empty()) {
+            self.socket.readable().await.map_err(|source| HandshakeFailure::Io { act, source })?;
+            match self.socket.try_read(rest) {
+                Ok(0) => return Err(HandshakeFailure::Closed { act, received }),
+                Ok(count) => received += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(source) => return Err(HandshakeFailure::Io { act, source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an act; each piece of it inside the gate when there is a lease.
+    async fn write(&self, act: u8, bytes: &[u8], lease: Option<&Lease>) -> Result<(), HandshakeFailure> {
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            self.socket.writable().await.map_err(|source| HandshakeFailure::Io { act, source })?;
+            let result = match lease {
+                None => self.socket.try_write(rest),
+                Some(lease) => {
+                    let Some(_gate) = lease.enter() else {
+                        reset_socket(self.socket);
+                        return Err(HandshakeFailure::Lapsed);
+                    };
+                    self.socket.try_write(rest)
+                }
+            };
+            match result {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(source) => return Err(HandshakeFailure::Io { act, source }),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+//! What a link decides: what an inbound message means, when to ping, when to give up.
+//!
+//! ```text
+//!              init                     close
+//!  AwaitInit ────────▶ Up ───────────────────────▶ (the driver ends the link)
+//!      │ 5 s            │ 30–60 s of silence: ping;
+//!      ▼                │ 30 s without a pong: close
+//!    close              └ every message goes through the firewall's table
+//! ```
+//!
+//! Pure: `now`, the mode and the seed are arguments. It never reads a clock, touches a socket or calls the signer. Its
+//! transition table is printed and compared by a test.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::CloseReason;
+use super::firewall::{self, Inbound, Outbound, Situation};
+use crate::clock::Moment;
+use crate::limits;
+use crate::wire::queries::unserved_answer;
+use crate::wire::{ChainHash, Init, MessageType, Pong, Warning};
+use std::time::Duration;
+
+/// What the driver knows at the instant of a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Ambient {
+    /// The clock.
+    pub now: Moment,
+    /// No signer is there: the mode is `Waiting` or `Safe`.
+    pub signer_away: bool,
+}
+
+/// What a link is, for as long as it lives.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// The link was made with a throwaway key.
+    pub persona: bool,
+    /// The node answers 261 and 263 itself.
+    pub queries_served: bool,
+    /// The node knows what to do with even types that no BOLT defines.
+    pub custom_even_ok: bool,
+}
+
+/// What is to be done with an inbound message.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Received {
+    /// The peer's `init`: the link is up.
+    Up(Box<Init>),
+    /// To the node. `lease`: only under a lease, which the link must take first.
+    Deliver {
+        /// BOLT 2, but neither 32 nor 64.
+        lease: bool,
+    },
+    /// Answer with so many zero bytes, ahead of all other traffic.
+    Pong {
+        /// `num_pong_bytes` of the ping.
+        bytes: u16,
+    },
+    /// The pong that was waited for.
+    PongArrived {
+        /// Since the ping.
+        rtt: Duration,
+    },
+    /// Not for the node; this is the answer (262 or 264).
+    Answer(Vec<u8>),
+    /// Not delivered, counted as `action`; perhaps a warning to the peer.
+    Refused {
+        /// `dropped` or `warned`.
+        action: &'static str,
+        /// The whole warning message, unless the peer has had its share.
+        warning: Option<Vec<u8>>,
+    },
+    /// Nothing: BOLT 1 lets an unknown odd type pass unnoticed.
+    Ignored,
+    /// Close the link.
+    Close {
+        /// After handing the message to the node.
+        deliver: bool,
+        /// Why.
+        reason: CloseReason,
+        /// A last word to the peer: a `warning`, never an `error` (P4).
+        warning: Option<Vec<u8>>,
+    },
+}
+
+/// What is to be done as a deadline passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// Send a ping that asks for so many bytes.
+    Ping {
+        /// `num_pong_bytes`.
+        pong_bytes: u16,
+    },
+    /// Close the link.
+    Close(CloseReason),
+}
+
+/// The state of one link after its handshake.
+pub struct LinkMachine {
+    settings: Settings,
+    networks: Vec<ChainHash>,
+    phase: Phase,
+    random: fastrand::Rng,
+    /// When a frame last arrived.
+    heard: Moment,
+    /// Silence after which the next ping is due; drawn anew after each pong.
+    patience: Duration,
+    outstanding: Option<Outstanding>,
+    filter_received: bool,
+    warnings: Allowance,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    AwaitInit { until: Moment },
+    Up,
+}
+
+/// A ping that is not answered yet.
+#[derive(Debug, Clone, Copy)]
+struct Outstanding {
+    since: Moment,
+    until: Moment,
+    pong_bytes: u16,
+}
+
+impl LinkMachine {
+    /// A link whose handshake is done at `now`. `networks` are those that the node follows (none: any will do); `seed` spreads the
+    /// pings of many links.
+    pub fn new(settings: Settings, networks: Vec<ChainHash>, now: Moment, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let patience = patience(&mut random);
+        Self {
+            settings,
+            networks,
+            phase: Phase::AwaitInit { until: now.after(limits::INIT_DEADLINE) },
+            random,
+            heard: now,
+            patience,
+            outstanding: None,
+            filter_received: false,
+            warnings: Allowance::full(now),
+        }
+    }
+
+    /// Whether both sides have sent `init`.
+    pub fn is_up(&self) -> bool {
+        self.phase == Phase::Up
+    }
+
+    /// Whether the peer has asked for gossip (265).
+    pub fn filter_received(&self) -> bool {
+        self.filter_received
+    }
+
+    /// Judges one whole message, its 2-byte type first.
+    pub fn receive(&mut self, ambient: Ambient, message: &[u8]) -> Received {
+        self.heard = ambient.now;
+        let Ok(kind) = MessageType::of(message) else {
+            return self.protocol_close(ambient.now, "a message has at least a type of two bytes (BOLT 1)");
+        };
+        if self.phase != Phase::Up {
+            return self.receive_first(ambient.now, kind, message);
+        }
+        match firewall::inbound(message, &self.situation(ambient.signer_away)) {
+            Inbound::Deliver => self.delivered(kind),
+            // A second `init` is refused by the table, so this is the pong.
+            Inbound::ForLink => self.pong_arrived(ambient.now, message),
+            Inbound::Ignore => Received::Ignored,
+            Inbound::Pong { num_pong_bytes } => Received::Pong { bytes: num_pong_bytes },
+            Inbound::AnswerUnserved => match unserved_answer(message) {
+                Ok(Some(answer)) => Received::Answer(answer),
+                Ok(None) => Received::Ignored,
+                Err(_) => self.protocol_close(ambient.now, "malformed gossip query (BOLT 7)"),
+            },
+            Inbound::WarnNotDelivered => {
+                Received::Refused { action: "warned", warning: self.warning(ambient.now, "signer away: open no channel now") }
+            }
+            Inbound::Drop => Received::Refused { action: "dropped", warning: None },
+            Inbound::CloseAfterDelivery => {
+                Received::Close { deliver: true, reason: CloseReason::ErrorReceived, warning: None }
+            }
+            Inbound::Close(reason) => self.closing(ambient.now, reason),
+        }
+    }
+
+    /// Judges a message that the node wants to send now. The mode may have changed since it was queued.
+    pub fn send(&self, ambient: Ambient, message: &[u8]) -> Outbound {
+        firewall::outbound(message, &self.situation(ambient.signer_away))
+    }
+
+    /// When [`expire`](Self::expire) should be called next.
+    pub fn deadline(&self) -> Moment {
+        match (self.phase, self.outstanding) {
+            (Phase::AwaitInit { until }, _) => until,
+            (Phase::Up, Some(ping)) => ping.until,
+            (Phase::Up, None) => self.heard.after(self.patience),
+        }
+    }
+
+    /// What is due at `now`. A ping that it asks for counts as sent.
+    pub fn expire(&mut self, now: Moment) -> Due {
+        if now < self.deadline() {
+            return Due::Nothing;
+        }
+        match (self.phase, self.outstanding) {
+            (Phase::AwaitInit { .. }, _) => Due::Close(CloseReason::InitTimeout),
+            (Phase::Up, Some(_)) => Due::Close(CloseReason::PongTimeout),
+            (Phase::Up, None) => self.ping(now),
+        }
+    }
+
+    /// Finds out at once whether the peer is alive. The ping that it asks for counts as sent.
+    pub fn probe(&mut self, now: Moment) -> Due {
+        match (self.phase, self.outstanding) {
+            (Phase::Up, None) => self.ping(now),
+            _ => Due::Nothing,
+        }
+    }
+
+    /// When a frame last arrived.
+    pub fn heard(&self) -> Moment {
+        self.heard
+    }
+
+    fn situation(&self, signer_away: bool) -> Situation {
+        Situation {
+            signer_away,
+            persona: self.settings.persona,
+            init_received: self.phase == Phase::Up,
+            filter_received: self.filter_received,
+            queries_served: self.settings.queries_served,
+            custom_even_ok: self.settings.custom_even_ok,
+        }
+    }
+
+    /// BOLT 1 § The `init` Message: it is the first message, and nothing else may come before it.
+    fn receive_first(&mut self, now: Moment, kind: MessageType, message: &[u8]) -> Received {
+        if kind != MessageType::INIT {
+            return self.protocol_close(now, "init must be the first message (BOLT 1)");
+        }
+        if message.len() > limits::INIT_MAX {
+            return self.protocol_close(now, "init is longer than 4096 bytes");
+        }
+        match Init::decode(message) {
+            Ok(init) if !init.may_share_a_chain(&self.networks) => {
+                self.protocol_close(now, "no network in common (BOLT 1)")
+            }
+            Ok(init) => {
+                self.phase = Phase::Up;
+                Received::Up(Box::new(init))
+            }
+            Err(_) => self.protocol_close(now, "malformed init (BOLT 1)"),
+        }
+    }
+
+    fn delivered(&mut self, kind: MessageType) -> Received {
+        if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
+            self.filter_received = true;
+        }
+        Received::Deliver { lease: firewall::needs_lease(kind) }
+    }
+
+    fn pong_arrived(&mut self, now: Moment, message: &[u8]) -> Received {
+        let Ok(pong) = Pong::decode(message) else {
+            return self.protocol_close(now, "malformed pong (BOLT 1)");
+        };
+        match self.outstanding {
+            // BOLT 1: a pong of another length answers another ping.
+            Some(ping) if ping.pong_bytes == pong.ignored => {
+                self.outstanding = None;
+                self.patience = patience(&mut self.random);
+                Received::PongArrived { rtt: now.since(ping.since) }
+            }
+            _ => Received::Ignored,
+        }
+    }
+
+    fn closing(&mut self, now: Moment, reason: firewall::CloseReason) -> Received {
+        use firewall::CloseReason as Rule;
+        let (reason, text) = match reason {
+            // Never answered: what we say of a channel that we cannot speak for could only do harm.
+            Rule::ChannelReestablish => (CloseReason::Mistag, None),
+            Rule::ChannelMessage => (CloseReason::ChannelMessage, Some("signer away: no channel messages now")),
+            Rule::Malformed => (CloseReason::Protocol, Some("malformed message (BOLT 1)")),
+            Rule::InitExpected => (CloseReason::Protocol, Some("init must be the first message (BOLT 1)")),
+            Rule::SecondInit => (CloseReason::Protocol, Some("init may be sent only once (BOLT 1)")),
+            Rule::UnknownEven => (CloseReason::Protocol, Some("unknown message of an even type (BOLT 1)")),
+        };
+        let warning = text.and_then(|text| self.warning(now, text));
+        Received::Close { deliver: false, reason, warning }
+    }
+
+    fn protocol_close(&mut self, now: Moment, text: &'static str) -> Received {
+        Received::Close { deliver: false, reason: CloseReason::Protocol, warning: self.warning(now, text) }
+    }
+
+    fn warning(&mut self, now: Moment, text: &str) -> Option<Vec<u8>> {
+        self.warnings.spend(now).then(|| Warning::new(text).encode())
+    }
+
+    fn ping(&mut self, now: Moment) -> Due {
+        // A length that only this ping asks for tells its pong from others.
+        let pong_bytes = self.random.u16(1..=256);
+        self.outstanding = Some(Outstanding { since: now, until: now.after(limits::PONG_DEADLINE), pong_bytes });
+        Due::Ping { pong_bytes }
+    }
+}
+
+/// A silence between the shortest and the longest, in whole nanoseconds, so that links spread.
+fn patience(random: &mut fastrand::Rng) -> Duration {
+    let spread = limits::PING_AFTER_MAX.saturating_sub(limits::PING_AFTER_MIN);
+    let nanos = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX);
+    limits::PING_AFTER_MIN.saturating_add(Duration::from_nanos(random.u64(0..=nanos)))
+}
+
+/// A number of warnings that grows back with time.
+struct Allowance {
+    left: u32,
+    since: Moment,
+}
+
+impl Allowance {
+    fn full(now: Moment) -> Self {
+        Self { left: limits::WARNING_BURST, since: now }
+    }
+
+    fn spend(&mut self, now: Moment) -> bool {
+        while self.left < limits::WARNING_BURST && now.since(self.since) >= limits::WARNING_INTERVAL {
+            self.left += 1;
+            self.since = self.since.after(limits::WARNING_INTERVAL);
+        }
+        if self.left == limits::WARNING_BURST {
+            self.since = now;
+        }
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+}

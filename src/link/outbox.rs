@@ -1,0 +1,243 @@
+//! The bounded queue of messages that wait to leave on one link.
+//!
+//! A sender waits for room (backpressure) or is told that there is none; a message is never skipped. Room is counted in bytes,
+//! so neither a few large nor many empty messages get past the bound (`limits::OUTBOX_BYTES`). A message's number is its place
+//! in the link's order; `flushed` waits until that number has been handed to the kernel.
+
+use super::{CloseReason, SendError};
+use crate::limits;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::{Notify, Semaphore};
+
+/// The queue. The link's task takes from it; everybody else puts in.
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    room: Semaphore,
+    /// Wakes those who wait for `flushed`.
+    progress: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Bytes>,
+    /// Messages ever queued: the number of the newest.
+    queued: u64,
+    /// Messages that have left for the kernel, or were refused at the door.
+    settled: u64,
+    ended: Option<CloseReason>,
+}
+
+/// The place of a queued message in its link's order, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(pub(crate) u64);
+
+impl Outbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            queue: Mutex::new(Queue::default()),
+            room: Semaphore::new(limits::OUTBOX_BYTES),
+            progress: Notify::new(),
+        }
+    }
+
+    /// Queues `message` once there is room. Cancel safe: a cancelled call has queued nothing.
+    pub(crate) async fn put(&self, message: Bytes) -> Result<Ticket, SendError> {
+        let cost = cost(&message)?;
+        let Ok(permit) = self.room.acquire_many(cost).await else {
+            return Err(self.ended_error());
+        };
+        permit.forget();
+        self.push(message)
+    }
+
+    /// Queues `message` if there is room now.
+    pub(crate) fn try_put(&self, message: Bytes) -> Result<Ticket, SendError> {
+        let cost = cost(&message)?;
+        match self.room.try_acquire_many(cost) {
+            Ok(permit) => permit.forget(),
+            Err(tokio::sync::TryAcquireError::NoPermits) => return Err(SendError::Full),
+            Err(tokio::sync::TryAcquireError::Closed) => return Err(self.ended_error()),
+        }
+        self.push(message)
+    }
+
+    /// The oldest message, whose room is free again from now on.
+    pub(crate) fn take(&self) -> Option<Bytes> {
+        let message = self.lock().waiting.pop_front()?;
+        self.room.add_permits(message.len().saturating_add(limits::OUTBOX_OVERHEAD));
+        Some(message)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
+    /// Every message taken so far has left for the kernel or was refused. After the end nothing settles any more: what waited
+    /// was dropped.
+    pub(crate) fn settle(&self) {
+        {
+            let mut queue = self.lock();
+            if queue.ended.is_some() {
+                return;
+            }
+            queue.settled = queue.queued.saturating_sub(queue.waiting.len() as u64);
+        }
+        self.progress.notify_waiters();
+    }
+
+    /// Waits until the message with `ticket` has been handed to the kernel. Cancel safe.
+    pub(crate) async fn flushed(&self, ticket: Ticket) -> Result<(), SendError> {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            // Listen before looking, or a notification in between is lost.
+            progress.as_mut().enable();
+            {
+                let queue = self.lock();
+                if queue.settled >= ticket.0 {
+                    return Ok(());
+                }
+                if let Some(reason) = queue.ended {
+                    return Err(SendError::Ended { reason });
+                }
+            }
+            progress.await;
+        }
+    }
+
+    /// Ends the queue: what waits is dropped, who waits is told `reason`. The first reason stays.
+    pub(crate) fn end(&self, reason: CloseReason) {
+        {
+            let mut queue = self.lock();
+            queue.ended.get_or_insert(reason);
+            queue.waiting = VecDeque::new();
+        }
+        self.room.close();
+        self.progress.notify_waiters();
+    }
+
+    fn push(&self, message: Bytes) -> Result<Ticket, SendError> {
+        let mut queue = self.lock();
+        if let Some(reason) = queue.ended {
+            return Err(SendError::Ended { reason });
+        }
+        queue.waiting.push_back(message);
+        queue.queued += 1;
+        Ok(Ticket(queue.queued))
+    }
+
+    fn ended_error(&self) -> SendError {
+        SendError::Ended { reason: self.lock().ended.unwrap_or(CloseReason::Requested) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a message takes of the queue's room, in bytes.
+fn cost(message: &Bytes) -> Result<u32, SendError> {
+    let length = message.len();
+    if length < 2 || length > usize::from(u16::MAX) {
+        return Err(SendError::Length { length });
+    }
+    u32::try_from(length.saturating_add(limits::OUTBOX_OVERHEAD)).map_err(|_| SendError::Length { length })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    fn message(number: u16) -> Bytes {
+        Bytes::from(number.to_be_bytes().to_vec())
+    }
+
+    #[tokio::test]
+    async fn p9_a_full_queue_is_an_error_to_who_will_not_wait_and_a_wait_to_who_will() {
+        let outbox = Outbox::new();
+        let large = Bytes::from(vec![0; 65_535]);
+        let mut queued = 0;
+        let refused = loop {
+            match outbox.try_put(large.clone()) {
+                Ok(_) => queued += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused, SendError::Full);
+        assert_eq!(queued, limits::OUTBOX_BYTES / (65_535 + limits::OUTBOX_OVERHEAD));
+        let mut waiting = Box::pin(outbox.put(large.clone()));
+        assert!(futures_poll(&mut waiting).is_none());
+        assert!(outbox.take().is_some());
+        assert!(waiting.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn p9_empty_messages_are_bounded_too() {
+        let outbox = Outbox::new();
+        let mut queued = 0;
+        while outbox.try_put(message(0)).is_ok() {
+            queued += 1;
+        }
+        assert_eq!(queued, limits::OUTBOX_BYTES / (2 + limits::OUTBOX_OVERHEAD));
+    }
+
+    #[tokio::test]
+    async fn p2_messages_leave_in_the_order_they_were_queued() {
+        let outbox = Outbox::new();
+        for number in 0..100 {
+            assert_eq!(outbox.put(message(number)).await.unwrap(), Ticket(u64::from(number) + 1));
+        }
+        for number in 0..100 {
+            assert_eq!(outbox.take().unwrap(), message(number));
+        }
+        assert!(outbox.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn flushed_means_handed_to_the_kernel_and_not_only_taken() {
+        let outbox = Outbox::new();
+        let first = outbox.put(message(1)).await.unwrap();
+        let second = outbox.put(message(2)).await.unwrap();
+        outbox.take();
+        let mut flushed = Box::pin(outbox.flushed(first));
+        assert!(futures_poll(&mut flushed).is_none());
+        outbox.settle();
+        flushed.await.unwrap();
+        let mut later = Box::pin(outbox.flushed(second));
+        assert!(futures_poll(&mut later).is_none());
+        outbox.end(CloseReason::Lapse);
+        assert_eq!(later.await, Err(SendError::Ended { reason: CloseReason::Lapse }));
+    }
+
+    #[tokio::test]
+    async fn the_end_reaches_who_waits_for_room_and_who_comes_later() {
+        let outbox = Outbox::new();
+        while outbox.try_put(Bytes::from(vec![0; 65_535])).is_ok() {}
+        let mut waiting = Box::pin(outbox.put(Bytes::from(vec![0; 65_535])));
+        assert!(futures_poll(&mut waiting).is_none());
+        outbox.end(CloseReason::PeerClosed);
+        let ended = SendError::Ended { reason: CloseReason::PeerClosed };
+        assert_eq!(waiting.await, Err(ended.clone()));
+        assert_eq!(outbox.try_put(message(1)), Err(ended));
+        assert!(outbox.take().is_none());
+    }
+
+    #[test]
+    fn a_message_that_no_frame_holds_is_refused() {
+        let outbox = Outbox::new();
+        assert_eq!(outbox.try_put(Bytes::from_static(&[0])), Err(SendError::Length { length: 1 }));
+        assert_eq!(outbox.try_put(Bytes::from(vec![0; 65_536])), Err(SendError::Length { length: 65_536 }));
+    }
+
+    /// Polls once with a waker that does nothing.
+    fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::Pin::new(future).poll(&mut context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        }
+    }
+}

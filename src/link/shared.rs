@@ -1,0 +1,392 @@
+//! What a link's task, its handles, the vault and the reaper hold in common.
+//!
+//! A stuck task can keep neither a socket open nor a secret alive: the reaper reaches both through `LinkShared`. Two locks,
+//! each held for microseconds, never across a wait: the session's (one batch of frames) and the scope's (one gate section).
+//!
+//! **Why a lease cannot slip past a lapse.** A task stores its lease under the scope's lock and looks at the fence afterwards;
+//! the reaper runs after the fence is closed and looks at the lease under the same lock. Whoever comes second sees the other.
+
+use super::driver::Env;
+use super::firewall::{self, Outbound, Refusal, Situation};
+use super::outbox::{Outbox, Ticket};
+use super::{CloseReason, Direction, Identity, LinkId, SendError, Tag};
+use crate::brontide::Session;
+use crate::clock::Moment;
+use crate::limits;
+use crate::node_id::NodeId;
+use crate::signer::{Epoch, Lease, SignerAway};
+use crate::wire::MessageType;
+use bytes::Bytes;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// The two things that a lapse must reach: the socket and the secrets. Held by the link's task and by the vault, by nobody
+/// else, so that both are gone when the link is.
+pub(crate) struct LinkShared {
+    pub(crate) state: Arc<LinkState>,
+    pub(crate) socket: TcpStream,
+    session: Mutex<Session>,
+}
+
+/// All the rest that is known of a link. Handles and queued messages hold it, for as long as they like.
+pub(crate) struct LinkState {
+    pub(crate) id: LinkId,
+    pub(crate) peer: NodeId,
+    pub(crate) address: SocketAddr,
+    pub(crate) direction: Direction,
+    pub(crate) identity: Identity,
+    pub(crate) since: Moment,
+    pub(crate) outbox: Outbox,
+    pub(crate) counters: Counters,
+    /// Wakes the link's task: something is queued, or it shall close or probe.
+    pub(crate) wake: Notify,
+    pub(crate) env: Arc<Env>,
+    scope: Mutex<Scope>,
+    close: Mutex<Option<CloseReason>>,
+    tag: AtomicU8,
+    probe: AtomicBool,
+    filter_received: AtomicBool,
+}
+
+/// What the link depends on.
+#[derive(Default)]
+struct Scope {
+    /// `None`: the server's scope. `Some`: the signer's.
+    lease: Option<Lease>,
+    /// A channel message has passed, so only the link's end ends the lease.
+    carried: bool,
+}
+
+/// Counted by the link's task, read by snapshots.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) frames_in: AtomicU64,
+    pub(crate) frames_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    /// Unix seconds of the last gossip message; 0 for none.
+    pub(crate) last_gossip: AtomicU64,
+}
+
+/// What became of a write.
+pub(crate) enum Written {
+    /// So many bytes are in the kernel.
+    Bytes(usize),
+    /// The kernel's buffer is full.
+    WouldBlock,
+    /// The link's lease is dead: nothing was written and nothing ever will be.
+    Fenced,
+    /// The connection is broken.
+    Broken,
+}
+
+/// What a new link starts with.
+pub(crate) struct Birth {
+    pub(crate) id: LinkId,
+    pub(crate) peer: NodeId,
+    pub(crate) address: SocketAddr,
+    pub(crate) direction: Direction,
+    pub(crate) identity: Identity,
+    pub(crate) tag: Tag,
+    pub(crate) lease: Option<Lease>,
+}
+
+impl LinkShared {
+    pub(crate) fn new(birth: Birth, socket: TcpStream, session: Session, env: Arc<Env>) -> Self {
+        let state = LinkState {
+            id: birth.id,
+            peer: birth.peer,
+            address: birth.address,
+            direction: birth.direction,
+            identity: birth.identity,
+            since: env.clock.now(),
+            outbox: Outbox::new(),
+            counters: Counters::default(),
+            wake: Notify::new(),
+            env,
+            scope: Mutex::new(Scope { lease: birth.lease, carried: false }),
+            close: Mutex::new(None),
+            tag: AtomicU8::new(tag_code(birth.tag)),
+            probe: AtomicBool::new(false),
+            filter_received: AtomicBool::new(false),
+        };
+        Self { state: Arc::new(state), socket, session: Mutex::new(session) }
+    }
+
+    pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wipes the secrets. Every later use of the session fails.
+    pub(crate) fn wipe(&self) {
+        self.session().wipe();
+    }
+
+    /// Resets the connection at once, whoever else holds the descriptor, and tells the task why.
+    pub(crate) fn reset(&self, reason: CloseReason) {
+        reset_socket(&self.socket);
+        self.state.outbox.end(reason);
+        self.state.request_close(reason);
+    }
+
+    /// Hands bytes to the kernel without waiting; inside the gate, and at most `GATE_WRITE_MAX`, when the link is leased.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Written {
+        let scope = self.state.scope();
+        // Counted inside the gate, so that the figure read after a lapse is final.
+        let write = |part: &[u8]| {
+            let result = self.socket.try_write(part);
+            if let Ok(count) = result {
+                self.state.counters.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            result
+        };
+        let result = match &scope.lease {
+            Some(lease) => {
+                let Some(_gate) = lease.enter() else {
+                    return Written::Fenced;
+                };
+                write(bytes.get(..limits::GATE_WRITE_MAX).unwrap_or(bytes))
+            }
+            None => write(bytes),
+        };
+        match result {
+            Ok(count) => Written::Bytes(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Written::WouldBlock,
+            Err(_) => Written::Broken,
+        }
+    }
+}
+
+impl LinkState {
+    fn scope(&self) -> MutexGuard<'_, Scope> {
+        self.scope.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the link into the signer's scope, if it is not there yet. `carried`: because a channel message passes.
+    ///
+    /// # Errors
+    /// No signer is there, or its session lapsed at this moment; then nothing may be sent or delivered that needs it.
+    pub(crate) fn take_lease(&self, carried: bool) -> Result<Epoch, SignerAway> {
+        let held = {
+            let mut scope = self.scope();
+            scope.carried |= carried;
+            scope.lease.clone()
+        };
+        let lease = match held {
+            Some(lease) => lease,
+            None => {
+                let fresh = self.env.context.lease()?;
+                self.scope().lease.get_or_insert(fresh).clone()
+            }
+        };
+        // Looked at after it was stored: see the module's doc.
+        if lease.is_live() { Ok(lease.epoch()) } else { Err(SignerAway) }
+    }
+
+    /// Moves the link back into the server's scope. `false` when it has carried a channel message: then it must be closed.
+    pub(crate) fn release_lease(&self) -> bool {
+        let mut scope = self.scope();
+        if scope.carried {
+            return false;
+        }
+        scope.lease = None;
+        true
+    }
+
+    /// The session that the link depends on; `None` in the server's scope.
+    pub(crate) fn leased_under(&self) -> Option<Epoch> {
+        self.scope().lease.as_ref().map(Lease::epoch)
+    }
+
+    /// Whether the link's lease is dead: then the link must end, if nobody has ended it yet.
+    pub(crate) fn scope_is_dead(&self) -> bool {
+        self.scope().lease.as_ref().is_some_and(|lease| !lease.is_live())
+    }
+
+    /// Whether a message may be delivered to the node now. For a leased link this is the moment of delivery, inside the gate.
+    pub(crate) fn may_deliver(&self) -> bool {
+        match &self.scope().lease {
+            Some(lease) => lease.enter().is_some(),
+            None => true,
+        }
+    }
+
+    /// Asks the link's task to close. The first reason stays.
+    pub(crate) fn request_close(&self, reason: CloseReason) {
+        self.close.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.wake.notify_one();
+    }
+
+    /// Why the link shall close, if it shall.
+    pub(crate) fn close_requested(&self) -> Option<CloseReason> {
+        *self.close.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the task to find out whether the peer is alive.
+    pub(crate) fn request_probe(&self) {
+        self.probe.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn take_probe(&self) -> bool {
+        self.probe.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn tag(&self) -> Tag {
+        tag_of(self.tag.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_tag(&self, tag: Tag) {
+        self.tag.store(tag_code(tag), Ordering::Release);
+    }
+
+    pub(crate) fn set_filter_received(&self) {
+        self.filter_received.store(true, Ordering::Release);
+    }
+
+    /// What the firewall must know to judge a message that leaves now.
+    pub(crate) fn situation(&self) -> Situation {
+        Situation {
+            signer_away: !self.env.context.is_live(),
+            persona: self.identity == Identity::Persona,
+            init_received: true,
+            filter_received: self.filter_received.load(Ordering::Acquire),
+            queries_served: self.env.settings.queries_served,
+            custom_even_ok: self.env.settings.custom_even_ok,
+        }
+    }
+
+    /// Refuses at the door what could not leave anyway, so that the sender learns it at once.
+    fn check_outbound(&self, message: &[u8]) -> Result<(), SendError> {
+        let kind = match message {
+            [high, low, ..] => u16::from_be_bytes([*high, *low]),
+            _ => return Err(SendError::Length { length: message.len() }),
+        };
+        let situation = self.situation();
+        if firewall::is_link_owned(MessageType(kind)) {
+            return Err(SendError::LinkOwned { kind });
+        }
+        match firewall::outbound(message, &situation) {
+            Outbound::Refuse(Refusal::SignerAway) => Err(SendError::SignerAway { kind }),
+            Outbound::Refuse(rule) => Err(SendError::Refused { kind, rule: rule.as_str() }),
+            Outbound::Pass | Outbound::PassWithLease => Ok(()),
+        }
+    }
+}
+
+/// Ends a TCP connection with RST, now, for every holder of its descriptor.
+#[cfg(target_os = "linux")]
+pub(crate) fn reset_socket(socket: &TcpStream) {
+    // Linux sends RST when a connected TCP socket is connected to nowhere. It fails only on a socket that is not connected any
+    // more, where nothing is left to do.
+    if rustix::net::connect_unspec(socket).is_err() {
+        let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Ends a TCP connection for every holder of its descriptor: no more bytes either way at once, RST when the last holder closes.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn reset_socket(socket: &TcpStream) {
+    let socket = socket2::SockRef::from(socket);
+    let _ = socket.set_linger(Some(std::time::Duration::ZERO));
+    let _ = socket.shutdown(std::net::Shutdown::Both);
+}
+
+fn tag_code(tag: Tag) -> u8 {
+    match tag {
+        Tag::GossipOnly => 0,
+        Tag::ChannelBearing => 1,
+    }
+}
+
+fn tag_of(code: u8) -> Tag {
+    if code == 0 { Tag::GossipOnly } else { Tag::ChannelBearing }
+}
+
+/// A handle on one live link, to send on it. Cheap to clone. It outlives the link: then it says why the link ended.
+#[derive(Clone)]
+pub struct LinkHandle {
+    pub(crate) state: Arc<LinkState>,
+}
+
+/// A queued message.
+#[must_use = "queued is not sent: await flushed(), or drop it on purpose"]
+pub struct Receipt {
+    state: Arc<LinkState>,
+    ticket: Ticket,
+}
+
+impl LinkHandle {
+    /// With whom.
+    pub fn peer(&self) -> NodeId {
+        self.state.peer
+    }
+
+    /// The link's number.
+    pub fn id(&self) -> LinkId {
+        self.state.id
+    }
+
+    /// Queues a message (its 2-byte type first), waiting for room. `Ok` means queued: not written, not received.
+    ///
+    /// # Errors
+    /// The link has ended, the firewall or the signer's absence forbids this type, or the length is not 2 to 65,535 bytes.
+    pub async fn send(&self, message: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        let message = message.into();
+        self.state.check_outbound(&message)?;
+        let ticket = self.state.outbox.put(message).await?;
+        Ok(self.receipt(ticket))
+    }
+
+    /// Queues a message if there is room now.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`SendError::Full`].
+    pub fn try_send(&self, message: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        let message = message.into();
+        self.state.check_outbound(&message)?;
+        let ticket = self.state.outbox.try_put(message)?;
+        Ok(self.receipt(ticket))
+    }
+
+    /// Why the link ended or is about to; `None` while it lives.
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.state.close_requested()
+    }
+
+    /// Bytes of ciphertext handed to the kernel since `init`. After a lapse has returned, the figure of a leased link is final.
+    pub fn bytes_written(&self) -> u64 {
+        self.state.counters.bytes_out.load(Ordering::Relaxed)
+    }
+
+    /// Flushes what is queued and closes the link.
+    pub fn close(&self) {
+        self.state.request_close(CloseReason::Requested);
+    }
+
+    fn receipt(&self, ticket: Ticket) -> Receipt {
+        self.state.wake.notify_one();
+        Receipt { state: Arc::clone(&self.state), ticket }
+    }
+}
+
+impl std::fmt::Debug for LinkHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkHandle").field("peer", &self.state.peer).field("link", &self.state.id).finish()
+    }
+}
+
+impl Receipt {
+    /// Waits until the message has been handed to the kernel, or refused by the firewall because the mode changed while it
+    /// waited (which is counted). It does not mean that the peer has it. Cancel safe.
+    ///
+    /// # Errors
+    /// The link ended first.
+    pub async fn flushed(self) -> Result<(), SendError> {
+        self.state.outbox.flushed(self.ticket).await
+    }
+}

@@ -1,0 +1,558 @@
+//! A live link's loop: waits for the socket, the outbox, the inbox and one timer, and does what [`LinkMachine`] says.
+//!
+//! ```text
+//!  socket ──▶ decrypt in place ──▶ machine ──▶ pending ──▶ inbox (the node)
+//!                                     │ pong, answer, warning
+//!  socket ◀── gate ◀── write buffer ◀─┴──◀ outbox (the node)
+//! ```
+//!
+//! Bounded: it reads no more while what it has read is not delivered, or while what it must answer is not written. An idle link
+//! holds no buffer. It never waits for another link.
+
+use super::driver::{Delivery, Env, Report};
+use super::firewall::Outbound;
+use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
+use super::shared::{LinkShared, LinkState, Written};
+use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
+use crate::clock::{Moment, Sleep};
+use crate::limits;
+use crate::telemetry::Event;
+use crate::wire::{ErrorMessage, Features, Init, MessageType, Ping, Plane, Pong, Warning};
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::io::Interest;
+use tokio::sync::mpsc;
+
+/// A place in the inbox that is being waited for. Kept between rounds of the loop, so that the link keeps its turn.
+type Place = Pin<Box<dyn Future<Output = Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>>> + Send>>;
+
+/// Write buffers filled and flushed before the socket is read again: a quarter of a megabyte, some tenths of a millisecond.
+const BUFFERS_A_ROUND: usize = 4;
+
+/// The task of one link.
+pub(crate) struct LinkTask {
+    shared: Arc<LinkShared>,
+    machine: LinkMachine,
+    /// Ciphertext that has been read, up to one partial frame after each batch.
+    read: BytesMut,
+    /// Ciphertext that is not in the kernel yet.
+    write: BytesMut,
+    /// Plaintexts of the batch at hand; empty between batches.
+    frames: Vec<BytesMut>,
+    /// Pongs that are due: their lengths. Ahead of everything else.
+    pongs: VecDeque<u16>,
+    /// Our own messages (`init`, pings, answers, warnings): ahead of the node's.
+    control: VecDeque<Vec<u8>>,
+    /// What was read and waits for room in the inbox.
+    pending: VecDeque<Delivery>,
+    place: Option<Place>,
+    alarm: Option<(Moment, Sleep)>,
+    rotations: (u64, u64),
+    /// The supervisor wants to hear of the next sign of life.
+    probing: bool,
+    was_up: bool,
+}
+
+impl LinkTask {
+    pub(crate) fn new(shared: Arc<LinkShared>) -> Self {
+        let env = &shared.state.env;
+        let persona = shared.state.identity == Identity::Persona;
+        let settings =
+            Settings { persona, queries_served: env.settings.queries_served, custom_even_ok: env.settings.custom_even_ok };
+        // Spreads the pings; predictable is good enough, and it must not fail.
+        let seed = shared.state.id.get() ^ env.seed;
+        let machine = LinkMachine::new(settings, env.settings.networks.clone(), env.clock.now(), seed);
+        let features = if persona { Features::gossip() } else { env.settings.features.clone() };
+        let init = Init::with_features(features, env.settings.networks.clone()).encode();
+        Self {
+            machine,
+            read: BytesMut::new(),
+            write: BytesMut::new(),
+            frames: Vec::new(),
+            pongs: VecDeque::new(),
+            control: VecDeque::from([init]),
+            pending: VecDeque::new(),
+            place: None,
+            alarm: None,
+            rotations: (0, 0),
+            probing: false,
+            was_up: false,
+            shared,
+        }
+    }
+
+    /// Whether both `init`s have passed, so that the node knows of the link.
+    pub(crate) fn was_up(&self) -> bool {
+        self.was_up
+    }
+
+    /// Runs until the link must end, and says why.
+    pub(crate) async fn run(&mut self) -> CloseReason {
+        loop {
+            if let Err(reason) = self.round().await {
+                // Whoever asked for the end knows best why: a reset by the reaper looks like a broken connection from here.
+                return self.state().close_requested().unwrap_or(reason);
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), CloseReason> {
+        if let Some(reason) = self.state().close_requested() {
+            return Err(reason);
+        }
+        if self.state().take_probe() {
+            self.probing = true;
+            let due = self.machine.probe(self.now());
+            self.act(due)?;
+        }
+        self.pump_out().await?;
+        self.pump_inbox();
+        let due = self.machine.expire(self.now());
+        if due != Due::Nothing {
+            return self.act(due);
+        }
+        self.wait().await
+    }
+
+    /// Waits for whatever comes first. Everything awaited here may be dropped and awaited again.
+    async fn wait(&mut self) -> Result<(), CloseReason> {
+        self.rest_if_idle();
+        self.set_alarm();
+        let interest = self.interest();
+        let shared = Arc::clone(&self.shared);
+        let ready = async {
+            match interest {
+                Some(interest) => shared.socket.ready(interest).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Without an order of preference: a busy outbox must not keep the link from reading, nor the other way round.
+        tokio::select! {
+            () = shared.state.wake.notified() => Ok(()),
+            permit = wait_for_place(&mut self.place) => {
+                self.place = None;
+                self.deliver_to(permit);
+                Ok(())
+            }
+            ready = ready => match ready {
+                Ok(ready) if ready.is_readable() || ready.is_read_closed() => self.read_some().await,
+                Ok(_) => Ok(()),
+                Err(_) => Err(CloseReason::Io),
+            },
+            () = ring(&mut self.alarm) => {
+                self.alarm = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// What to wait for at the socket: it is read only while there is room for what it brings. A few answers may wait: two ends
+    /// that both stop reading until they have written would wait for each other.
+    fn interest(&self) -> Option<Interest> {
+        let may_read = self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX;
+        match (may_read, !self.write.is_empty()) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        }
+    }
+
+    /// An idle link holds no buffer and no key object.
+    fn rest_if_idle(&mut self) {
+        if self.write.is_empty() && self.read.is_empty() && self.pending.is_empty() {
+            self.read = BytesMut::new();
+            self.write = BytesMut::new();
+            self.frames = Vec::new();
+            self.shared.session().rest();
+        }
+    }
+
+    /// The timer is set anew only when it would ring too late: most messages push the deadline back, and the alarm then finds
+    /// nothing due and is set again.
+    fn set_alarm(&mut self) {
+        let deadline = self.machine.deadline();
+        if self.alarm.as_ref().is_none_or(|(at, _)| *at > deadline) {
+            self.alarm = Some((deadline, self.env().clock.sleep_until(deadline)));
+        }
+    }
+
+    async fn read_some(&mut self) -> Result<(), CloseReason> {
+        let needed = self.shared.session().needed(self.read.len());
+        self.read.reserve(needed.max(limits::READ_CHUNK));
+        match self.shared.socket.try_read_buf(&mut self.read) {
+            Ok(0) => return Err(CloseReason::PeerClosed),
+            Ok(count) => {
+                self.state().counters.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => return Err(CloseReason::Io),
+        }
+        let failed = self.decrypt();
+        let ambient = self.ambient();
+        let mut frames = std::mem::take(&mut self.frames);
+        for frame in frames.drain(..) {
+            self.take_message(ambient, frame.freeze()).await?;
+        }
+        self.frames = frames;
+        if self.probing {
+            self.probing = false;
+            let link = self.state().id;
+            self.env().report(Report::Alive { link }).await;
+        }
+        if failed { Err(CloseReason::Transport) } else { Ok(()) }
+    }
+
+    /// Decrypts every whole frame under one lock. `true`: the transport failed, after the frames that were good.
+    fn decrypt(&mut self) -> bool {
+        let mut session = self.shared.session();
+        let failed = loop {
+            match session.open(&mut self.read) {
+                Ok(Some(message)) => self.frames.push(message),
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+        };
+        let (_, received) = session.rotations();
+        drop(session);
+        if received > self.rotations.1 {
+            self.rotated(Direction::Inbound, received - self.rotations.1);
+            self.rotations.1 = received;
+        }
+        failed
+    }
+
+    async fn take_message(&mut self, ambient: Ambient, message: Bytes) -> Result<(), CloseReason> {
+        let kind = MessageType::of(&message).unwrap_or(MessageType(0));
+        self.count(Direction::Inbound, kind, message.len());
+        // Read for each message: the mode may change within a batch.
+        let ambient = Ambient { signer_away: self.signer_away(), ..ambient };
+        match self.machine.receive(ambient, &message) {
+            Received::Up(_) => self.up(message).await,
+            Received::Deliver { lease } => self.deliver(kind, lease, message)?,
+            Received::Pong { bytes } => self.pongs.push_back(bytes),
+            Received::PongArrived { rtt } => self.emit(Event::Pong { peer: self.state().peer, rtt }),
+            Received::Answer(answer) => self.control.push_back(answer),
+            Received::Refused { action, warning } => {
+                self.refused(kind, action);
+                self.control.extend(warning);
+            }
+            Received::Ignored => {}
+            Received::Close { deliver, reason, warning } => return self.close_on(kind, message, deliver, reason, warning),
+        }
+        Ok(())
+    }
+
+    fn close_on(
+        &mut self,
+        kind: MessageType,
+        message: Bytes,
+        deliver: bool,
+        reason: CloseReason,
+        warning: Option<Vec<u8>>,
+    ) -> Result<(), CloseReason> {
+        if deliver {
+            self.deliver(kind, false, message)?;
+        } else {
+            self.refused(kind, "closed");
+        }
+        if reason == CloseReason::Mistag && self.state().tag() == Tag::GossipOnly {
+            self.emit(Event::MistagSuspected { peer: self.state().peer });
+        }
+        self.control.extend(warning);
+        Err(reason)
+    }
+
+    async fn up(&mut self, init: Bytes) {
+        self.was_up = true;
+        let state = Arc::clone(&self.shared.state);
+        self.emit(Event::LinkUp {
+            peer: state.peer,
+            link: state.id,
+            address: state.address,
+            tag: state.tag(),
+            direction: state.direction,
+            identity: state.identity,
+        });
+        self.pending.push_back(Delivery::Up { state: Arc::clone(&state), init });
+        let handle = LinkHandle { state: Arc::clone(&state) };
+        self.env().report(Report::Up { link: state.id, handle }).await;
+    }
+
+    /// Queues a message for the node, under the lease rule.
+    fn deliver(&mut self, kind: MessageType, lease: bool, bytes: Bytes) -> Result<(), CloseReason> {
+        if lease && self.take_lease().is_err() {
+            self.refused(kind, "closed");
+            return Err(CloseReason::SignerAway);
+        }
+        if kind.plane() == Plane::Gossip {
+            let now = self.env().clock.unix().as_secs();
+            self.state().counters.last_gossip.store(now, Ordering::Relaxed);
+        }
+        if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
+            self.state().set_filter_received();
+        }
+        if kind == MessageType::WARNING || kind == MessageType::ERROR {
+            self.complained(kind, &bytes);
+        }
+        self.pending.push_back(Delivery::Message { state: Arc::clone(&self.shared.state), bytes });
+        Ok(())
+    }
+
+    /// The lease rule: a channel message passes, so from here on the link lives and dies with the signer session.
+    fn take_lease(&self) -> Result<(), CloseReason> {
+        let state = self.state();
+        let before = state.leased_under();
+        let epoch = state.take_lease(true).map_err(|_| CloseReason::SignerAway)?;
+        if before.is_none() {
+            self.emit(Event::Leased { peer: state.peer, link: state.id, epoch });
+        }
+        Ok(())
+    }
+
+    /// Moves what waits into the inbox as far as there is room, then asks for a place.
+    fn pump_inbox(&mut self) {
+        if self.place.is_some() {
+            return;
+        }
+        while let Some(delivery) = self.pending.pop_front() {
+            match self.env().inbox.try_send(delivery) {
+                // Without a node that listens there is nobody to tell.
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+                Err(mpsc::error::TrySendError::Full(delivery)) => {
+                    self.pending.push_front(delivery);
+                    self.place = Some(Box::pin(self.env().inbox.clone().reserve_owned()));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn deliver_to(&mut self, permit: Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>>) {
+        match (permit, self.pending.pop_front()) {
+            (Ok(permit), Some(delivery)) => {
+                permit.send(delivery);
+            }
+            (Err(_), _) => self.pending.clear(),
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Encrypts and writes until nothing waits, the kernel takes no more, or it is the socket's turn to be read.
+    async fn pump_out(&mut self) -> Result<(), CloseReason> {
+        for _ in 0..BUFFERS_A_ROUND {
+            if self.write.is_empty() {
+                self.fill().await?;
+                if self.write.is_empty() {
+                    return Ok(());
+                }
+            }
+            if !self.flush()? {
+                return Ok(());
+            }
+            self.state().outbox.settle();
+        }
+        self.state().wake.notify_one();
+        Ok(())
+    }
+
+    /// Encrypts what waits into the write buffer, up to its bound: pongs, then our own messages, then the node's.
+    async fn fill(&mut self) -> Result<(), CloseReason> {
+        while self.write.len() < limits::WRITE_BUFFER {
+            if let Some(bytes) = self.pongs.pop_front() {
+                self.seal(&Pong { ignored: bytes }.encode())?;
+            } else if let Some(message) = self.control.pop_front() {
+                self.seal(&message)?;
+            } else if let Some(message) = self.state().outbox.take() {
+                self.seal_from_node(&message).await?;
+            } else {
+                break;
+            }
+        }
+        if self.write.is_empty() {
+            // All that was taken has been refused.
+            self.state().outbox.settle();
+        }
+        Ok(())
+    }
+
+    /// The firewall's last word on a message of the node: the mode may have changed since it was queued.
+    async fn seal_from_node(&mut self, message: &[u8]) -> Result<(), CloseReason> {
+        let kind = MessageType::of(message).unwrap_or(MessageType(0));
+        let allowed = match self.machine.send(self.ambient(), message) {
+            Outbound::Pass => true,
+            Outbound::PassWithLease => self.promote().await? && self.take_lease().is_ok(),
+            Outbound::Refuse(_) => false,
+        };
+        if !allowed {
+            self.refused(kind, "not_sent");
+            return Ok(());
+        }
+        self.seal(message)
+    }
+
+    /// The node speaks BOLT 2 to this peer, so it says that the peer bears a channel: on record before the first byte leaves.
+    async fn promote(&mut self) -> Result<bool, CloseReason> {
+        if self.state().tag() == Tag::ChannelBearing {
+            return Ok(true);
+        }
+        let (recorded, answer) = tokio::sync::oneshot::channel();
+        let peer = self.state().peer;
+        self.env().report(Report::Promote { peer, recorded }).await;
+        match answer.await {
+            Ok(Ok(())) => Ok(true),
+            _ => Err(CloseReason::Book),
+        }
+    }
+
+    fn seal(&mut self, message: &[u8]) -> Result<(), CloseReason> {
+        let mut session = self.shared.session();
+        let sealed = session.seal(message, &mut self.write);
+        let (sent, _) = session.rotations();
+        drop(session);
+        if sealed.is_err() {
+            return Err(CloseReason::Transport);
+        }
+        if sent > self.rotations.0 {
+            self.rotated(Direction::Outbound, sent - self.rotations.0);
+            self.rotations.0 = sent;
+        }
+        self.count(Direction::Outbound, MessageType::of(message).unwrap_or(MessageType(0)), message.len());
+        Ok(())
+    }
+
+    /// Hands the write buffer to the kernel. `false`: the kernel takes no more for now.
+    fn flush(&mut self) -> Result<bool, CloseReason> {
+        while !self.write.is_empty() {
+            match self.shared.write(&self.write) {
+                Written::Bytes(count) => self.write.advance(count),
+                Written::WouldBlock => return Ok(false),
+                Written::Fenced => return Err(CloseReason::Lapse),
+                Written::Broken => return Err(CloseReason::Io),
+            }
+        }
+        Ok(true)
+    }
+
+    fn act(&mut self, due: Due) -> Result<(), CloseReason> {
+        match due {
+            Due::Nothing => Ok(()),
+            Due::Ping { pong_bytes } => {
+                self.control.push_back(Ping { num_pong_bytes: pong_bytes, ignored: 0 }.encode());
+                Ok(())
+            }
+            Due::Close(reason) => Err(reason),
+        }
+    }
+
+    /// The link's last words: flushes what may still leave, and hands back what the node has not received yet.
+    pub(crate) async fn finish(mut self, reason: CloseReason) -> VecDeque<Delivery> {
+        if !reason.is_abortive() {
+            let patient = matches!(
+                reason,
+                CloseReason::Draining
+                    | CloseReason::Requested
+                    | CloseReason::Removed
+                    | CloseReason::Demoted
+            );
+            self.flush_last(patient).await;
+        }
+        std::mem::take(&mut self.pending)
+    }
+
+    /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once.
+    async fn flush_last(&mut self, patient: bool) {
+        let env = Arc::clone(self.env());
+        let deadline = env.clock.sleep_until(env.clock.now().after(limits::DRAIN_DEADLINE));
+        let shared = Arc::clone(&self.shared);
+        let flush = async {
+            loop {
+                if self.pump_out().await.is_err() || !patient {
+                    return;
+                }
+                if self.write.is_empty() && shared.state.outbox.is_empty() {
+                    return;
+                }
+                if shared.socket.writable().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = flush => {}
+            () = deadline => {}
+        }
+    }
+
+    fn state(&self) -> &LinkState {
+        &self.shared.state
+    }
+
+    fn env(&self) -> &Arc<Env> {
+        &self.shared.state.env
+    }
+
+    fn now(&self) -> Moment {
+        self.env().clock.now()
+    }
+
+    fn signer_away(&self) -> bool {
+        !self.env().context.is_live()
+    }
+
+    fn ambient(&self) -> Ambient {
+        Ambient { now: self.now(), signer_away: self.signer_away() }
+    }
+
+    fn emit(&self, event: Event) {
+        self.env().telemetry.emit(event);
+    }
+
+    fn refused(&self, kind: MessageType, action: &'static str) {
+        let (peer, link) = (self.state().peer, self.state().id);
+        self.emit(Event::Refused { peer, link, kind: kind.0, name: kind.label(), action });
+    }
+
+    fn complained(&self, kind: MessageType, message: &[u8]) {
+        let text = match kind {
+            MessageType::ERROR => ErrorMessage::decode(message).map(|error| error.text()),
+            _ => Warning::decode(message).map(|warning| warning.text()),
+        };
+        let peer = self.state().peer;
+        self.emit(Event::PeerComplained { peer, error: kind == MessageType::ERROR, text: text.unwrap_or_default() });
+    }
+
+    fn rotated(&self, direction: Direction, times: u64) {
+        self.emit(Event::KeyRotated { direction, times });
+    }
+
+    fn count(&self, direction: Direction, kind: MessageType, bytes: usize) {
+        let counters = &self.state().counters;
+        match direction {
+            Direction::Inbound => counters.frames_in.fetch_add(1, Ordering::Relaxed),
+            Direction::Outbound => counters.frames_out.fetch_add(1, Ordering::Relaxed),
+        };
+        self.env().telemetry.frames().count(direction, kind.plane(), bytes);
+    }
+}
+
+async fn wait_for_place(
+    place: &mut Option<Place>,
+) -> Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>> {
+    match place {
+        Some(place) => place.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ring(alarm: &mut Option<(Moment, Sleep)>) {
+    match alarm {
+        Some((_, sleep)) => sleep.await,
+        None => std::future::pending().await,
+    }
+}

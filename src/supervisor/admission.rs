@@ -1,0 +1,103 @@
+//! Who is let in when a handshake is done: the part of [`SupervisorMachine`] that settles duplicates.
+//!
+//! One link for each pair of keys. Opposite directions: the link dialled by the smaller key stays (lnd's rule), so that both sides
+//! choose the same one. Same direction: the newest. Before a newcomer is refused the incumbent is probed, and replaced if it is
+//! silent: a peer that has rebooted is not kept out by its own dead link. Pure, as the machine is.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::machine::{Output, SupervisorMachine};
+use super::roster::{Contender, Incumbent};
+use crate::clock::Moment;
+use crate::limits;
+use crate::link::{CloseReason, Direction, LinkId, Tag};
+use crate::node_id::NodeId;
+use std::net::SocketAddr;
+
+impl SupervisorMachine {
+    pub(super) fn authenticated(
+        &mut self,
+        now: Moment,
+        link: LinkId,
+        id: NodeId,
+        direction: Direction,
+        address: SocketAddr,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(reason) = self.bar(id) {
+            out.push(Output::Refuse { link, reason });
+            return;
+        }
+        self.owners.insert(link, id);
+        let dialled_by_smaller = (direction == Direction::Outbound) == (self.own_key() < id);
+        let peer = self.peers.entry(id).or_default();
+        peer.seen_at(address, direction);
+        let Some(incumbent) = peer.incumbent else {
+            self.admit(id, link, direction, out);
+            return;
+        };
+        if let Some(earlier) = peer.contender.take() {
+            // The newest of two contenders is the one that the peer means.
+            out.push(Output::Refuse { link: earlier.link, reason: CloseReason::Duplicate });
+        }
+        if incumbent.direction == direction || dialled_by_smaller {
+            peer.contender = Some(Contender { link, direction, probe_until: None });
+            out.push(Output::Close { link: incumbent.id, reason: CloseReason::Duplicate });
+        } else {
+            let until = now.after(limits::PROBE_DEADLINE);
+            peer.contender = Some(Contender { link, direction, probe_until: Some(until) });
+            out.push(Output::Probe(incumbent.id));
+        }
+        self.reschedule(id);
+    }
+
+    /// Why a peer cannot be let in at all.
+    fn bar(&self, id: NodeId) -> Option<CloseReason> {
+        if self.is_draining() {
+            return Some(CloseReason::Draining);
+        }
+        if self.peer(id).is_none() && self.peers.len() >= limits::PEERS_MAX {
+            return Some(CloseReason::Refused);
+        }
+        // After act three, before init: the peer learns nothing but that its channel partner is not there.
+        (self.tag_of(id) == Tag::ChannelBearing && !self.is_live()).then_some(CloseReason::SignerAway)
+    }
+
+    /// Lets a link in, unless something bars it since it was authenticated.
+    pub(super) fn admit(&mut self, id: NodeId, link: LinkId, direction: Direction, out: &mut Vec<Output>) {
+        if let Some(reason) = self.bar(id) {
+            out.push(Output::Refuse { link, reason });
+            return;
+        }
+        self.make_incumbent(id, Incumbent { id: link, direction, up_since: None, doomed: false });
+        out.push(Output::Admit { link, tag: self.tag_of(id) });
+    }
+
+    /// The incumbent has shown life: the newcomer is refused. Its own end cleans up after it.
+    pub(super) fn alive(&mut self, link: LinkId, out: &mut Vec<Output>) {
+        let Some(id) = self.owner(link) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.incumbent.is_some_and(|incumbent| incumbent.id == link)
+            && let Some(contender) = peer.contender.take_if(|contender| contender.probe_until.is_some())
+        {
+            out.push(Output::Refuse { link: contender.link, reason: CloseReason::Duplicate });
+            self.reschedule(id);
+        }
+    }
+
+    /// The incumbent has stayed silent: the newcomer replaces it.
+    pub(super) fn probe_is_over(&mut self, now: Moment, id: NodeId, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let (Some(incumbent), Some(contender)) = (peer.incumbent, &mut peer.contender)
+            && contender.probe_until.is_some_and(|until| until <= now)
+        {
+            contender.probe_until = None;
+            out.push(Output::Close { link: incumbent.id, reason: CloseReason::Duplicate });
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! The supervisor's one task: feeds [`SupervisorMachine`] with what happens and does what it says.
+//!
+//! It never waits for a link, a peer, the signer, the book or the node: whatever takes time runs in a task of its own and reports
+//! back. So nobody's report to it is held up for long.
+
+use super::bookkeeper::BookKeeper;
+use super::machine::{Failure, Input, Output, SupervisorMachine};
+use super::{ConnectError, PeerSpec, PeerView, Shared, Urgency};
+use crate::book::PeerRecord;
+use crate::clock::{Moment, Sleep};
+use crate::limits;
+use crate::link::driver::{DialOrder, Env, Report, Verdict, dial};
+use crate::link::{CloseReason, HandshakeFailure, LinkHandle, LinkId, Tag};
+use crate::node_id::NodeId;
+use crate::signer::{Epoch, SignerState};
+use crate::telemetry::Event;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+/// Where somebody waits for a link.
+type LinkWaiter = oneshot::Sender<Result<LinkHandle, ConnectError>>;
+
+/// What the node asks of the supervisor.
+pub(crate) enum Command {
+    Want { spec: PeerSpec, done: Option<LinkWaiter> },
+    Unwant { peer: NodeId, done: oneshot::Sender<bool> },
+    Tag { peer: NodeId, tag: Tag, done: oneshot::Sender<()> },
+    Declare { peers: Vec<NodeId>, done: oneshot::Sender<()> },
+    Urgency { peer: NodeId, urgency: Urgency, done: oneshot::Sender<()> },
+    Link { peer: NodeId, found: oneshot::Sender<Option<LinkHandle>> },
+    Peers { found: oneshot::Sender<Vec<PeerView>> },
+    Drain { done: oneshot::Sender<()> },
+}
+
+/// The driver's state.
+pub(crate) struct Driver {
+    env: Arc<Env>,
+    shared: Arc<Shared>,
+    machine: SupervisorMachine,
+    keeper: Arc<BookKeeper>,
+    /// Links that wait for a verdict.
+    verdicts: HashMap<LinkId, oneshot::Sender<Verdict>>,
+    /// Dials under way: where to, and how to give them up.
+    dials: HashMap<LinkId, (SocketAddr, Option<oneshot::Sender<CloseReason>>)>,
+    /// Links that are up.
+    handles: HashMap<LinkId, LinkHandle>,
+    /// Links that were to be closed before they could be reached.
+    closing: HashMap<LinkId, CloseReason>,
+    waiters: HashMap<NodeId, Vec<LinkWaiter>>,
+    /// Why the dial failed that the machine is being told of.
+    failure: Option<HandshakeFailure>,
+    tasks: JoinSet<()>,
+    epoch: Option<Epoch>,
+    away_since: Option<Moment>,
+    alarm: Option<(Moment, Sleep)>,
+    drain: Option<Drain>,
+}
+
+/// A drain in progress.
+struct Drain {
+    done: Vec<oneshot::Sender<()>>,
+    deadline: Sleep,
+    links: usize,
+}
+
+/// What the driver hears from.
+pub(crate) struct Channels {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) reports: mpsc::Receiver<Report>,
+    pub(crate) signer: watch::Receiver<SignerState>,
+}
+
+impl Driver {
+    pub(crate) fn new(env: Arc<Env>, shared: Arc<Shared>, keeper: Arc<BookKeeper>, known: Vec<PeerRecord>) -> Self {
+        let machine = SupervisorMachine::new(env.context.node_id(), env.seed);
+        let mut driver = Self {
+            env,
+            shared,
+            machine,
+            keeper,
+            verdicts: HashMap::new(),
+            dials: HashMap::new(),
+            handles: HashMap::new(),
+            closing: HashMap::new(),
+            waiters: HashMap::new(),
+            failure: None,
+            tasks: JoinSet::new(),
+            epoch: None,
+            away_since: None,
+            alarm: None,
+            drain: None,
+        };
+        for PeerRecord { node_id, addresses, tag, weight } in known {
+            driver.feed(Input::Want { peer: node_id, addresses, tag, weight: Some(weight) });
+        }
+        driver
+    }
+
+    /// Runs until every handle on the supervisor is dropped, or a drain is over. Leaves no link behind.
+    pub(crate) async fn run(mut self, channels: Channels) {
+        let overran = self.serve(channels).await;
+        self.env.vault.shut();
+        let left = self.reset_all();
+        self.end_drain(if overran { left } else { 0 });
+    }
+
+    /// `true`: the drain's deadline has passed.
+    async fn serve(&mut self, mut channels: Channels) -> bool {
+        loop {
+            let signer = *channels.signer.borrow_and_update();
+            self.signer_changed(signer);
+            self.feed_due();
+            if self.is_drained() {
+                return false;
+            }
+            tokio::select! {
+                command = channels.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return false,
+                },
+                report = channels.reports.recv() => if let Some(report) = report { self.report(report) },
+                changed = channels.signer.changed() => if changed.is_err() { return false },
+                () = ring(&mut self.alarm) => self.alarm = None,
+                () = overrun(&mut self.drain) => return true,
+                Some(ended) = self.tasks.join_next() => if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "a link's task panicked; its secrets are wiped and the link is closed");
+                },
+            }
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        self.machine.handle(self.env.clock.now(), input, &mut outputs);
+        for output in outputs {
+            self.act(output);
+        }
+    }
+
+    /// Tells the machine the time when it asked to be told, and sets the alarm for the next time.
+    fn feed_due(&mut self) {
+        let now = self.env.clock.now();
+        if self.machine.deadline().is_some_and(|at| at <= now) {
+            self.feed(Input::Tick);
+        }
+        let next = self.machine.deadline();
+        if self.alarm.as_ref().map(|(at, _)| *at) != next {
+            self.alarm = next.map(|at| (at, self.env.clock.sleep_until(at)));
+        }
+    }
+
+    /// The watch may have skipped states: an epoch that is not the known one means that the known one has lapsed.
+    fn signer_changed(&mut self, state: SignerState) {
+        let live = state.live();
+        if live == self.epoch {
+            return;
+        }
+        let now = self.env.clock.now();
+        if self.epoch.take().is_some() {
+            self.away_since = Some(now);
+            self.feed(Input::Lapsed);
+        }
+        if let Some(epoch) = live {
+            self.epoch = Some(epoch);
+            let away = self.away_since.take().map(|since| now.since(since));
+            self.env.telemetry.emit(Event::SignerAttached { epoch, away });
+            self.feed(Input::Attached(epoch));
+        }
+        self.shared.note_mode();
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Want { spec, done } => self.want(spec, done),
+            Command::Unwant { peer, done } => {
+                let known = self.machine.peer(peer).is_some();
+                self.feed(Input::Unwant(peer));
+                let _ = done.send(known);
+            }
+            Command::Tag { peer, tag, done } => {
+                self.feed(Input::Tag(peer, tag));
+                let _ = done.send(());
+            }
+            Command::Declare { peers, done } => {
+                self.feed(Input::Declare(peers));
+                let _ = done.send(());
+            }
+            Command::Urgency { peer, urgency, done } => {
+                self.feed(Input::Urgency(peer, urgency));
+                let _ = done.send(());
+            }
+            Command::Link { peer, found } => {
+                let _ = found.send(self.handle_of(peer));
+            }
+            Command::Peers { found } => {
+                let _ = found.send(self.peers());
+            }
+            Command::Drain { done } => self.start_drain(done),
+        }
+    }
+
+    fn want(&mut self, spec: PeerSpec, done: Option<LinkWaiter>) {
+        let PeerSpec { node_id, addresses, tag, weight } = spec;
+        // Waits before the machine speaks: what it says may already be the answer.
+        if let Some(done) = done {
+            self.waiters.entry(node_id).or_default().push(done);
+        }
+        self.feed(Input::Want { peer: node_id, addresses, tag, weight });
+        if let Some(handle) = self.handle_of(node_id) {
+            self.answer(node_id, |_| Ok(handle.clone()));
+        } else if self.drain.is_some() {
+            self.answer(node_id, |_| Err(ConnectError::Draining));
+        } else if self.machine.peer(node_id).is_none_or(|peer| peer.shown_address().is_none()) {
+            self.answer(node_id, |_| Err(ConnectError::NoAddress));
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Authenticated { link, peer, address, direction, verdict } => {
+                self.verdicts.insert(link, verdict);
+                self.feed(Input::Authenticated { link, peer, direction, address });
+            }
+            Report::Up { link, handle } => self.up(link, handle),
+            Report::Alive { link } => self.feed(Input::Alive(link)),
+            Report::Promote { peer, recorded } => {
+                self.feed(Input::Tag(peer, Tag::ChannelBearing));
+                self.keeper.flush(recorded);
+            }
+            Report::DialFailed { link, failure } => self.dial_failed(link, failure),
+            Report::InboundFailed { link, address, failure } => {
+                self.verdicts.remove(&link);
+                self.closing.remove(&link);
+                let (label, detail) = (failure.label(), failure.to_string());
+                self.env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
+                self.feed(Input::Withdrawn(link));
+            }
+            Report::Ended { link, reason } => {
+                self.handles.remove(&link);
+                self.closing.remove(&link);
+                self.failure = Some(HandshakeFailure::NotAdmitted(reason));
+                self.feed(Input::Ended { link, reason });
+                self.failure = None;
+                self.dials.remove(&link);
+            }
+        }
+    }
+
+    fn up(&mut self, link: LinkId, handle: LinkHandle) {
+        let peer = handle.peer();
+        self.feed(Input::Up(link));
+        self.dials.remove(&link);
+        self.handles.insert(link, handle.clone());
+        // What was said of the peer while the link could not be reached yet.
+        let tag = self.machine.tag_of(peer);
+        if handle.state.tag() != tag {
+            self.retag(link, tag);
+        }
+        if let Some(reason) = self.closing.remove(&link) {
+            handle.state.request_close(reason);
+        }
+        self.answer(peer, |_| Ok(handle.clone()));
+    }
+
+    fn dial_failed(&mut self, link: LinkId, failure: HandshakeFailure) {
+        self.verdicts.remove(&link);
+        self.closing.remove(&link);
+        let kind = match &failure {
+            HandshakeFailure::NotAdmitted(CloseReason::SignerAway) => Failure::SignerAway,
+            HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
+            failure if failure.label() == "signer_away" => Failure::SignerAway,
+            failure if failure.was_connected() => Failure::Handshake,
+            _ => Failure::Unreachable,
+        };
+        self.failure = Some(failure);
+        self.feed(Input::DialFailed { link, failure: kind });
+        self.failure = None;
+        self.dials.remove(&link);
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Dial { link, peer, address, tag } => self.dial(link, peer, address, tag),
+            Output::Admit { link, tag } => self.judge(link, Verdict::Admit { tag }),
+            Output::Refuse { link, reason } => self.judge(link, Verdict::Refuse(reason)),
+            Output::Probe(link) => {
+                if let Some(shared) = self.env.vault.get(link) {
+                    shared.state.request_probe();
+                }
+            }
+            Output::Close { link, reason } => self.close(link, reason),
+            Output::Retag { link, tag } => self.retag(link, tag),
+            Output::Save(record) => self.keeper.save(record),
+            Output::Forget(peer) => {
+                self.keeper.forget(peer);
+                self.answer(peer, |_| Err(ConnectError::Removed));
+            }
+            Output::Tagged { peer, tag } => self.env.telemetry.emit(Event::Tagged { peer, tag }),
+            Output::Failed { peer, link, retry_in } => self.failed(peer, link, retry_in),
+            Output::Held(peer) => self.answer(peer, |_| Err(ConnectError::SignerAway)),
+            Output::Relit { epoch, took, up, failed } => {
+                self.env.telemetry.emit(Event::Relit { epoch, took, up, failed });
+            }
+        }
+    }
+
+    fn dial(&mut self, link: LinkId, peer: NodeId, address: SocketAddr, tag: Tag) {
+        // A lapse since the machine decided shows in the dial itself: it fails at once.
+        let lease = if tag == Tag::ChannelBearing { self.env.context.lease().ok() } else { None };
+        let (give_up, cancel) = oneshot::channel();
+        self.dials.insert(link, (address, Some(give_up)));
+        let order = DialOrder { link, peer, address, lease, cancel };
+        self.tasks.spawn(dial(Arc::clone(&self.env), order));
+    }
+
+    fn judge(&mut self, link: LinkId, verdict: Verdict) {
+        if let Some(waiting) = self.verdicts.remove(&link) {
+            // A task that has gone reports its own end.
+            let _ = waiting.send(verdict);
+        }
+    }
+
+    fn close(&mut self, link: LinkId, reason: CloseReason) {
+        if let Some(shared) = self.env.vault.get(link) {
+            shared.state.request_close(reason);
+            return;
+        }
+        self.closing.insert(link, reason);
+        if let Some((_, give_up)) = self.dials.get_mut(&link)
+            && let Some(give_up) = give_up.take()
+        {
+            let _ = give_up.send(reason);
+        }
+    }
+
+    /// Moves a live link into the signer's scope or out of it, as its peer's tag says.
+    fn retag(&mut self, link: LinkId, tag: Tag) {
+        let Some(shared) = self.env.vault.get(link) else {
+            return;
+        };
+        let state = &shared.state;
+        state.set_tag(tag);
+        match tag {
+            Tag::ChannelBearing => match state.take_lease(false) {
+                Ok(epoch) => self.env.telemetry.emit(Event::Leased { peer: state.peer, link, epoch }),
+                Err(_) => state.request_close(CloseReason::SignerAway),
+            },
+            Tag::GossipOnly => {
+                if !state.release_lease() {
+                    state.request_close(CloseReason::Demoted);
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, peer: NodeId, link: LinkId, retry_in: Option<std::time::Duration>) {
+        let Some((address, _)) = self.dials.get(&link) else {
+            return;
+        };
+        let (failure, detail) = match &self.failure {
+            Some(failure) => (failure.label(), failure.to_string()),
+            None => ("unknown", String::new()),
+        };
+        let address = *address;
+        self.env.telemetry.emit(Event::DialFailed { peer, address, failure, detail: detail.clone(), retry_in });
+        if failure == "signer_away" {
+            self.answer(peer, |_| Err(ConnectError::SignerAway));
+        } else if self.handle_of(peer).is_none() {
+            self.answer(peer, |_| Err(ConnectError::Failed { failure, detail: detail.clone() }));
+        }
+    }
+
+    fn answer(&mut self, peer: NodeId, answer: impl Fn(NodeId) -> Result<LinkHandle, ConnectError>) {
+        for waiter in self.waiters.remove(&peer).into_iter().flatten() {
+            let _ = waiter.send(answer(peer));
+        }
+    }
+
+    fn handle_of(&self, peer: NodeId) -> Option<LinkHandle> {
+        let link = self.machine.peer(peer)?.link()?;
+        self.handles.get(&link).cloned()
+    }
+
+    fn peers(&self) -> Vec<PeerView> {
+        let now = self.env.clock.now();
+        let unix = self.env.clock.unix();
+        let view = |(id, peer): (NodeId, &super::roster::Peer)| {
+            let link = peer.link().and_then(|link| self.env.vault.get(link));
+            let link = link.as_ref().map(|link| &*link.state);
+            PeerView::new(id, peer, self.machine.tag_of(id), link, now, unix)
+        };
+        self.machine.peers().map(view).collect()
+    }
+
+    fn start_drain(&mut self, done: oneshot::Sender<()>) {
+        if let Some(drain) = &mut self.drain {
+            drain.done.push(done);
+            return;
+        }
+        self.shared.set_draining();
+        let deadline = self.env.clock.sleep_until(self.env.clock.now().after(limits::DRAIN_DEADLINE));
+        self.drain = Some(Drain { done: vec![done], deadline, links: self.handles.len() });
+        self.feed(Input::Drain);
+        let waiting: Vec<NodeId> = self.waiters.keys().copied().collect();
+        for peer in waiting {
+            self.answer(peer, |_| Err(ConnectError::Draining));
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain.is_some() && self.handles.is_empty() && self.dials.is_empty() && self.env.vault.is_empty()
+    }
+
+    fn reset_all(&self) -> usize {
+        let left = self.env.vault.all();
+        for link in &left {
+            link.wipe();
+            link.reset(CloseReason::Draining);
+        }
+        left.len()
+    }
+
+    fn end_drain(&mut self, overran: usize) {
+        // Last, so that channel links were closed in peace and not torn down.
+        let _ = self.env.context.shut_down();
+        if let Some(drain) = self.drain.take() {
+            self.env.telemetry.emit(Event::Drained { closed: drain.links.saturating_sub(overran), overran });
+            for done in drain.done {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+async fn ring(alarm: &mut Option<(Moment, Sleep)>) {
+    match alarm {
+        Some((_, sleep)) => sleep.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn overrun(drain: &mut Option<Drain>) {
+    match drain {
+        Some(drain) => (&mut drain.deadline).await,
+        None => std::future::pending().await,
+    }
+}

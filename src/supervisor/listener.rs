@@ -1,0 +1,221 @@
+//! Takes inbound connections: a place for each handshake, and a bounded place to wait while no signer is there.
+//!
+//! A stranger who connects while the signer is away is *parked*: not a byte is read, no signer is asked. If the signer returns in
+//! time the handshake goes on; else the socket is closed. Everything here is bounded (P9) and nothing of it can cause a signer
+//! call, a stall or a shutdown while the signer is away (P5).
+
+use crate::link::LinkId;
+use crate::link::driver::{Env, accept};
+use crate::limits;
+use crate::telemetry::Event;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Admits inbound connections for one supervisor.
+pub(crate) struct Doorway {
+    env: Arc<Env>,
+    handshakes: Arc<Semaphore>,
+    parking: Arc<Parking>,
+    /// Numbers inbound links: odd ones, while the supervisor's machine numbers outbound links evenly.
+    next: AtomicU64,
+}
+
+/// After an accept has failed for want of descriptors or memory: long enough for some to come free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Doorway {
+    pub(crate) fn new(env: Arc<Env>) -> Self {
+        Self {
+            env,
+            handshakes: Arc::new(Semaphore::new(limits::INBOUND_HANDSHAKES)),
+            parking: Arc::new(Parking::default()),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// Accepts until `stop` turns true.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, address)) => {
+                    let doorway = Arc::clone(&self);
+                    tokio::spawn(async move { doorway.admit(socket, address).await });
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no inbound connection can be taken; trying again");
+                    self.env.clock.sleep_until(self.env.clock.now().after(ACCEPT_PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    async fn admit(&self, socket: TcpStream, address: SocketAddr) {
+        if !self.env.context.is_live() && !self.park(&socket, address).await {
+            return;
+        }
+        let Ok(slot) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            self.turn_away(address, "handshakes_full", "all places for handshakes are taken");
+            return;
+        };
+        let link = LinkId(self.next.fetch_add(2, Ordering::Relaxed));
+        accept(Arc::clone(&self.env), link, socket, address, slot).await;
+    }
+
+    /// Waits for a signer, if there is a place to wait. `false`: the connection is to be closed.
+    async fn park(&self, socket: &TcpStream, address: SocketAddr) -> bool {
+        let Some(place) = Parking::enter(&self.parking, address.ip()) else {
+            self.turn_away(address, "signer_away", "no signer, and no place left to wait for one");
+            return false;
+        };
+        self.note_parked();
+        let deadline = self.env.clock.sleep_until(self.env.clock.now().after(limits::PARKED_FOR));
+        let mut signer = self.env.context.subscribe();
+        let came = tokio::select! {
+            came = signer.wait_for(|state| state.live().is_some()) => came.is_ok(),
+            () = deadline => false,
+            () = closed_by_peer(socket) => false,
+        };
+        drop(place);
+        self.note_parked();
+        if !came {
+            self.turn_away(address, "signer_away", "no signer came while the connection was parked");
+        }
+        came
+    }
+
+    fn note_parked(&self) {
+        self.env.telemetry.emit(Event::Parked { now: self.parking.occupied() });
+    }
+
+    fn turn_away(&self, address: SocketAddr, failure: &'static str, detail: &str) {
+        self.env.telemetry.emit(Event::InboundFailed { address, failure, detail: detail.to_owned() });
+    }
+}
+
+/// Ready once the peer has closed its side without having sent anything. Peeks: what it has sent stays for the handshake.
+async fn closed_by_peer(socket: &TcpStream) {
+    let mut first = [0];
+    match socket.peek(&mut first).await {
+        Ok(0) | Err(_) => {}
+        Ok(_) => std::future::pending().await,
+    }
+}
+
+/// The connection at the head of the queue failed before it was taken: that says nothing of the next one.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// The places where inbound sockets wait for a signer.
+#[derive(Default)]
+struct Parking {
+    by_subnet: Mutex<HashMap<Subnet, usize>>,
+}
+
+/// A /24 or a /48: what one party easily has all addresses of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Subnet {
+    V4([u8; 3]),
+    V6([u8; 6]),
+}
+
+impl Subnet {
+    fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(ip) => {
+                let octets = ip.octets();
+                Self::V6(octets.first_chunk().copied().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// A place that is given back when it is dropped.
+struct ParkingPlace {
+    parking: Arc<Parking>,
+    subnet: Subnet,
+}
+
+impl Parking {
+    fn enter(this: &Arc<Self>, ip: IpAddr) -> Option<ParkingPlace> {
+        let subnet = Subnet::of(ip);
+        let mut places = this.lock();
+        if places.values().sum::<usize>() >= limits::PARKED_MAX {
+            return None;
+        }
+        let here = places.entry(subnet).or_default();
+        if *here >= limits::PARKED_PER_SUBNET {
+            return None;
+        }
+        *here += 1;
+        drop(places);
+        Some(ParkingPlace { parking: Arc::clone(this), subnet })
+    }
+
+    fn occupied(&self) -> usize {
+        self.lock().values().sum()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Subnet, usize>> {
+        self.by_subnet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ParkingPlace {
+    fn drop(&mut self) {
+        let mut places = self.parking.lock();
+        if let Some(here) = places.get_mut(&self.subnet) {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
+                places.remove(&self.subnet);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    }
+
+    #[test]
+    fn p9_parking_is_bounded_for_each_subnet_and_in_all() {
+        let parking = Arc::new(Parking::default());
+        let mut places = Vec::new();
+        for _ in 0..limits::PARKED_PER_SUBNET {
+            places.extend(Parking::enter(&parking, ip("192.0.2.1")));
+        }
+        assert_eq!(places.len(), limits::PARKED_PER_SUBNET);
+        assert!(Parking::enter(&parking, ip("192.0.2.200")).is_none(), "the same /24");
+        assert!(Parking::enter(&parking, ip("::ffff:192.0.2.7")).is_none(), "the same /24, written as IPv6");
+        for third in 0..u8::MAX {
+            places.extend(Parking::enter(&parking, ip(&format!("198.51.{third}.1"))));
+        }
+        assert_eq!(places.len(), limits::PARKED_MAX);
+        assert_eq!(parking.occupied(), limits::PARKED_MAX);
+        places.clear();
+        assert_eq!(parking.occupied(), 0);
+        assert!(Parking::enter(&parking, ip("2001:db8:1::1")).is_some());
+    }
+}

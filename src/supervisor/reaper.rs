@@ -1,0 +1,81 @@
+//! The reaper: after each lapse it wipes the secrets and resets the connections of every link in the signer's scope.
+//!
+//! It has a thread of its own, so that it runs even when every worker of the node's runtime is stuck in the node's code. It comes
+//! after the fence (P1 does not need it) and off the caller of `lapse`. It never waits for a link's task.
+
+use crate::link::driver::Env;
+use crate::signer::{Epoch, SignerContext, SignerState};
+use crate::telemetry::{Event, LapseReport};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use tokio::sync::watch;
+
+/// The newest lapse's report, for snapshots.
+pub(crate) type LastLapse = Arc<Mutex<Option<(std::time::Duration, LapseReport)>>>;
+
+/// Starts the reaper's thread. It ends when `stop` turns true or its sender is dropped.
+pub(crate) fn start(
+    env: Arc<Env>,
+    lapsed: watch::Sender<Option<Epoch>>,
+    newest: LastLapse,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    // Subscribed before the thread starts: no lapse after this call is missed.
+    let changes = env.context.subscribe();
+    // A runtime without drivers: it only waits on channels.
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    thread::Builder::new().name("pilotlight-reaper".into()).spawn(move || {
+        runtime.block_on(reap(&env, changes, &lapsed, &newest, stop));
+    })?;
+    Ok(())
+}
+
+async fn reap(
+    env: &Env,
+    mut changes: watch::Receiver<SignerState>,
+    lapsed: &watch::Sender<Option<Epoch>>,
+    newest: &LastLapse,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let state = *changes.borrow_and_update();
+        if let Some(epoch) = newest_lapsed(&env.context, state)
+            && *lapsed.borrow() < Some(epoch)
+        {
+            tear_down(env, epoch, newest);
+            // Handshakes of that session are told last: the fence already stops what they could write.
+            lapsed.send_replace(Some(epoch));
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// The newest session that has ended. A watcher may have slept through several.
+fn newest_lapsed(context: &SignerContext, state: SignerState) -> Option<Epoch> {
+    match state {
+        SignerState::Away { last, .. } => Some(last),
+        SignerState::Never => None,
+        SignerState::Live(_) => context.last_lapse().map(|lapse| lapse.epoch),
+    }
+}
+
+fn tear_down(env: &Env, epoch: Epoch, newest: &LastLapse) {
+    let (dropped, retained) = env.vault.tear_down(epoch);
+    let Some(lapse) = env.context.last_lapse() else {
+        return;
+    };
+    let report = LapseReport {
+        epoch: lapse.epoch,
+        reason: lapse.reason,
+        fence: lapse.fence,
+        teardown: lapse.at.elapsed(),
+        dropped,
+        retained,
+    };
+    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((env.clock.unix(), report.clone()));
+    env.telemetry.emit(Event::SignerLapsed(report));
+}

@@ -1,0 +1,231 @@
+//! What the supervisor keeps of one peer: what the node wants of it, against what is. Plain data; it decides nothing across peers.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use crate::book::PeerRecord;
+use crate::clock::Moment;
+use crate::limits;
+use crate::link::{Direction, LinkId, Tag};
+use crate::node_id::NodeId;
+use std::cmp::Reverse;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How urgently a channel peer is needed back. The node supplies it; all zero when it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Urgency {
+    /// HTLCs that are not settled.
+    pub pending_htlcs: u32,
+    /// Block height at which the first of them expires. Counts only with pending HTLCs.
+    pub earliest_expiry_height: u32,
+    /// Blocks that a cheated party has to react.
+    pub csv_delay: u16,
+}
+
+/// Where a peer stands, as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerState {
+    /// A link is up.
+    Up,
+    /// A connection, a handshake or an `init` is under way.
+    Dialing,
+    /// The next dial waits after a failure.
+    Backoff,
+    /// The next dial waits for the signer.
+    Held,
+    /// It is in the queue of those to be dialled.
+    Awaited,
+    /// Nothing is under way: no address is known, or the node does not want a link.
+    Idle,
+}
+
+impl PeerState {
+    /// The label in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Dialing => "dialing",
+            Self::Backoff => "backoff",
+            Self::Held => "held",
+            Self::Awaited => "awaited",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// One peer.
+#[derive(Debug, Clone, Default)]
+pub struct Peer {
+    /// The node wants a link with it kept up.
+    pub(super) wanted: bool,
+    /// What the node said of it.
+    pub(super) said: Option<Tag>,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) next_address: usize,
+    pub(super) weight: u32,
+    pub(super) urgency: Urgency,
+    pub(super) wait: Wait,
+    pub(super) backoff: Backoff,
+    /// A dial of ours that is under way.
+    pub(super) dial: Option<LinkId>,
+    /// The admitted link.
+    pub(super) incumbent: Option<Incumbent>,
+    /// An authenticated link that waits for the incumbent's end, or for a probe of it.
+    pub(super) contender: Option<Contender>,
+    /// The timer that is set for this peer.
+    pub(super) timer: Option<Moment>,
+    /// Where a stranger dialled from.
+    pub(super) seen_at: Option<SocketAddr>,
+}
+
+/// What the next dial waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Wait {
+    /// Nothing.
+    #[default]
+    None,
+    /// The signer.
+    Held,
+    /// A place among the dials under way.
+    Queued(DialKey),
+    /// A failure to cool down.
+    Backoff { until: Moment },
+}
+
+impl Wait {
+    pub(super) fn is_over(self, now: Moment) -> bool {
+        matches!(self, Self::Backoff { until } if until <= now)
+    }
+}
+
+/// The order of dialling: channel peers first, among them the soonest expiry, then the heaviest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DialKey {
+    gossip: bool,
+    expiry: u32,
+    weight: Reverse<u32>,
+    csv_delay: u16,
+}
+
+impl DialKey {
+    pub(super) fn of(tag: Tag, peer: &Peer) -> Self {
+        let urgency = peer.urgency;
+        Self {
+            gossip: tag == Tag::GossipOnly,
+            expiry: if urgency.pending_htlcs > 0 { urgency.earliest_expiry_height } else { u32::MAX },
+            weight: Reverse(peer.weight),
+            // A short delay leaves little time to answer a cheat; none at all says that there is no channel.
+            csv_delay: if urgency.csv_delay == 0 { u16::MAX } else { urgency.csv_delay },
+        }
+    }
+}
+
+/// The link that holds a peer's place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Incumbent {
+    pub(super) id: LinkId,
+    pub(super) direction: Direction,
+    /// Since both `init`s have passed.
+    pub(super) up_since: Option<Moment>,
+    /// The signer session that it depended on has lapsed: its end is on the way.
+    pub(super) doomed: bool,
+}
+
+/// A link that would take its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Contender {
+    pub(super) link: LinkId,
+    pub(super) direction: Direction,
+    /// `Some`: refused if the incumbent shows life before then. `None`: takes its place once the incumbent has ended.
+    pub(super) probe_until: Option<Moment>,
+}
+
+/// Waits that double with every failure.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The next wait: between half of the doubled wait and all of it, in whole nanoseconds, so that the first waits spread too.
+    pub(super) fn next(&mut self, random: &mut fastrand::Rng) -> Duration {
+        let doubled = limits::BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        let nanos = u64::try_from(doubled.min(limits::BACKOFF_MAX).as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(random.u64(nanos / 2..=nanos))
+    }
+}
+
+impl Peer {
+    /// The peer as the book keeps it.
+    pub fn record(&self, node_id: NodeId) -> PeerRecord {
+        PeerRecord { node_id, addresses: self.addresses.clone(), tag: self.said, weight: self.weight }
+    }
+
+    /// Where it will be dialled next, or where it dialled from.
+    pub fn shown_address(&self) -> Option<SocketAddr> {
+        self.address().or(self.seen_at)
+    }
+
+    /// How much it matters among its like.
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Its admitted link.
+    pub fn link(&self) -> Option<LinkId> {
+        self.incumbent.map(|incumbent| incumbent.id)
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> PeerState {
+        match (self.incumbent, self.dial, self.wait) {
+            (Some(Incumbent { up_since: Some(_), .. }), _, _) => PeerState::Up,
+            (Some(_), _, _) | (None, Some(_), _) => PeerState::Dialing,
+            (None, None, Wait::Held) => PeerState::Held,
+            (None, None, Wait::Queued(_)) => PeerState::Awaited,
+            (None, None, Wait::Backoff { .. }) => PeerState::Backoff,
+            (None, None, Wait::None) => PeerState::Idle,
+        }
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        let index = self.next_address.checked_rem(self.addresses.len())?;
+        self.addresses.get(index).copied()
+    }
+
+    /// Wanted, dialable, and without a link or a dial.
+    pub(super) fn is_missing(&self) -> bool {
+        self.wanted && self.incumbent.is_none() && self.dial.is_none() && !self.addresses.is_empty()
+    }
+
+    /// As [`is_missing`](Self::is_missing), or about to be.
+    pub(super) fn will_be_missing(&self) -> bool {
+        self.is_missing()
+            || self.wanted && !self.addresses.is_empty() && self.incumbent.is_some_and(|incumbent| incumbent.doomed)
+    }
+
+    pub(super) fn is_forgettable(&self) -> bool {
+        !self.wanted
+            && self.said.is_none()
+            && self.incumbent.is_none()
+            && self.dial.is_none()
+            && self.contender.is_none()
+    }
+
+    pub(super) fn seen_at(&mut self, address: SocketAddr, direction: Direction) {
+        if direction == Direction::Inbound {
+            self.seen_at = Some(address);
+        }
+    }
+
+    /// When the machine must look at this peer again.
+    pub(super) fn due(&self) -> Option<Moment> {
+        let wait = match self.wait {
+            Wait::Backoff { until } => Some(until),
+            Wait::None | Wait::Held | Wait::Queued(_) => None,
+        };
+        let probe = self.contender.and_then(|contender| contender.probe_until);
+        [wait, probe].into_iter().flatten().min()
+    }
+}

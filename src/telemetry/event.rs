@@ -1,0 +1,274 @@
+//! The one list of events. Metrics, logs, the event stream and the tests are all fed from it.
+
+use crate::link::{CloseReason, Direction, Identity, LinkId, Tag};
+use crate::node_id::NodeId;
+use crate::signer::{Epoch, LapseReason};
+use crate::supervisor::Mode;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// An event and the wall clock when it was recorded (time since the Unix epoch).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Time since the Unix epoch.
+    pub at: Duration,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What a lapse did, once every link in the signer's scope is wiped and reset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LapseReport {
+    /// The session that ended.
+    pub epoch: Epoch,
+    /// Why it ended.
+    pub reason: LapseReason,
+    /// How long raising the fence took.
+    pub fence: Duration,
+    /// From the fence to the last reset.
+    pub teardown: Duration,
+    /// Links that were torn down.
+    pub dropped: usize,
+    /// Links that live on.
+    pub retained: usize,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The supervisor listens for peers.
+    Listening {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The mode changed.
+    ModeChanged {
+        /// Before.
+        from: Mode,
+        /// After.
+        to: Mode,
+    },
+    /// A signer session began.
+    SignerAttached {
+        /// Its number.
+        epoch: Epoch,
+        /// How long no signer had been there; `None` for the first since start.
+        away: Option<Duration>,
+    },
+    /// A signer session ended and all that depended on it is gone.
+    SignerLapsed(LapseReport),
+    /// Every channel peer that accepted a connection after the return is up again.
+    Relit {
+        /// The session that they came back under.
+        epoch: Epoch,
+        /// From attach to the last link up.
+        took: Duration,
+        /// Peers that came back.
+        up: usize,
+        /// Peers that did not accept a connection, or failed; they are retried with backoff.
+        failed: usize,
+    },
+    /// A dial began.
+    Dialing {
+        /// To whom.
+        peer: NodeId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// A dial failed before the link was up.
+    DialFailed {
+        /// To whom.
+        peer: NodeId,
+        /// Where.
+        address: SocketAddr,
+        /// What went wrong: a label.
+        failure: &'static str,
+        /// The same in words.
+        detail: String,
+        /// When the next attempt is due, from now; `None` when it waits for the signer.
+        retry_in: Option<Duration>,
+    },
+    /// An inbound connection ended before it was a link.
+    InboundFailed {
+        /// From where.
+        address: SocketAddr,
+        /// What went wrong: a label.
+        failure: &'static str,
+        /// The same in words.
+        detail: String,
+    },
+    /// A handshake ended, well or badly.
+    Handshake {
+        /// Who dialled.
+        direction: Direction,
+        /// Which of our keys it used.
+        identity: Identity,
+        /// `ok`, or what went wrong: a label.
+        result: &'static str,
+        /// How long it took, from the connection on.
+        took: Duration,
+    },
+    /// The signer was asked for an ECDH.
+    Ecdh {
+        /// For an outbound or an inbound handshake.
+        source: Direction,
+        /// `ok`, `away`, `late`, `failed`.
+        result: &'static str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A link is up: both `init` messages have passed.
+    LinkUp {
+        /// With whom.
+        peer: NodeId,
+        /// Its number.
+        link: LinkId,
+        /// Where the peer is.
+        address: SocketAddr,
+        /// The peer's tag.
+        tag: Tag,
+        /// Who dialled.
+        direction: Direction,
+        /// Which of our keys it was made with.
+        identity: Identity,
+    },
+    /// A link ended; its secrets are wiped.
+    LinkDown {
+        /// With whom.
+        peer: NodeId,
+        /// Its number.
+        link: LinkId,
+        /// The peer's tag when it ended.
+        tag: Tag,
+        /// Who dialled.
+        direction: Direction,
+        /// Which of our keys it was made with.
+        identity: Identity,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A live link moved into the signer's scope, because its peer was promoted or a channel message passed.
+    Leased {
+        /// With whom.
+        peer: NodeId,
+        /// Its number.
+        link: LinkId,
+        /// The session that it now depends on.
+        epoch: Epoch,
+    },
+    /// A peer's tag changed.
+    Tagged {
+        /// Whose.
+        peer: NodeId,
+        /// The tag now.
+        tag: Tag,
+    },
+    /// A message was refused by the firewall or by the fence.
+    Refused {
+        /// With whom.
+        peer: NodeId,
+        /// On which link.
+        link: LinkId,
+        /// The message's type.
+        kind: u16,
+        /// Its name in the BOLTs, `unknown` when they have none.
+        name: &'static str,
+        /// What was done: `dropped`, `warned`, `closed`, `not_sent`, `fenced`.
+        action: &'static str,
+    },
+    /// A gossip-only peer sent `channel_reestablish`: the node may have it mis-tagged. The tag is unchanged.
+    MistagSuspected {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A peer sent a `warning` or an `error`.
+    PeerComplained {
+        /// Who.
+        peer: NodeId,
+        /// Whether it was an `error`.
+        error: bool,
+        /// Its text, made fit for a log.
+        text: String,
+    },
+    /// A pong arrived.
+    Pong {
+        /// From whom.
+        peer: NodeId,
+        /// How long after the ping.
+        rtt: Duration,
+    },
+    /// A key was rotated.
+    KeyRotated {
+        /// The direction of the key.
+        direction: Direction,
+        /// How many times since the last such event.
+        times: u64,
+    },
+    /// Inbound sockets that wait for a signer: how many now.
+    Parked {
+        /// How many.
+        now: usize,
+    },
+    /// The peer book could not be read or written. The peers in memory are unaffected.
+    BookFailed {
+        /// What it says.
+        detail: String,
+    },
+    /// The drain is over.
+    Drained {
+        /// Links that were flushed and closed.
+        closed: usize,
+        /// Links that had to be reset because the deadline passed.
+        overran: usize,
+    },
+}
+
+impl Event {
+    /// The event's name in logs and in the event stream.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Listening { .. } => "listening",
+            Self::ModeChanged { .. } => "mode_changed",
+            Self::SignerAttached { .. } => "signer_attached",
+            Self::SignerLapsed(_) => "signer_lapsed",
+            Self::Relit { .. } => "relit",
+            Self::Dialing { .. } => "dialing",
+            Self::DialFailed { .. } => "dial_failed",
+            Self::InboundFailed { .. } => "inbound_failed",
+            Self::Handshake { .. } => "handshake",
+            Self::Ecdh { .. } => "ecdh",
+            Self::LinkUp { .. } => "link_up",
+            Self::LinkDown { .. } => "link_down",
+            Self::Leased { .. } => "leased",
+            Self::Tagged { .. } => "tagged",
+            Self::Refused { .. } => "refused",
+            Self::MistagSuspected { .. } => "mistag_suspected",
+            Self::PeerComplained { .. } => "peer_complained",
+            Self::Pong { .. } => "pong",
+            Self::KeyRotated { .. } => "key_rotated",
+            Self::Parked { .. } => "parked",
+            Self::BookFailed { .. } => "book_failed",
+            Self::Drained { .. } => "drained",
+        }
+    }
+
+    /// Writes the event to the log: what an operator must see as `info` or `warn`, the rest as `debug`.
+    pub(super) fn log(&self) {
+        let event = self.name();
+        match self {
+            Self::SignerLapsed(report) => tracing::warn!(event, ?report, "the signer session ended"),
+            Self::MistagSuspected { peer } => tracing::warn!(event, %peer, "a gossip-only peer claims a channel"),
+            Self::BookFailed { detail } => tracing::error!(event, detail, "the peer book failed"),
+            Self::Listening { .. }
+            | Self::ModeChanged { .. }
+            | Self::SignerAttached { .. }
+            | Self::Relit { .. }
+            | Self::LinkUp { .. }
+            | Self::LinkDown { .. }
+            | Self::Tagged { .. }
+            | Self::Drained { .. } => tracing::info!(event, details = ?self),
+            _ => tracing::debug!(event, details = ?self),
+        }
+    }
+}

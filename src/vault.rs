@@ -1,0 +1,92 @@
+//! The vault: every live link's session secrets, by link, so that they can be counted, aged and wiped from outside its task.
+//!
+//! What is cached for a peer is the *live session*: sending and receiving key, the two chaining keys, the two nonces. Key
+//! rotation needs only these, so a link can run for years without a signer. No cached secret can serve a new handshake (Noise
+//! XK has no static-static term); see design.md § 3.
+
+use crate::clock::Moment;
+use crate::link::shared::LinkShared;
+use crate::link::{CloseReason, Identity, LinkId, Tag};
+use crate::signer::Epoch;
+use dashmap::DashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The live links' sessions. Touched when a link opens and closes, not per message.
+#[derive(Default)]
+pub(crate) struct Vault {
+    sessions: DashMap<LinkId, Arc<LinkShared>>,
+    shut: AtomicBool,
+}
+
+/// How many links of each kind there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) gossip_only: usize,
+    pub(crate) channel_bearing: usize,
+    pub(crate) persona: usize,
+    /// Age of the oldest session.
+    pub(crate) oldest: Duration,
+}
+
+impl Vault {
+    /// `false`: the vault is shut, so nobody will come for this link and it must end itself.
+    #[must_use]
+    pub(crate) fn insert(&self, link: Arc<LinkShared>) -> bool {
+        self.sessions.insert(link.state.id, link);
+        // Looked at after the insertion, while `shut` is stored before anybody goes through the sessions: one sees the other.
+        !self.shut.load(Ordering::SeqCst)
+    }
+
+    /// No link that comes from now on is kept.
+    pub(crate) fn shut(&self) {
+        self.shut.store(true, Ordering::SeqCst);
+    }
+
+    /// Forgets a link that has ended. Its secrets must have been wiped.
+    pub(crate) fn remove(&self, id: LinkId) {
+        self.sessions.remove(&id);
+    }
+
+    pub(crate) fn get(&self, id: LinkId) -> Option<Arc<LinkShared>> {
+        self.sessions.get(&id).map(|entry| Arc::clone(&entry))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<LinkShared>> {
+        self.sessions.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    pub(crate) fn census(&self, now: Moment) -> Census {
+        let mut census = Census::default();
+        for entry in &self.sessions {
+            let state = &entry.state;
+            match (state.identity, state.tag()) {
+                (Identity::Persona, _) => census.persona += 1,
+                (Identity::Node, Tag::GossipOnly) => census.gossip_only += 1,
+                (Identity::Node, Tag::ChannelBearing) => census.channel_bearing += 1,
+            }
+            census.oldest = census.oldest.max(now.since(state.since));
+        }
+        census
+    }
+
+    /// Tears down every link that was leased under `lapsed` or an earlier session: first all secrets are wiped, then all
+    /// connections are reset. Returns how many there were, and how many links live on. Runs after the fence is closed, on the
+    /// reaper's thread.
+    pub(crate) fn tear_down(&self, lapsed: Epoch) -> (usize, usize) {
+        let (doomed, retained): (Vec<_>, Vec<_>) =
+            self.all().into_iter().partition(|link| link.state.leased_under().is_some_and(|epoch| epoch <= lapsed));
+        for link in &doomed {
+            link.wipe();
+        }
+        for link in &doomed {
+            link.reset(CloseReason::Lapse);
+        }
+        (doomed.len(), retained.len())
+    }
+}
