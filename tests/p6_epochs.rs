@@ -336,6 +336,7 @@ fn each_way_to_end_a_session_says_its_reason_once() {
         );
         assert!(context.lapse(LapseReason::Requested).is_none());
         assert!(session.lapse(LapseReason::StreamClosed).is_none());
+        assert_eq!(context.last_lapse().unwrap().reason, *reason);
         assert_eq!(
             context.state(),
             SignerState::Away {
@@ -364,6 +365,7 @@ fn reasons_are_distinct_lower_case_labels() {
 fn lapse_without_a_session_does_nothing() {
     let context = SignerContext::new(node());
     assert!(context.lapse(LapseReason::Requested).is_none());
+    assert_eq!(context.last_lapse(), None);
     assert_eq!(context.state(), SignerState::Never);
 }
 

@@ -183,8 +183,8 @@ fn makes_a_private_file_that_it_reads_again() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let bits = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(bits & 0o777, 0o600);
     }
     let text = fs::read(&path).unwrap();
     assert_eq!(text.len(), HEX_LEN + 1);
