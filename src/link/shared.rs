@@ -207,11 +207,13 @@ impl LinkState {
         self.scope().lease.as_ref().is_some_and(|lease| !lease.is_live())
     }
 
-    /// Whether a message may be delivered to the node now. For a leased link this is the moment of delivery, inside the gate.
-    pub(crate) fn may_deliver(&self) -> bool {
-        match &self.scope().lease {
-            Some(lease) => lease.enter().is_some(),
-            None => true,
+    /// Makes what the node receives, if it may receive from this link now. For a leased link that happens inside the gate, and it is
+    /// the moment of delivery: what is made there was delivered before the lapse, however late its receiver's thread goes on.
+    pub(crate) fn deliver<T>(&self, make: impl FnOnce() -> T) -> Option<T> {
+        let scope = self.scope();
+        match &scope.lease {
+            Some(lease) => lease.enter().map(|_gate| make()),
+            None => Some(make()),
         }
     }
 

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 
 /// Where somebody waits for a link.
 type LinkWaiter = oneshot::Sender<Result<LinkHandle, ConnectError>>;
@@ -53,6 +53,8 @@ pub(crate) struct Driver {
     /// Why the dial failed that the machine is being told of.
     failure: Option<HandshakeFailure>,
     tasks: JoinSet<()>,
+    /// Whose dial a task is, in case it panics: the signer's code runs in it.
+    dialers: HashMap<task::Id, LinkId>,
     epoch: Option<Epoch>,
     away_since: Option<Moment>,
     alarm: Option<(Moment, Sleep)>,
@@ -88,6 +90,7 @@ impl Driver {
             waiters: HashMap::new(),
             failure: None,
             tasks: JoinSet::new(),
+            dialers: HashMap::new(),
             epoch: None,
             away_since: None,
             alarm: None,
@@ -125,9 +128,7 @@ impl Driver {
                 changed = channels.signer.changed() => if changed.is_err() { return false },
                 () = ring(&mut self.alarm) => self.alarm = None,
                 () = overrun(&mut self.drain) => return true,
-                Some(ended) = self.tasks.join_next() => if let Err(error) = ended && error.is_panic() {
-                    tracing::error!(%error, "a link's task panicked; its secrets are wiped and the link is closed");
-                },
+                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
             }
         }
     }
@@ -281,6 +282,21 @@ impl Driver {
         self.dials.remove(&link);
     }
 
+    /// A task that panicked before its link was admitted has told nobody.
+    fn task_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let (id, panic) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let link = self.dialers.remove(&id);
+        if let (Some(link), Some(error)) = (link, panic) {
+            tracing::error!(%error, "the task of a link panicked; the link is closed and its secrets are wiped");
+            if self.env.vault.get(link).is_none() && self.dials.contains_key(&link) {
+                self.dial_failed(link, HandshakeFailure::Panicked);
+            }
+        }
+    }
+
     fn act(&mut self, output: Output) {
         match output {
             Output::Dial { link, peer, address, tag } => self.dial(link, peer, address, tag),
@@ -313,7 +329,8 @@ impl Driver {
         let (give_up, cancel) = oneshot::channel();
         self.dials.insert(link, (address, Some(give_up)));
         let order = DialOrder { link, peer, address, lease, cancel };
-        self.tasks.spawn(dial(Arc::clone(&self.env), order));
+        let handle = self.tasks.spawn(dial(Arc::clone(&self.env), order));
+        self.dialers.insert(handle.id(), link);
     }
 
     fn judge(&mut self, link: LinkId, verdict: Verdict) {

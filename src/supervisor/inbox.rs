@@ -35,7 +35,8 @@ pub enum Inbound {
     },
 }
 
-/// The node's end of the queue of all links. While nobody receives, links stop reading, and TCP pushes back on the peers.
+/// The node's end of the queue of all links. A message is delivered when [`recv`](Self::recv) has taken it out of the queue and past
+/// the fence; a call that begins after a lapse has returned gives nothing of a link in the signer's scope. While nobody receives, links stop reading, and TCP pushes back on the peers.
 pub struct Inbox {
     deliveries: mpsc::Receiver<Delivery>,
     stopped: watch::Receiver<bool>,
@@ -80,10 +81,11 @@ impl Inbox {
             Delivery::Up { state, init } => Some(Inbound::Up { link: LinkHandle { state }, init }),
             Delivery::Down { state, reason } => Some(Inbound::Down { peer: state.peer, link: state.id, reason }),
             Delivery::Message { state, bytes } => {
-                if state.may_deliver() {
-                    return Some(Inbound::Message(Message { peer: state.peer, link: state.id, bytes }));
-                }
                 let kind = MessageType::of(&bytes).unwrap_or(MessageType(0));
+                let message = state.deliver(|| Message { peer: state.peer, link: state.id, bytes });
+                if let Some(message) = message {
+                    return Some(Inbound::Message(message));
+                }
                 self.telemetry.emit(Event::Refused {
                     peer: state.peer,
                     link: state.id,
