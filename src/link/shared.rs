@@ -176,12 +176,11 @@ impl LinkState {
             scope.carried |= carried;
             scope.lease.clone()
         };
-        let lease = match held {
-            Some(lease) => lease,
-            None => {
-                let fresh = self.env.context.lease()?;
-                self.scope().lease.get_or_insert(fresh).clone()
-            }
+        let lease = if let Some(lease) = held {
+            lease
+        } else {
+            let fresh = self.env.context.lease()?;
+            self.scope().lease.get_or_insert(fresh).clone()
         };
         // Looked at after it was stored: see the module's doc.
         if lease.is_live() { Ok(lease.epoch()) } else { Err(SignerAway) }

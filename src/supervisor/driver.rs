@@ -225,7 +225,7 @@ impl Driver {
                 self.verdicts.insert(link, verdict);
                 self.feed(Input::Authenticated { link, peer, direction, address });
             }
-            Report::Up { link, handle } => self.up(link, handle),
+            Report::Up { link, handle } => self.up(link, &handle),
             Report::Alive { link } => self.feed(Input::Alive(link)),
             Report::Promote { peer, recorded } => {
                 self.feed(Input::Tag(peer, Tag::ChannelBearing));
@@ -250,7 +250,7 @@ impl Driver {
         }
     }
 
-    fn up(&mut self, link: LinkId, handle: LinkHandle) {
+    fn up(&mut self, link: LinkId, handle: &LinkHandle) {
         let peer = handle.peer();
         self.feed(Input::Up(link));
         self.dials.remove(&link);

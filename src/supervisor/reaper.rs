@@ -48,7 +48,7 @@ async fn reap(
             lapsed.send_replace(Some(epoch));
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            news = changes.changed() => if news.is_err() { return },
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
