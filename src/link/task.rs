@@ -6,7 +6,7 @@
 //!  socket ◀── gate ◀── write buffer ◀─┴──◀ outbox (the node)
 //! ```
 //!
-//! Bounded: it reads no more while what it has read is not delivered, or while too much of what it must answer is not written. An idle link
+//! Bounded: it reads no more while what it has read is not delivered, or while what it must answer is not written. An idle link
 //! holds no buffer. It never waits for another link.
 
 use super::driver::{Delivery, Env, Report};
@@ -151,11 +151,10 @@ impl LinkTask {
         }
     }
 
-    /// What to wait for at the socket: it is read only while there is room for what it brings. A few answers may wait to be
-    /// written: a peer that stops reading while we do not read what it writes would wait for ever, and so would we.
+    /// What to wait for at the socket: it is read only while there is room for what it brings. A few answers may wait: two ends
+    /// that both stop reading until they have written would wait for each other.
     fn interest(&self) -> Option<Interest> {
-        let answers = self.pongs.len().saturating_add(self.control.len());
-        let may_read = self.pending.is_empty() && answers < limits::ANSWERS_WAITING;
+        let may_read = self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX;
         match (may_read, !self.write.is_empty()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
@@ -184,7 +183,8 @@ impl LinkTask {
     }
 
     async fn read_some(&mut self) -> Result<(), CloseReason> {
-        self.read.reserve(limits::READ_CHUNK);
+        let needed = self.shared.session().needed(self.read.len());
+        self.read.reserve(needed.max(limits::READ_CHUNK));
         match self.shared.socket.try_read_buf(&mut self.read) {
             Ok(0) => return Err(CloseReason::PeerClosed),
             Ok(count) => {
@@ -433,7 +433,7 @@ impl LinkTask {
                 Written::Bytes(count) => self.write.advance(count),
                 Written::WouldBlock => return Ok(false),
                 Written::Fenced => return Err(CloseReason::Lapse),
-                Written::Broken(_) => return Err(CloseReason::Io),
+                Written::Broken => return Err(CloseReason::Io),
             }
         }
         Ok(true)
@@ -459,7 +459,6 @@ impl LinkTask {
                     | CloseReason::Requested
                     | CloseReason::Removed
                     | CloseReason::Demoted
-                    | CloseReason::Duplicate
             );
             self.flush_last(patient).await;
         }
