@@ -95,8 +95,10 @@ impl LinkTask {
     pub(crate) async fn run(&mut self) -> CloseReason {
         loop {
             if let Err(reason) = self.round().await {
-                // Whoever asked for the end knows best why: a reset by the reaper looks like a broken connection from here.
-                return self.state().close_requested().unwrap_or(reason);
+                // A lapse ends the link whatever else is seen: the reaper wipes and resets before it says so, and secrets that are
+                // gone or a connection that is reset look like the peer's fault from here. Else whoever asked for the end knows.
+                let lapsed = self.state().scope_is_dead().then_some(CloseReason::Lapse);
+                return self.state().close_requested().or(lapsed).unwrap_or(reason);
             }
         }
     }
