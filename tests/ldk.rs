@@ -22,10 +22,10 @@ mod signed_region;
 #[path = "support/watched.rs"]
 mod watched;
 
-#[path = "ldk/introductions.rs"]
-mod introductions;
 #[path = "ldk/exchange.rs"]
 mod exchange;
+#[path = "ldk/introductions.rs"]
+mod introductions;
 #[path = "ldk/lapse.rs"]
 mod lapse;
 #[path = "ldk/pings.rs"]

@@ -13,7 +13,11 @@ async fn check_introductions(node: &Node, ldk: &LdkPeer, direction: Direction) -
     assert_eq!(link.peer(), ldk.id());
     let theirs = Init::decode(&init).unwrap();
     for bit in [0, 7, 8, 12, 14, 44] {
-        assert!(theirs.features.has(bit), "LDK's init has bit {bit}: {:?}", theirs.features);
+        assert!(
+            theirs.features.has(bit),
+            "LDK's init has bit {bit}: {:?}",
+            theirs.features
+        );
     }
     assert_eq!(theirs.networks, [BITCOIN_MAINNET]);
 
@@ -21,13 +25,34 @@ async fn check_introductions(node: &Node, ldk: &LdkPeer, direction: Direction) -
     let introduction = ldk.records.read(|records| records.connected[0].clone());
     assert_eq!(introduction.peer, ldk_key(node.id()));
     assert_eq!(introduction.inbound, direction == Direction::Outbound);
-    assert_eq!(introduction.networks.unwrap(), [bitcoin::constants::ChainHash::BITCOIN]);
-    let bits = |(byte, flags): (usize, &u8)| (0..8).filter(|bit| flags >> bit & 1 == 1).map(|bit| byte * 8 + bit).collect();
+    assert_eq!(
+        introduction.networks.unwrap(),
+        [bitcoin::constants::ChainHash::BITCOIN]
+    );
+    let bits = |(byte, flags): (usize, &u8)| {
+        (0..8)
+            .filter(|bit| flags >> bit & 1 == 1)
+            .map(|bit| byte * 8 + bit)
+            .collect()
+    };
     let ours: Vec<Vec<usize>> = introduction.features.iter().enumerate().map(bits).collect();
-    let ours: Vec<u16> = ours.concat().into_iter().map(|bit| u16::try_from(bit).unwrap()).collect();
+    let ours: Vec<u16> = ours
+        .concat()
+        .into_iter()
+        .map(|bit| u16::try_from(bit).unwrap())
+        .collect();
     assert_eq!(ours, [1, 7, 9, 13, 15, 45]);
-    assert_eq!(ldk.manager.peer_by_node_id(&ldk_key(node.id())).unwrap().counterparty_node_id, ldk_key(node.id()));
-    assert!(ldk.records.read(crate::ldk_handlers::Records::heard_no_complaint));
+    assert_eq!(
+        ldk.manager
+            .peer_by_node_id(&ldk_key(node.id()))
+            .unwrap()
+            .counterparty_node_id,
+        ldk_key(node.id())
+    );
+    assert!(
+        ldk.records
+            .read(crate::ldk_handlers::Records::heard_no_complaint)
+    );
     ours
 }
 
@@ -38,7 +63,10 @@ async fn we_dial_ldk_and_both_ends_know_each_other() {
     let link = node.connect(ldk.id(), address, Tag::GossipOnly).await;
     assert_eq!(link.peer(), ldk.id());
     let ours = check_introductions(&node, &ldk, Direction::Outbound).await;
-    println!("we dialled LDK {}; it takes our features {ours:?}", ldk.id());
+    println!(
+        "we dialled LDK {}; it takes our features {ours:?}",
+        ldk.id()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,22 +75,36 @@ async fn ldk_dials_us_and_both_ends_know_each_other() {
     let address = node.listen().await;
     ldk.dial(node.id(), address).await;
     let ours = check_introductions(&node, &ldk, Direction::Inbound).await;
-    println!("LDK {} dialled us; it takes our features {ours:?}", ldk.id());
+    println!(
+        "LDK {} dialled us; it takes our features {ours:?}",
+        ldk.id()
+    );
 }
 
 /// Why the default offers what it offers.
 #[tokio::test(flavor = "multi_thread")]
 async fn ldk_refuses_a_node_that_offers_less() {
     for missing in [1, 9, 13, 15, 45] {
-        let offered = [1, 7, 9, 13, 15, 45].into_iter().filter(|bit| *bit != missing);
+        let offered = [1, 7, 9, 13, 15, 45]
+            .into_iter()
+            .filter(|bit| *bit != missing);
         let node = Node::start_with(3, |builder| builder.features(offered)).await;
         let ldk = LdkPeer::new(103);
         let address = node.listen().await;
         ldk.dial(node.id(), address).await;
         // Our side is up when LDK's init has come; LDK then drops us without a word.
         let (link, _) = node.link_with(ldk.id(), 1).await;
-        assert!(matches!(node.end_of(&link).await, CloseReason::PeerClosed | CloseReason::Io), "bit {missing}");
-        assert!(ldk.records.read(|records| records.connected.is_empty()), "bit {missing}");
+        assert!(
+            matches!(
+                node.end_of(&link).await,
+                CloseReason::PeerClosed | CloseReason::Io
+            ),
+            "bit {missing}"
+        );
+        assert!(
+            ldk.records.read(|records| records.connected.is_empty()),
+            "bit {missing}"
+        );
     }
     println!("LDK closes a link that lacks any of 1, 9, 13, 15, 45");
 }
@@ -73,8 +115,17 @@ async fn p5_an_ldk_that_dials_while_no_signer_is_there_waits_and_gets_through_on
     let address = node.listen().await;
     let _ = node.lapse();
     ldk.dial(node.id(), address).await;
-    node.event("the connection is parked", |event| matches!(event, Event::Parked { now: 1 })).await;
-    let asked = node.events.read(|events| events.0.iter().filter(|event| matches!(event, Event::Ecdh { .. })).count());
+    node.event("the connection is parked", |event| {
+        matches!(event, Event::Parked { now: 1 })
+    })
+    .await;
+    let asked = node.events.read(|events| {
+        events
+            .0
+            .iter()
+            .filter(|event| matches!(event, Event::Ecdh { .. }))
+            .count()
+    });
     assert_eq!(asked, 0, "no signer was asked for a stranger");
     node.attach().await;
     check_introductions(&node, &ldk, Direction::Inbound).await;

@@ -14,7 +14,9 @@ fn read_gsp(path: &Path, limit: usize) -> Option<Vec<Vec<u8>>> {
     let mut messages = Vec::new();
     while messages.len() < limit && !rest.is_empty() {
         let (length, body) = match *rest {
-            [0xfd, high, low, ref body @ ..] => (usize::from(u16::from_be_bytes([high, low])), body),
+            [0xfd, high, low, ref body @ ..] => {
+                (usize::from(u16::from_be_bytes([high, low])), body)
+            }
             [length, ref body @ ..] => (usize::from(length), body),
             [] => unreachable!(),
         };
@@ -26,7 +28,9 @@ fn read_gsp(path: &Path, limit: usize) -> Option<Vec<Vec<u8>>> {
 }
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/data")
+        .join(name)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,8 +43,14 @@ async fn p2_real_mainnet_gossip_reaches_ldk_and_comes_back_unchanged() {
     let all = [old, recent].concat();
     let (node, ldk, link) = linked(30).await;
     send_all(&link, &all).await;
-    ldk.records.until_true("all reach LDK", |records| records.gossip.len() >= all.len()).await;
-    assert_same("mainnet gossip to LDK", &ldk.records.read(|records| records.gossip.clone()), &all);
+    ldk.records
+        .until_true("all reach LDK", |records| records.gossip.len() >= all.len())
+        .await;
+    assert_same(
+        "mainnet gossip to LDK",
+        &ldk.records.read(|records| records.gossip.clone()),
+        &all,
+    );
 
     // LDK serves what it has taken in: every channel, whose four signatures it has checked, and nodes that it knows channels of.
     let announced: HashSet<&Vec<u8>> = all.iter().filter(|message| kind(message) == 256).collect();
@@ -51,5 +61,8 @@ async fn p2_real_mainnet_gossip_reaches_ldk_and_comes_back_unchanged() {
     assert!(came.iter().all(|message| all.contains(message)));
     let back: HashSet<&Vec<u8>> = came.iter().filter(|message| kind(message) == 256).collect();
     assert_eq!(back, announced);
-    println!("real gossip: {} messages of mainnet to LDK unchanged, {channels} channels verified and back unchanged", all.len());
+    println!(
+        "real gossip: {} messages of mainnet to LDK unchanged, {channels} channels verified and back unchanged",
+        all.len()
+    );
 }

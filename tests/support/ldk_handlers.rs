@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::PublicKey;
-use lightning::ln::msgs::{self, BaseMessageHandler, ChannelMessageHandler, LightningError, MessageSendEvent};
 use lightning::ln::msgs::RoutingMessageHandler;
+use lightning::ln::msgs::{
+    self, BaseMessageHandler, ChannelMessageHandler, LightningError, MessageSendEvent,
+};
 use lightning::ln::peer_handler::CustomMessageHandler;
 use lightning::ln::types::ChannelId;
 use lightning::ln::wire::{CustomMessageReader, Type};
@@ -44,6 +46,8 @@ pub(crate) struct Records {
     pub(crate) refused: Vec<String>,
     /// Whole custom messages.
     pub(crate) custom: Vec<Vec<u8>>,
+    /// Messages of type [`MARKER`] that have come.
+    pub(crate) markers: usize,
     /// `Ping`, `Pong`, `Error` and `Warning` messages in and out, as LDK's log shows them.
     pub(crate) control: Vec<String>,
 }
@@ -72,12 +76,16 @@ impl fmt::Debug for Records {
 impl Records {
     /// How many control messages in or out match a text such as `Received Pong(Pong { byteslen: 0 })`.
     pub(crate) fn control_count(&self, text: &str) -> usize {
-        self.control.iter().filter(|line| line.starts_with(text)).count()
+        self.control
+            .iter()
+            .filter(|line| line.starts_with(text))
+            .count()
     }
 
     /// Whether the peer has never complained: no `error`, no `warning`.
     pub(crate) fn heard_no_complaint(&self) -> bool {
-        self.errors.is_empty() && self.control_count("Received Error") + self.control_count("Received Warning") == 0
+        self.errors.is_empty()
+            && self.control_count("Received Error") + self.control_count("Received Warning") == 0
     }
 }
 
@@ -101,14 +109,16 @@ impl Logger for LogTap {
         let line = record.args.to_string();
         for (prefix, short) in CONTROL {
             if let Some(rest) = line.strip_prefix(prefix) {
-                self.0.change(|records| records.control.push(format!("{short}{rest}")));
+                self.0
+                    .change(|records| records.control.push(format!("{short}{rest}")));
             }
         }
     }
 }
 
 pub(crate) type Graph = NetworkGraph<Arc<LogTap>>;
-pub(crate) type Sync = P2PGossipSync<Arc<Graph>, Arc<dyn UtxoLookup + Send + std::marker::Sync>, Arc<LogTap>>;
+pub(crate) type Sync =
+    P2PGossipSync<Arc<Graph>, Arc<dyn UtxoLookup + Send + std::marker::Sync>, Arc<LogTap>>;
 
 /// `P2PGossipSync`, with a list of what it was given and what it refused.
 pub(crate) struct Routing {
@@ -129,7 +139,9 @@ impl Routing {
             let bytes = [&kind.to_be_bytes()[..], &message.encode()].concat();
             self.records.change(|records| {
                 records.gossip.push(bytes);
-                records.refused.extend(verdict.as_ref().err().map(|error| error.err.clone()));
+                records
+                    .refused
+                    .extend(verdict.as_ref().err().map(|error| error.err.clone()));
             });
         }
         verdict
@@ -160,26 +172,45 @@ impl RoutingMessageHandler for Routing {
         from: Option<PublicKey>,
         message: &msgs::ChannelAnnouncement,
     ) -> Result<bool, LightningError> {
-        self.record(from, 256, message, self.sync.handle_channel_announcement(from, message))
+        self.record(
+            from,
+            256,
+            message,
+            self.sync.handle_channel_announcement(from, message),
+        )
     }
     fn handle_node_announcement(
         &self,
         from: Option<PublicKey>,
         message: &msgs::NodeAnnouncement,
     ) -> Result<bool, LightningError> {
-        self.record(from, 257, message, self.sync.handle_node_announcement(from, message))
+        self.record(
+            from,
+            257,
+            message,
+            self.sync.handle_node_announcement(from, message),
+        )
     }
     fn handle_channel_update(
         &self,
         from: Option<PublicKey>,
         message: &msgs::ChannelUpdate,
     ) -> Result<bool, LightningError> {
-        self.record(from, 258, message, self.sync.handle_channel_update(from, message))
+        self.record(
+            from,
+            258,
+            message,
+            self.sync.handle_channel_update(from, message),
+        )
     }
     fn get_next_channel_announcement(
         &self,
         start: u64,
-    ) -> Option<(msgs::ChannelAnnouncement, Option<msgs::ChannelUpdate>, Option<msgs::ChannelUpdate>)> {
+    ) -> Option<(
+        msgs::ChannelAnnouncement,
+        Option<msgs::ChannelUpdate>,
+        Option<msgs::ChannelUpdate>,
+    )> {
         self.sync.get_next_channel_announcement(start)
     }
     fn get_next_node_announcement(&self, start: Option<&NodeId>) -> Option<msgs::NodeAnnouncement> {
@@ -218,6 +249,9 @@ impl RoutingMessageHandler for Routing {
     }
 }
 
+/// A custom type that says only: all that came before me has been dealt with.
+pub(crate) const MARKER: u16 = 65_535;
+
 /// A whole message that LDK sends as a custom one, whatever its type; received, one of type 32768 or above.
 pub(crate) struct RawMessage(pub(crate) Vec<u8>);
 
@@ -248,7 +282,11 @@ pub(crate) struct Custom {
 impl CustomMessageReader for Custom {
     type CustomMessage = RawMessage;
 
-    fn read<R: LengthLimitedRead>(&self, kind: u16, buffer: &mut R) -> Result<Option<RawMessage>, msgs::DecodeError> {
+    fn read<R: LengthLimitedRead>(
+        &self,
+        kind: u16,
+        buffer: &mut R,
+    ) -> Result<Option<RawMessage>, msgs::DecodeError> {
         let mut whole = kind.to_be_bytes().to_vec();
         whole.resize(2 + usize::try_from(buffer.remaining_bytes()).unwrap(), 0);
         buffer.read_exact(&mut whole[2..])?;
@@ -257,15 +295,27 @@ impl CustomMessageReader for Custom {
 }
 
 impl CustomMessageHandler for Custom {
-    fn handle_custom_message(&self, message: RawMessage, _from: PublicKey) -> Result<(), LightningError> {
-        self.records.change(|records| records.custom.push(message.0));
+    fn handle_custom_message(
+        &self,
+        message: RawMessage,
+        _from: PublicKey,
+    ) -> Result<(), LightningError> {
+        self.records.change(|records| match message.type_id() {
+            MARKER => records.markers += 1,
+            _ => records.custom.push(message.0),
+        });
         Ok(())
     }
     fn get_and_clear_pending_msg(&self) -> Vec<(PublicKey, RawMessage)> {
         std::mem::take(&mut self.outgoing.lock().unwrap())
     }
     fn peer_disconnected(&self, _peer: PublicKey) {}
-    fn peer_connected(&self, _peer: PublicKey, _init: &msgs::Init, _inbound: bool) -> Result<(), ()> {
+    fn peer_connected(
+        &self,
+        _peer: PublicKey,
+        _init: &msgs::Init,
+        _inbound: bool,
+    ) -> Result<(), ()> {
         Ok(())
     }
     fn provided_node_features(&self) -> NodeFeatures {
@@ -287,7 +337,8 @@ impl BaseMessageHandler for Channels {
         std::mem::take(&mut self.outgoing.lock().unwrap())
     }
     fn peer_disconnected(&self, peer: PublicKey) {
-        self.records.change(|records| records.disconnected.push(peer));
+        self.records
+            .change(|records| records.disconnected.push(peer));
     }
     fn provided_node_features(&self) -> NodeFeatures {
         NodeFeatures::empty()
@@ -314,8 +365,14 @@ impl BaseMessageHandler for Channels {
     }
     fn peer_connected(&self, peer: PublicKey, init: &msgs::Init, inbound: bool) -> Result<(), ()> {
         let features = init.features.le_flags().to_vec();
-        let introduction = Introduction { peer, inbound, features, networks: init.networks.clone() };
-        self.records.change(|records| records.connected.push(introduction));
+        let introduction = Introduction {
+            peer,
+            inbound,
+            features,
+            networks: init.networks.clone(),
+        };
+        self.records
+            .change(|records| records.connected.push(introduction));
         Ok(())
     }
 }
@@ -373,13 +430,20 @@ impl ChannelMessageHandler for Channels {
         }
     }
 
-    fn handle_commitment_signed_batch(&self, _from: PublicKey, _id: ChannelId, _batch: Vec<msgs::CommitmentSigned>) {
-        self.records.change(|records| records.channel_calls.push("handle_commitment_signed_batch"));
+    fn handle_commitment_signed_batch(
+        &self,
+        _from: PublicKey,
+        _id: ChannelId,
+        _batch: Vec<msgs::CommitmentSigned>,
+    ) {
+        self.records
+            .change(|records| records.channel_calls.push("handle_commitment_signed_batch"));
     }
     /// Every `channel_update` comes here too; the routing handler records it.
     fn handle_channel_update(&self, _from: PublicKey, _message: &msgs::ChannelUpdate) {}
     fn handle_error(&self, _from: PublicKey, message: &msgs::ErrorMessage) {
-        self.records.change(|records| records.errors.push(message.data.clone()));
+        self.records
+            .change(|records| records.errors.push(message.data.clone()));
     }
     fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
         Some(vec![ChainHash::BITCOIN])

@@ -62,20 +62,43 @@ impl LdkPeer {
             None::<Arc<dyn UtxoLookup + Send + Sync>>,
             Arc::clone(&tap),
         );
-        let channels = Arc::new(Channels { records: Arc::clone(&records), outgoing: Mutex::default() });
-        let custom = Arc::new(Custom { records: Arc::clone(&records), outgoing: Mutex::default() });
+        let channels = Arc::new(Channels {
+            records: Arc::clone(&records),
+            outgoing: Mutex::default(),
+        });
+        let custom = Arc::new(Custom {
+            records: Arc::clone(&records),
+            outgoing: Mutex::default(),
+        });
         let handler = MessageHandler {
             chan_handler: Arc::clone(&channels),
-            route_handler: Arc::new(Routing { sync, records: Arc::clone(&records) }),
+            route_handler: Arc::new(Routing {
+                sync,
+                records: Arc::clone(&records),
+            }),
             onion_message_handler: Arc::new(IgnoringMessageHandler {}),
             custom_message_handler: Arc::clone(&custom),
             send_only_message_handler: Arc::new(IgnoringMessageHandler {}),
         };
         let keys = Arc::new(KeysManager::new(&[seed; 32], 0, 0, true));
         let key = keys.get_node_id(Recipient::Node).unwrap();
-        let manager = Arc::new(PeerManager::new(handler, signed_region::now(), &[seed; 32], tap, keys));
+        let manager = Arc::new(PeerManager::new(
+            handler,
+            signed_region::now(),
+            &[seed; 32],
+            tap,
+            keys,
+        ));
         let id = NodeId::parse(&key.serialize()).unwrap();
-        Self { records, graph, manager, channels, custom, id, accepting: Mutex::default() }
+        Self {
+            records,
+            graph,
+            manager,
+            channels,
+            custom,
+            id,
+            accepting: Mutex::default(),
+        }
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -89,10 +112,16 @@ impl LdkPeer {
         let manager = Arc::clone(&self.manager);
         let accepting = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(setup_inbound(Arc::clone(&manager), socket.into_std().unwrap()));
+                tokio::spawn(setup_inbound(
+                    Arc::clone(&manager),
+                    socket.into_std().unwrap(),
+                ));
             }
         });
-        self.accepting.lock().unwrap().push(accepting.abort_handle());
+        self.accepting
+            .lock()
+            .unwrap()
+            .push(accepting.abort_handle());
         address
     }
 
@@ -103,12 +132,20 @@ impl LdkPeer {
 
     /// Waits until this node has been introduced to peers `times` times.
     pub(crate) async fn introduced(&self, times: usize) {
-        self.records.until_true("LDK has passed init", |records| records.connected.len() >= times).await;
+        self.records
+            .until_true("LDK has passed init", |records| {
+                records.connected.len() >= times
+            })
+            .await;
     }
 
     /// Waits until `times` links of this node have ended.
     pub(crate) async fn disconnected(&self, times: usize) {
-        self.records.until_true("LDK sees the link's end", |records| records.disconnected.len() >= times).await;
+        self.records
+            .until_true("LDK sees the link's end", |records| {
+                records.disconnected.len() >= times
+            })
+            .await;
     }
 
     pub(crate) fn peers(&self) -> usize {
@@ -126,9 +163,15 @@ impl LdkPeer {
             match message[1] {
                 0 => self
                     .graph
-                    .update_channel_from_announcement::<Arc<dyn UtxoLookup>>(&decode(message), &None)
+                    .update_channel_from_announcement::<Arc<dyn UtxoLookup>>(
+                        &decode(message),
+                        &None,
+                    )
                     .unwrap(),
-                1 => self.graph.update_node_from_announcement(&decode(message)).unwrap(),
+                1 => self
+                    .graph
+                    .update_node_from_announcement(&decode(message))
+                    .unwrap(),
                 _ => self.graph.update_channel(&decode(message)).unwrap(),
             }
         }
@@ -137,11 +180,22 @@ impl LdkPeer {
     /// Announces gossip to every peer that has asked for it, as LDK does with its own.
     pub(crate) fn broadcast(&self, gossip: &[Vec<u8>]) {
         let event = |message: &Vec<u8>| match message[1] {
-            0 => MessageSendEvent::BroadcastChannelAnnouncement { msg: decode(message), update_msg: None },
-            1 => MessageSendEvent::BroadcastNodeAnnouncement { msg: decode(message) },
-            _ => MessageSendEvent::BroadcastChannelUpdate { msg: decode(message) },
+            0 => MessageSendEvent::BroadcastChannelAnnouncement {
+                msg: decode(message),
+                update_msg: None,
+            },
+            1 => MessageSendEvent::BroadcastNodeAnnouncement {
+                msg: decode(message),
+            },
+            _ => MessageSendEvent::BroadcastChannelUpdate {
+                msg: decode(message),
+            },
         };
-        self.channels.outgoing.lock().unwrap().extend(gossip.iter().map(event));
+        self.channels
+            .outgoing
+            .lock()
+            .unwrap()
+            .extend(gossip.iter().map(event));
         self.manager.process_events();
     }
 
@@ -156,24 +210,20 @@ impl LdkPeer {
             next_funding: None,
             my_current_funding_locked: None,
         };
-        let event = MessageSendEvent::SendChannelReestablish { node_id: ldk_key(peer), msg };
+        let event = MessageSendEvent::SendChannelReestablish {
+            node_id: ldk_key(peer),
+            msg,
+        };
         self.channels.outgoing.lock().unwrap().push(event);
         self.manager.process_events();
     }
 
     /// Sends whole messages of any type, through LDK's custom message handler.
     pub(crate) fn send(&self, peer: NodeId, messages: impl IntoIterator<Item = Vec<u8>>) {
-        let messages = messages.into_iter().map(|message| (ldk_key(peer), RawMessage(message)));
+        let messages = messages
+            .into_iter()
+            .map(|message| (ldk_key(peer), RawMessage(message)));
         self.custom.outgoing.lock().unwrap().extend(messages);
-        self.manager.process_events();
-    }
-
-    /// Waits until every ping of LDK's is answered and it has nothing left to serve.
-    pub(crate) async fn settle(&self) {
-        self.tick();
-        let answered =
-            |records: &Records| records.control_count("Sent Ping") == records.control_count("Received Pong(");
-        self.records.until_true("every ping of LDK is answered", answered).await;
         self.manager.process_events();
     }
 }

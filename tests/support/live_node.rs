@@ -7,10 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pilotlight::link::{CloseReason, Direction, LinkHandle, LinkId, Tag};
 use pilotlight::node_id::{LocalKey, NodeId};
-use pilotlight::signer::{EmbeddedSigner, Lapse, LapseReason, Signer, SignerContext, SignerSession};
+use pilotlight::signer::{
+    EmbeddedSigner, Lapse, LapseReason, Signer, SignerContext, SignerSession,
+};
 use pilotlight::supervisor::{Builder, Inbound, Inbox, PeerSpec, Supervisor};
 use pilotlight::telemetry::{Event, EventStream, Next};
 
+use crate::ldk_handlers::MARKER;
 use crate::watched::Watched;
 
 /// Fixes the jitter of every node here.
@@ -26,7 +29,13 @@ pub(crate) struct Received {
 
 impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ups {:?}, downs {:?}, messages {}", self.ups, self.downs, self.messages.len())
+        write!(
+            f,
+            "ups {:?}, downs {:?}, messages {}",
+            self.ups,
+            self.downs,
+            self.messages.len()
+        )
     }
 }
 
@@ -42,7 +51,10 @@ impl Received {
 
     /// How many links with `peer` have come up.
     pub(crate) fn ups_of(&self, peer: NodeId) -> usize {
-        self.ups.iter().filter(|(link, _)| link.peer() == peer).count()
+        self.ups
+            .iter()
+            .filter(|(link, _)| link.peer() == peer)
+            .count()
     }
 }
 
@@ -69,7 +81,10 @@ impl Events {
 
     /// How many messages were refused, by the firewall or the fence.
     pub(crate) fn refused(&self) -> usize {
-        self.0.iter().filter(|event| matches!(event, Event::Refused { .. })).count()
+        self.0
+            .iter()
+            .filter(|event| matches!(event, Event::Refused { .. }))
+            .count()
     }
 }
 
@@ -83,9 +98,9 @@ pub(crate) fn is_gossip(kind: u16) -> bool {
     (256..=258).contains(&kind)
 }
 
-/// Whether a type is for custom messages.
+/// Whether a type is for custom messages, markers apart.
 pub(crate) fn is_custom(kind: u16) -> bool {
-    kind >= 32768
+    (32768..MARKER).contains(&kind)
 }
 
 /// A running node.
@@ -115,7 +130,14 @@ impl Node {
         tokio::spawn(record_events(supervisor.events(), Arc::clone(&events)));
         let received = Arc::new(Watched::default());
         tokio::spawn(record_inbox(inbox, Arc::clone(&received)));
-        let mut node = Self { supervisor, received, events, signer, session: None, proofs: 0 };
+        let mut node = Self {
+            supervisor,
+            received,
+            events,
+            signer,
+            session: None,
+            proofs: 0,
+        };
         node.attach().await;
         node.supervisor.declare_channel_peers([]).await.unwrap();
         node
@@ -138,7 +160,9 @@ impl Node {
     /// The signer goes.
     pub(crate) fn lapse(&mut self) -> Lapse {
         let session = self.session.take().expect("the signer is there");
-        session.lapse(LapseReason::Requested).expect("it has not lapsed yet")
+        session
+            .lapse(LapseReason::Requested)
+            .expect("it has not lapsed yet")
     }
 
     pub(crate) async fn connect(&self, peer: NodeId, address: SocketAddr, tag: Tag) -> LinkHandle {
@@ -147,13 +171,21 @@ impl Node {
     }
 
     pub(crate) async fn listen(&self) -> SocketAddr {
-        self.supervisor.listen("127.0.0.1:0".parse().unwrap()).await.unwrap()
+        self.supervisor
+            .listen("127.0.0.1:0".parse().unwrap())
+            .await
+            .unwrap()
     }
 
     /// Waits for the `nth` link with `peer` (from 1) and gives it with the peer's `init`.
     pub(crate) async fn link_with(&self, peer: NodeId, nth: usize) -> (LinkHandle, Bytes) {
         let find = |received: &Received| {
-            received.ups.iter().filter(|(link, _)| link.peer() == peer).nth(nth - 1).cloned()
+            received
+                .ups
+                .iter()
+                .filter(|(link, _)| link.peer() == peer)
+                .nth(nth - 1)
+                .cloned()
         };
         self.received.until("a link comes up", find).await
     }
@@ -162,16 +194,28 @@ impl Node {
     pub(crate) async fn end_of(&self, link: &LinkHandle) -> CloseReason {
         let id = link.id();
         let find = |received: &Received| {
-            received.downs.iter().find(|(_, down, _)| *down == id).map(|(_, _, reason)| *reason)
+            received
+                .downs
+                .iter()
+                .find(|(_, down, _)| *down == id)
+                .map(|(_, _, reason)| *reason)
         };
         self.received.until("a link goes down", find).await
     }
 
     /// Waits until `count` messages of a kind have come from `peer`; gives all there are.
-    pub(crate) async fn messages(&self, peer: NodeId, wanted: fn(u16) -> bool, count: usize) -> Vec<Vec<u8>> {
+    pub(crate) async fn messages(
+        &self,
+        peer: NodeId,
+        wanted: fn(u16) -> bool,
+        count: usize,
+    ) -> Vec<Vec<u8>> {
         let what = format!("{count} messages from {peer}");
         let enough = |received: &Received| {
-            let found = received.messages.iter().filter(|(from, _, bytes)| *from == peer && wanted(kind(bytes)));
+            let found = received
+                .messages
+                .iter()
+                .filter(|(from, _, bytes)| *from == peer && wanted(kind(bytes)));
             found.count() >= count
         };
         self.received.until_true(&what, enough).await;
@@ -189,7 +233,11 @@ async fn record_inbox(mut inbox: Inbox, received: Arc<Watched<Received>>) {
     while let Some(inbound) = inbox.recv().await {
         received.change(|received| match inbound {
             Inbound::Up { link, init } => received.ups.push((link, init)),
-            Inbound::Message(message) => received.messages.push((message.peer, message.link, message.bytes)),
+            Inbound::Message(message) => {
+                received
+                    .messages
+                    .push((message.peer, message.link, message.bytes))
+            }
             Inbound::Down { peer, link, reason } => received.downs.push((peer, link, reason)),
             _ => {}
         });

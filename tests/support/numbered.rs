@@ -7,7 +7,11 @@ pub(crate) fn numbered(stream: u8, number: u32) -> Vec<u8> {
     let mut message = kind.to_be_bytes().to_vec();
     message.extend_from_slice(&number.to_be_bytes());
     // Mostly small, as traffic between nodes is, and now and then a large one.
-    let length = if random.u8(0..8) == 0 { random.usize(0..1500) } else { random.usize(0..200) };
+    let length = if random.u8(0..8) == 0 {
+        random.usize(0..1500)
+    } else {
+        random.usize(0..200)
+    };
     message.extend(std::iter::repeat_with(|| random.u8(..)).take(length));
     message
 }
@@ -20,6 +24,16 @@ pub(crate) fn stream(stream: u8, count: u32) -> Vec<Vec<u8>> {
 /// Fails with the first difference between what was sent and what came, not with ten thousand lines.
 pub(crate) fn assert_same(what: &str, came: &[Vec<u8>], sent: &[Vec<u8>]) {
     let differs = came.iter().zip(sent).position(|(came, sent)| came != sent);
-    assert_eq!(differs, None, "{what}: the first message that differs ({} came, {} sent)", came.len(), sent.len());
-    assert_eq!(came.len(), sent.len(), "{what}: lost or repeated at the end");
+    assert_eq!(
+        differs,
+        None,
+        "{what}: the first message that differs ({} came, {} sent)",
+        came.len(),
+        sent.len()
+    );
+    assert_eq!(
+        came.len(),
+        sent.len(),
+        "{what}: lost or repeated at the end"
+    );
 }

@@ -3,7 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pilotlight::node_id::LocalKey;
-use pilotlight::wire::gossip::{ChannelAnnouncement, ChannelEnd, ChannelUpdate, Direction, NodeAnnouncement};
+use pilotlight::wire::gossip::{
+    ChannelAnnouncement, ChannelEnd, ChannelUpdate, Direction, NodeAnnouncement,
+};
 use pilotlight::wire::{BITCOIN_MAINNET, Features, ShortChannelId};
 
 /// Unix seconds by the machine's clock: LDK refuses updates that are two weeks old or a day ahead by its own.
@@ -41,7 +43,11 @@ impl Region {
             let distance = 1 + index / nodes % (nodes - 1);
             let block = 600_000 + 1_000 * u32::from(number);
             let scid = ShortChannelId::new(block, u32::try_from(index).unwrap(), 0).unwrap();
-            Channel { scid, a: index % nodes, b: (index % nodes + distance) % nodes }
+            Channel {
+                scid,
+                a: index % nodes,
+                b: (index % nodes + distance) % nodes,
+            }
         };
         Self {
             number,
@@ -59,11 +65,17 @@ impl Region {
     }
 
     pub(crate) fn scids(&self) -> Vec<u64> {
-        self.channels.iter().map(|channel| channel.scid.as_u64()).collect()
+        self.channels
+            .iter()
+            .map(|channel| channel.scid.as_u64())
+            .collect()
     }
 
     pub(crate) fn node_ids(&self) -> Vec<[u8; 33]> {
-        self.nodes.iter().map(|node| *node.node_id().as_bytes()).collect()
+        self.nodes
+            .iter()
+            .map(|node| *node.node_id().as_bytes())
+            .collect()
     }
 
     /// One `channel_announcement` for each channel.
@@ -75,8 +87,14 @@ impl Region {
                 short_channel_id: channel.scid,
                 features: Features::empty(),
             };
-            let a = ChannelEnd { node: &self.nodes[channel.a], funding: one };
-            let b = ChannelEnd { node: &self.nodes[channel.b], funding: two };
+            let a = ChannelEnd {
+                node: &self.nodes[channel.a],
+                funding: one,
+            };
+            let b = ChannelEnd {
+                node: &self.nodes[channel.b],
+                funding: two,
+            };
             announcement.sign(a, b).unwrap()
         };
         self.channels.iter().map(announce).collect()
@@ -92,7 +110,10 @@ impl Region {
                     chain_hash: BITCOIN_MAINNET,
                     short_channel_id: channel.scid,
                     timestamp: self.timestamp(round),
-                    direction: Direction::from_ids(from.node_id().as_bytes(), to.node_id().as_bytes()),
+                    direction: Direction::from_ids(
+                        from.node_id().as_bytes(),
+                        to.node_id().as_bytes(),
+                    ),
                     disabled: false,
                     cltv_expiry_delta: 40,
                     htlc_minimum_msat: 1,
