@@ -315,6 +315,22 @@ impl Node {
             .await
     }
 
+    /// Moves the clock on, step by step, until `future` is ready: for deadlines that are set at a moment that the test cannot see.
+    pub(crate) async fn pass_time_until<F: Future>(&self, step: Duration, future: F) -> F::Output {
+        let clock = self.clock.clone();
+        let pass = async {
+            loop {
+                tokio::task::yield_now().await;
+                clock.advance(step);
+            }
+        };
+        tokio::select! {
+            biased;
+            output = soon("what time brings", future) => output,
+            () = pass => unreachable!("it goes on for ever"),
+        }
+    }
+
     /// What comes next into the inbox.
     pub(crate) async fn next(&mut self) -> Inbound {
         soon("the inbox", self.inbox.recv())
