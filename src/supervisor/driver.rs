@@ -229,7 +229,7 @@ impl Driver {
             Report::Alive { link } => self.feed(Input::Alive(link)),
             Report::Promote { peer, recorded } => {
                 self.feed(Input::Tag(peer, Tag::ChannelBearing));
-                self.keeper.flush(recorded);
+                self.keeper.flush(peer, recorded);
             }
             Report::DialFailed { link, failure } => self.dial_failed(link, failure),
             Report::InboundFailed { link, address, failure } => {
