@@ -81,7 +81,7 @@ pub(crate) enum Written {
     /// The link's lease is dead: nothing was written and nothing ever will be.
     Fenced,
     /// The connection is broken.
-    Broken(io::Error),
+    Broken,
 }
 
 /// What a new link starts with.
@@ -156,7 +156,7 @@ impl LinkShared {
         match result {
             Ok(count) => Written::Bytes(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Written::WouldBlock,
-            Err(error) => Written::Broken(error),
+            Err(_) => Written::Broken,
         }
     }
 }
@@ -176,12 +176,11 @@ impl LinkState {
             scope.carried |= carried;
             scope.lease.clone()
         };
-        let lease = match held {
-            Some(lease) => lease,
-            None => {
-                let fresh = self.env.context.lease()?;
-                self.scope().lease.get_or_insert(fresh).clone()
-            }
+        let lease = if let Some(lease) = held {
+            lease
+        } else {
+            let fresh = self.env.context.lease()?;
+            self.scope().lease.get_or_insert(fresh).clone()
         };
         // Looked at after it was stored: see the module's doc.
         if lease.is_live() { Ok(lease.epoch()) } else { Err(SignerAway) }
@@ -207,11 +206,13 @@ impl LinkState {
         self.scope().lease.as_ref().is_some_and(|lease| !lease.is_live())
     }
 
-    /// Whether a message may be delivered to the node now. For a leased link this is the moment of delivery, inside the gate.
-    pub(crate) fn may_deliver(&self) -> bool {
-        match &self.scope().lease {
-            Some(lease) => lease.enter().is_some(),
-            None => true,
+    /// Makes what the node receives, if it may receive from this link now. For a leased link that happens inside the gate, and it is
+    /// the moment of delivery: what is made there was delivered before the lapse, however late its receiver's thread goes on.
+    pub(crate) fn deliver<T>(&self, make: impl FnOnce() -> T) -> Option<T> {
+        let scope = self.scope();
+        match &scope.lease {
+            Some(lease) => lease.enter().map(|_gate| make()),
+            None => Some(make()),
         }
     }
 

@@ -151,9 +151,10 @@ impl LinkTask {
         }
     }
 
-    /// What to wait for at the socket: it is read only while there is room for what it brings.
+    /// What to wait for at the socket: it is read only while there is room for what it brings. A few answers may wait: two ends
+    /// that both stop reading until they have written would wait for each other.
     fn interest(&self) -> Option<Interest> {
-        let may_read = self.pending.is_empty() && self.pongs.is_empty() && self.control.is_empty();
+        let may_read = self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX;
         match (may_read, !self.write.is_empty()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
@@ -182,7 +183,8 @@ impl LinkTask {
     }
 
     async fn read_some(&mut self) -> Result<(), CloseReason> {
-        self.read.reserve(limits::READ_CHUNK);
+        let needed = self.shared.session().needed(self.read.len());
+        self.read.reserve(needed.max(limits::READ_CHUNK));
         match self.shared.socket.try_read_buf(&mut self.read) {
             Ok(0) => return Err(CloseReason::PeerClosed),
             Ok(count) => {
@@ -431,7 +433,7 @@ impl LinkTask {
                 Written::Bytes(count) => self.write.advance(count),
                 Written::WouldBlock => return Ok(false),
                 Written::Fenced => return Err(CloseReason::Lapse),
-                Written::Broken(_) => return Err(CloseReason::Io),
+                Written::Broken => return Err(CloseReason::Io),
             }
         }
         Ok(true)
@@ -457,7 +459,6 @@ impl LinkTask {
                     | CloseReason::Requested
                     | CloseReason::Removed
                     | CloseReason::Demoted
-                    | CloseReason::Duplicate
             );
             self.flush_last(patient).await;
         }
