@@ -40,6 +40,8 @@
 
 pub mod book;
 pub mod brontide;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod limits;

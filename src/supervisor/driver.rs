@@ -328,6 +328,8 @@ impl Driver {
         let lease = if tag == Tag::ChannelBearing { self.env.context.lease().ok() } else { None };
         let (give_up, cancel) = oneshot::channel();
         self.dials.insert(link, (address, Some(give_up)));
+        // Said here and not in the dial's task: tasks start in any order, dials are decided in that of urgency.
+        self.env.telemetry.emit(Event::Dialing { peer, address });
         let order = DialOrder { link, peer, address, lease, cancel };
         let handle = self.tasks.spawn(dial(Arc::clone(&self.env), order));
         self.dialers.insert(handle.id(), link);
