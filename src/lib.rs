@@ -1,6 +1,8 @@
 //! Safe-mode peer connections for a watch-only Lightning node: a BOLT 8 transport that outlives its signer.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod book;
 pub mod brontide;
 pub mod clock;

@@ -6,7 +6,7 @@
 
 use super::Event;
 use crate::link::{Direction, Identity, Tag};
-use crate::signer::LapseReason;
+use crate::signer::{Epoch, LapseReason};
 use crate::supervisor::{Mode, Snapshot};
 use crate::wire::Plane;
 use metrics::{Counter, counter, gauge, histogram};
@@ -76,23 +76,58 @@ pub struct Metric {
     pub buckets: &'static [f64],
 }
 
-const fn counter_row(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+const fn counter_row(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
     let (kind, unit) = (Kind::Counter, Unit::Count);
-    Metric { name, kind, unit, labels, help, from_start: true, buckets: &[] }
+    Metric {
+        name,
+        kind,
+        unit,
+        labels,
+        help,
+        from_start: true,
+        buckets: &[],
+    }
 }
 
-const fn gauge_row(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+const fn gauge_row(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
     let (kind, unit) = (Kind::Gauge, Unit::Count);
-    Metric { name, kind, unit, labels, help, from_start: true, buckets: &[] }
+    Metric {
+        name,
+        kind,
+        unit,
+        labels,
+        help,
+        from_start: true,
+        buckets: &[],
+    }
 }
 
 const fn seconds_row(name: &'static str, buckets: &'static [f64], help: &'static str) -> Metric {
     let (kind, unit) = (Kind::Histogram, Unit::Seconds);
-    Metric { name, kind, unit, labels: &[], help, from_start: true, buckets }
+    Metric {
+        name,
+        kind,
+        unit,
+        labels: &[],
+        help,
+        from_start: true,
+        buckets,
+    }
 }
 
 const fn later(row: Metric) -> Metric {
-    Metric { from_start: false, ..row }
+    Metric {
+        from_start: false,
+        ..row
+    }
 }
 
 const fn in_unit(unit: Unit, row: Metric) -> Metric {
@@ -100,41 +135,108 @@ const fn in_unit(unit: Unit, row: Metric) -> Metric {
 }
 
 /// 1 µs to 10 ms: a fence is microseconds when its threads run, a scheduler's slice when one does not.
-const FENCE: &[f64] = &[1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2];
+const FENCE: &[f64] = &[
+    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2,
+];
 /// 1 ms to 5 s: 10,000 links take about a tenth of a second.
-const TEARDOWN: &[f64] = &[1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+const TEARDOWN: &[f64] = &[
+    1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
 /// 10 ms to 5 min: from a few peers nearby to a thousand, some of which do not answer.
-const RELIGHT: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const RELIGHT: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
 /// 1 ms to 15 s: from loopback to three acts that each just make their deadline.
-const HANDSHAKE: &[f64] = &[1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
+const HANDSHAKE: &[f64] = &[
+    1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
+];
 /// 25 µs to 5 s: from a key in this process to an act's deadline.
-const ECDH: &[f64] = &[2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+const ECDH: &[f64] = &[
+    2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
 /// 100 µs to the pong's deadline.
-const PONG: &[f64] = &[1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const PONG: &[f64] = &[
+    1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 
 /// Every metric, in the order of the README's table.
 pub const METRICS: &[Metric] = &[
-    gauge_row("pilotlight_mode", &["mode"], "1 for the mode that the node is in, 0 for the others."),
-    gauge_row("pilotlight_signer_attached", &[], "1 while a signer session is live."),
-    gauge_row("pilotlight_signer_epoch", &[], "Number of the newest signer session, live or not; 0 before the first."),
-    counter_row("pilotlight_signer_lapses_total", &["reason"], "Signer sessions that have ended, by why."),
+    gauge_row(
+        "pilotlight_mode",
+        &["mode"],
+        "1 for the mode that the node is in, 0 for the others.",
+    ),
+    gauge_row(
+        "pilotlight_signer_attached",
+        &[],
+        "1 while a signer session is live.",
+    ),
+    gauge_row(
+        "pilotlight_signer_epoch",
+        &[],
+        "Number of the newest signer session, live or not; 0 before the first.",
+    ),
+    counter_row(
+        "pilotlight_signer_lapses_total",
+        &["reason"],
+        "Signer sessions that have ended, by why.",
+    ),
     in_unit(
         Unit::Seconds,
-        counter_row("pilotlight_signer_away_seconds_total", &[], "Seconds without a live signer session, the present absence included."),
+        counter_row(
+            "pilotlight_signer_away_seconds_total",
+            &[],
+            "Seconds without a live signer session, the present absence included.",
+        ),
     ),
-    gauge_row("pilotlight_links", &["tag", "direction", "identity"], "Live links."),
+    gauge_row(
+        "pilotlight_links",
+        &["tag", "direction", "identity"],
+        "Live links.",
+    ),
     counter_row(
         "pilotlight_peers_dropped_total",
         &["tag", "reason"],
         "Links torn down by a lapse, by their peer's tag and the lapse's reason.",
     ),
-    counter_row("pilotlight_peers_retained_total", &[], "Links that lived on through a lapse, added up over all lapses."),
-    later(counter_row("pilotlight_links_closed_total", &["tag", "reason"], "Links that have ended, lapses included.")),
-    seconds_row("pilotlight_fence_duration_seconds", FENCE, "From the call for a lapse until no leased write or delivery runs."),
-    seconds_row("pilotlight_teardown_duration_seconds", TEARDOWN, "From the call for a lapse until the last reset."),
-    seconds_row("pilotlight_relight_duration_seconds", RELIGHT, "From attach until every channel peer that accepted a connection is up."),
-    counter_row("pilotlight_frames_total", &["direction", "plane"], "Messages, by what they are about."),
-    in_unit(Unit::Bytes, counter_row("pilotlight_frame_bytes_total", &["direction"], "Bytes of plaintext in messages.")),
+    counter_row(
+        "pilotlight_peers_retained_total",
+        &[],
+        "Links that lived on through a lapse, added up over all lapses.",
+    ),
+    later(counter_row(
+        "pilotlight_links_closed_total",
+        &["tag", "reason"],
+        "Links that have ended, lapses included.",
+    )),
+    seconds_row(
+        "pilotlight_fence_duration_seconds",
+        FENCE,
+        "From the call for a lapse until no leased write or delivery runs.",
+    ),
+    seconds_row(
+        "pilotlight_teardown_duration_seconds",
+        TEARDOWN,
+        "From the call for a lapse until the last reset.",
+    ),
+    seconds_row(
+        "pilotlight_relight_duration_seconds",
+        RELIGHT,
+        "From attach until every channel peer that accepted a connection is up.",
+    ),
+    counter_row(
+        "pilotlight_frames_total",
+        &["direction", "plane"],
+        "Messages, by what they are about.",
+    ),
+    in_unit(
+        Unit::Bytes,
+        counter_row(
+            "pilotlight_frame_bytes_total",
+            &["direction"],
+            "Bytes of plaintext in messages.",
+        ),
+    ),
     later(counter_row(
         "pilotlight_messages_refused_total",
         &["type", "action"],
@@ -145,21 +247,72 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Times a gossip-only peer sent channel_reestablish while no signer was there.",
     ),
-    counter_row("pilotlight_key_rotations_total", &["direction"], "Rotations of session keys."),
-    later(counter_row("pilotlight_handshakes_total", &["direction", "identity", "result"], "Handshakes, by how they ended.")),
-    seconds_row("pilotlight_handshake_duration_seconds", HANDSHAKE, "From the TCP connection until the handshake ended, well or badly."),
-    later(counter_row("pilotlight_ecdh_requests_total", &["source", "result"], "ECDHs asked of the signer, by who dialled and how it ended.")),
-    seconds_row("pilotlight_ecdh_duration_seconds", ECDH, "How long the signer took for an ECDH, or until it was given up."),
-    gauge_row("pilotlight_vault_sessions", &["tag"], "Live links' session secrets in the vault."),
-    in_unit(Unit::Seconds, gauge_row("pilotlight_vault_oldest_session_seconds", &[], "Age of the oldest of them; 0 when there is none.")),
-    later(counter_row("pilotlight_redials_total", &["identity", "result"], "Dials, first ones included: ok, or why there is no link.")),
-    gauge_row("pilotlight_parked_handshakes", &[], "Inbound sockets that wait for a signer."),
-    seconds_row("pilotlight_pong_rtt_seconds", PONG, "From a ping to its pong."),
+    counter_row(
+        "pilotlight_key_rotations_total",
+        &["direction"],
+        "Rotations of session keys.",
+    ),
+    later(counter_row(
+        "pilotlight_handshakes_total",
+        &["direction", "identity", "result"],
+        "Handshakes, by how they ended.",
+    )),
+    seconds_row(
+        "pilotlight_handshake_duration_seconds",
+        HANDSHAKE,
+        "From the TCP connection until the handshake ended, well or badly.",
+    ),
+    later(counter_row(
+        "pilotlight_ecdh_requests_total",
+        &["source", "result"],
+        "ECDHs asked of the signer, by who dialled and how it ended.",
+    )),
+    seconds_row(
+        "pilotlight_ecdh_duration_seconds",
+        ECDH,
+        "How long the signer took for an ECDH, or until it was given up.",
+    ),
+    gauge_row(
+        "pilotlight_vault_sessions",
+        &["tag"],
+        "Live links' session secrets in the vault.",
+    ),
     in_unit(
         Unit::Seconds,
-        gauge_row("pilotlight_gossip_last_message_timestamp_seconds", &[], "When gossip last came, in Unix time; 0 when none has."),
+        gauge_row(
+            "pilotlight_vault_oldest_session_seconds",
+            &[],
+            "Age of the oldest of them; 0 when there is none.",
+        ),
     ),
-    gauge_row("pilotlight_build_info", &["version", "commit"], "1, with the build in its labels."),
+    later(counter_row(
+        "pilotlight_redials_total",
+        &["identity", "result"],
+        "Dials, first ones included: ok, or why there is no link.",
+    )),
+    gauge_row(
+        "pilotlight_parked_handshakes",
+        &[],
+        "Inbound sockets that wait for a signer.",
+    ),
+    seconds_row(
+        "pilotlight_pong_rtt_seconds",
+        PONG,
+        "From a ping to its pong.",
+    ),
+    in_unit(
+        Unit::Seconds,
+        gauge_row(
+            "pilotlight_gossip_last_message_timestamp_seconds",
+            &[],
+            "When gossip last came, in Unix time; 0 when none has.",
+        ),
+    ),
+    gauge_row(
+        "pilotlight_build_info",
+        &["version", "commit"],
+        "1, with the build in its labels.",
+    ),
 ];
 
 /// The commit that the crate was built from, if the build said so (`PILOTLIGHT_COMMIT`).
@@ -168,8 +321,14 @@ pub(crate) const COMMIT: &str = match option_env!("PILOTLIGHT_COMMIT") {
     None => "unknown",
 };
 
-const PLANES: [Plane; 6] =
-    [Plane::Control, Plane::Gossip, Plane::Channel, Plane::Onion, Plane::Storage, Plane::Custom];
+const PLANES: [Plane; 6] = [
+    Plane::Control,
+    Plane::Gossip,
+    Plane::Channel,
+    Plane::Onion,
+    Plane::Storage,
+    Plane::Custom,
+];
 
 /// Counters of frames and bytes: resolved once, because they are touched for every message. They belong to the recorder that
 /// was installed when they were made, that is when the supervisor started; without one they count nothing.
@@ -188,12 +347,19 @@ impl FrameMeters {
             })
         };
         let bytes = |direction: Direction| counter!("pilotlight_frame_bytes_total", "direction" => direction.as_str());
-        Self { frames: Direction::ALL.map(frames), bytes: Direction::ALL.map(bytes), last_gossip: AtomicU64::new(0) }
+        Self {
+            frames: Direction::ALL.map(frames),
+            bytes: Direction::ALL.map(bytes),
+            last_gossip: AtomicU64::new(0),
+        }
     }
 
     /// Counts one message of so many bytes of plaintext.
     pub(crate) fn count(&self, direction: Direction, plane: Plane, bytes: usize) {
-        let frames = self.frames.get(direction as usize).and_then(|planes| planes.get(plane as usize));
+        let frames = self
+            .frames
+            .get(direction as usize)
+            .and_then(|planes| planes.get(plane as usize));
         if let (Some(frames), Some(total)) = (frames, self.bytes.get(direction as usize)) {
             frames.increment(1);
             total.increment(bytes as u64);
@@ -237,7 +403,10 @@ pub fn describe() {
     for direction in Direction::ALL {
         counter!("pilotlight_key_rotations_total", "direction" => direction.as_str()).increment(0);
     }
-    for name in ["pilotlight_peers_retained_total", "pilotlight_mistags_suspected_total"] {
+    for name in [
+        "pilotlight_peers_retained_total",
+        "pilotlight_mistags_suspected_total",
+    ] {
         counter!(name).increment(0);
     }
 }
@@ -248,13 +417,17 @@ fn dropped(tag: Tag, reason: LapseReason, links: usize) {
 }
 
 /// Sets what is read off a snapshot, when somebody is about to read the metrics.
-#[allow(clippy::cast_precision_loss, reason = "counts and ages; 2⁵³ of anything is out of reach")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts and ages; 2⁵³ of anything is out of reach"
+)]
 pub fn publish(now: &Snapshot) {
     for mode in Mode::ALL {
-        gauge!("pilotlight_mode", "mode" => mode.as_str()).set(f64::from(u8::from(now.mode == mode)));
+        gauge!("pilotlight_mode", "mode" => mode.as_str())
+            .set(f64::from(u8::from(now.mode == mode)));
     }
     gauge!("pilotlight_signer_attached").set(f64::from(u8::from(now.signer_attached)));
-    gauge!("pilotlight_signer_epoch").set(now.epoch.map_or(0, |epoch| epoch.get()) as f64);
+    gauge!("pilotlight_signer_epoch").set(now.epoch.map_or(0, Epoch::get) as f64);
     counter!("pilotlight_signer_away_seconds_total").absolute(now.signer_away.as_secs());
     for kind in &now.links_by_kind {
         gauge!("pilotlight_links", "tag" => kind.tag.as_str(), "direction" => kind.direction.as_str(),
@@ -262,48 +435,78 @@ pub fn publish(now: &Snapshot) {
         .set(kind.links as f64);
     }
     for tag in Tag::ALL {
-        let sessions: usize = now.links_by_kind.iter().filter(|kind| kind.tag == tag).map(|kind| kind.links).sum();
+        let sessions: usize = now
+            .links_by_kind
+            .iter()
+            .filter(|kind| kind.tag == tag)
+            .map(|kind| kind.links)
+            .sum();
         gauge!("pilotlight_vault_sessions", "tag" => tag.as_str()).set(sessions as f64);
     }
     gauge!("pilotlight_vault_oldest_session_seconds").set(now.oldest_session.as_secs_f64());
     gauge!("pilotlight_parked_handshakes").set(now.parked as f64);
     let gossip = now.last_gossip_at.unwrap_or_default();
     gauge!("pilotlight_gossip_last_message_timestamp_seconds").set(gossip.as_secs_f64());
-    gauge!("pilotlight_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT).set(1.0);
+    gauge!("pilotlight_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)
+        .set(1.0);
 }
 
 /// Counts an event.
 pub(crate) fn record(event: &Event) {
     match event {
         Event::SignerLapsed(report) => {
-            counter!("pilotlight_signer_lapses_total", "reason" => report.reason.as_str()).increment(1);
+            counter!("pilotlight_signer_lapses_total", "reason" => report.reason.as_str())
+                .increment(1);
             dropped(Tag::ChannelBearing, report.reason, report.channel_bearing);
-            dropped(Tag::GossipOnly, report.reason, report.dropped.saturating_sub(report.channel_bearing));
+            dropped(
+                Tag::GossipOnly,
+                report.reason,
+                report.dropped.saturating_sub(report.channel_bearing),
+            );
             counter!("pilotlight_peers_retained_total").increment(report.retained as u64);
             histogram!("pilotlight_fence_duration_seconds").record(report.fence);
             histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
         }
-        Event::Relit { took, .. } => histogram!("pilotlight_relight_duration_seconds").record(*took),
-        Event::LinkUp { direction: Direction::Outbound, identity, .. } => redialled(*identity, "ok"),
+        Event::Relit { took, .. } => {
+            histogram!("pilotlight_relight_duration_seconds").record(*took)
+        }
+        Event::LinkUp {
+            direction: Direction::Outbound,
+            identity,
+            ..
+        } => redialled(*identity, "ok"),
         // Only the node dials under its own key so far that fails before a link knows its identity.
         Event::DialFailed { failure, .. } => redialled(Identity::Node, failure),
         Event::LinkDown { tag, reason, .. } => {
             counter!("pilotlight_links_closed_total", "tag" => tag.as_str(), "reason" => reason.as_str()).increment(1);
         }
         Event::Refused { name, action, .. } => {
-            counter!("pilotlight_messages_refused_total", "type" => *name, "action" => *action).increment(1);
+            counter!("pilotlight_messages_refused_total", "type" => *name, "action" => *action)
+                .increment(1);
         }
-        Event::MistagSuspected { .. } => counter!("pilotlight_mistags_suspected_total").increment(1),
+        Event::MistagSuspected { .. } => {
+            counter!("pilotlight_mistags_suspected_total").increment(1)
+        }
         Event::KeyRotated { direction, times } => {
-            counter!("pilotlight_key_rotations_total", "direction" => direction.as_str()).increment(*times);
+            counter!("pilotlight_key_rotations_total", "direction" => direction.as_str())
+                .increment(*times);
         }
-        Event::Handshake { direction, identity, result, took } => {
+        Event::Handshake {
+            direction,
+            identity,
+            result,
+            took,
+        } => {
             counter!("pilotlight_handshakes_total", "direction" => direction.as_str(), "identity" => identity.as_str(),
                 "result" => *result)
             .increment(1);
             histogram!("pilotlight_handshake_duration_seconds").record(*took);
         }
-        Event::Ecdh { source, result, took } => {
+        Event::Ecdh {
+            source,
+            result,
+            took,
+        } => {
             counter!("pilotlight_ecdh_requests_total", "source" => source.as_str(), "result" => *result).increment(1);
             histogram!("pilotlight_ecdh_duration_seconds").record(*took);
         }
@@ -324,7 +527,8 @@ pub(crate) fn record(event: &Event) {
 }
 
 fn redialled(identity: Identity, result: &'static str) {
-    counter!("pilotlight_redials_total", "identity" => identity.as_str(), "result" => result).increment(1);
+    counter!("pilotlight_redials_total", "identity" => identity.as_str(), "result" => result)
+        .increment(1);
 }
 
 #[cfg(test)]
