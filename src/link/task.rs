@@ -312,6 +312,7 @@ impl LinkTask {
         if kind.plane() == Plane::Gossip {
             let now = self.env().clock.unix().as_secs();
             self.state().counters.last_gossip.store(now, Ordering::Relaxed);
+            self.env().telemetry.frames().gossip_came(now);
         }
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
             self.state().set_filter_received();
