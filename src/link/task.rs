@@ -114,7 +114,7 @@ impl LinkTask {
             if let Err(reason) = self.round().await {
                 // A lapse ends the link whatever else is seen: the reaper wipes and resets before it says so, and secrets that are
                 // gone or a connection that is reset look like the peer's fault from here. Else whoever asked for the end knows.
-                let lapsed = self.state().scope_is_dead().then_some(CloseReason::Lapse);
+                let lapsed = self.state().dead_scope().map(|_| CloseReason::Lapse);
                 return self.state().close_requested().or(lapsed).unwrap_or(reason);
             }
         }

@@ -157,6 +157,8 @@ impl Driver {
     fn signer_changed(&mut self, state: SignerState) {
         let live = state.live();
         if live == self.epoch {
+            // A session that came and went between two looks leaves no epoch, but perhaps another mode.
+            self.shared.note_mode();
             return;
         }
         let now = self.env.clock.now();
@@ -369,7 +371,8 @@ impl Driver {
             },
             Tag::GossipOnly => {
                 if !state.release_lease() {
-                    state.request_close(CloseReason::Demoted);
+                    let is_dead = state.dead_scope().is_some();
+                    state.request_close(if is_dead { CloseReason::Lapse } else { CloseReason::Demoted });
                 }
             }
         }
