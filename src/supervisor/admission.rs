@@ -55,7 +55,7 @@ impl SupervisorMachine {
         if self.is_draining() {
             return Some(CloseReason::Draining);
         }
-        if self.peer(id).is_none() && self.peers.len() >= limits::PEERS_MAX {
+        if self.peer(id).is_none() && self.is_full() {
             return Some(CloseReason::Refused);
         }
         // After act three, before init: the peer learns nothing but that its channel partner is not there.

@@ -348,7 +348,15 @@ async fn p4_p8_channel_bearing_ldk_peers_are_cut_off_without_an_error_and_dialle
         };
         assert_eq!((report.dropped, report.retained), (3, 1));
         for ldk in &channels {
-            assert_eq!(state_of(&node, ldk).await, PeerState::Held);
+            // The end of each link reaches the supervisor a moment after the report.
+            let held = async {
+                while state_of(&node, ldk).await != PeerState::Held {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(60), held)
+                .await
+                .expect("held until the signer returns");
         }
 
         node.attach().await;
