@@ -5,6 +5,8 @@
 pub mod admin;
 pub mod book;
 pub mod brontide;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod limits;

@@ -468,7 +468,7 @@ pub(crate) fn record(event: &Event) {
             histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
         }
         Event::Relit { took, .. } => {
-            histogram!("pilotlight_relight_duration_seconds").record(*took)
+            histogram!("pilotlight_relight_duration_seconds").record(*took);
         }
         Event::LinkUp {
             direction: Direction::Outbound,

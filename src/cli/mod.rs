@@ -1,0 +1,100 @@
+//! The binary: arguments in, calls out, an exit code back. It decides nothing about peers or signers.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it failed: what was asked could not be done |
+//! | 2 | the command line, the environment, the configuration or a file that it names is wrong |
+//! | 3 | no daemon runs on that data directory |
+//!
+//! Answers go to standard output, errors and logs to standard error; with `--json` both are JSON. It never ends the process
+//! itself: [`main`] returns the code.
+
+mod args;
+mod client;
+mod commands;
+mod config;
+mod failure;
+mod logging;
+mod output;
+mod peer_spec;
+mod run;
+mod settings;
+
+use args::{Arguments, Command, PeerCommand, SignerCommand};
+use clap::Parser;
+use client::Client;
+use failure::{Exit, Failure};
+use output::Output;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error).into(),
+    };
+    let output = Output::new(arguments.json);
+    match dispatch(arguments, &output) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
+    let Arguments {
+        data_dir, command, ..
+    } = arguments;
+    let client = || settings::data_dir(data_dir.clone()).map(Client::new);
+    match command {
+        Command::Run(run) => run::run(settings::resolve(data_dir, run)?, output),
+        Command::Info => commands::info(&client()?, output),
+        Command::Events => commands::events(&client()?, output),
+        Command::Peer { command } => {
+            // What is wrong with the arguments is said before a daemon is looked for.
+            let call = match command {
+                PeerCommand::Add(add) => commands::PeerCall::add(&add)?,
+                PeerCommand::Rm { id } => commands::PeerCall::remove(&id)?,
+                PeerCommand::Tag { id, tag } => commands::PeerCall::tag(&id, &tag)?,
+                PeerCommand::List => return commands::list_peers(&client()?, output),
+            };
+            call.make(&client()?, output)
+        }
+        Command::Signer {
+            command: SignerCommand::Lapse,
+        } => commands::lapse(&client()?, output),
+        Command::Signer {
+            command: SignerCommand::Attach,
+        } => commands::attach(&client()?, output),
+    }
+}
+
+/// Help and version are answers; anything else is a usage error. Before the arguments are known, `--json` is looked for by hand.
+fn usage(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        // Nobody is left to tell if the terminal is gone.
+        let _ = error.print();
+        return Exit::Ok;
+    }
+    let json = OsString::from("--json");
+    if std::env::args_os().any(|argument| argument == json) {
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let what = lines
+            .next()
+            .unwrap_or("the command line is wrong")
+            .trim_start_matches("error: ");
+        Output::new(true).failure(&Failure::usage(
+            what,
+            "the command line",
+            "see `pilotlight --help`",
+        ));
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage
+}
