@@ -227,8 +227,8 @@ pub(super) fn events(client: &Client, output: &Output) -> Result<Exit, Failure> 
             continue;
         };
         let reads = match serde_json::from_str::<Value>(data) {
-            Ok(event) if !output.json => output.line(&event_line(&event)),
-            _ => output.line(data),
+            Ok(event) if !output.json => Output::line(&event_line(&event)),
+            _ => Output::line(data),
         };
         if !reads {
             break;
@@ -249,9 +249,10 @@ fn event_line(event: &Value) -> String {
     let fields = event.as_object().into_iter().flatten();
     let fields =
         fields.filter(|(name, value)| !matches!(name.as_str(), "at" | "event") && !value.is_null());
-    let fields: String = fields
+    let fields: Vec<String> = fields
         .map(|(name, value)| format!(" {name}={}", word(value)))
         .collect();
+    let fields = fields.concat();
     format!(
         "{hours:02}:{minutes:02}:{seconds:02}.{milliseconds:03} {}{fields}",
         text(event, "/event")

@@ -122,7 +122,7 @@ impl Config {
             let place = source.at(&peer.span());
             config
                 .known_peers
-                .push(read_peer(peer.into_inner(), &place)?);
+                .push(read_peer(peer.get_ref(), &place)?);
         }
         config.source = source;
         Ok(config)
@@ -168,7 +168,7 @@ fn check_keys(source: &Source, table: &DeTable<'_>, known: &[&str]) -> Result<()
     Ok(())
 }
 
-fn read_peer(peer: WrittenPeer, place: &str) -> Result<ConfiguredPeer, Failure> {
+fn read_peer(peer: &WrittenPeer, place: &str) -> Result<ConfiguredPeer, Failure> {
     let spec = peer_spec::peer(&format!("{}@{}", peer.id, peer.address), place)?;
     let tag = peer_spec::tag(&peer.tag, place)?;
     Ok(ConfiguredPeer {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 
 /// Where answers and errors go, and how.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Output {
     pub(super) json: bool,
     colours: bool,
@@ -29,7 +29,7 @@ impl Output {
     }
 
     /// Prints a line, at once. `false`: nobody reads any more.
-    pub(super) fn line(&self, text: &str) -> bool {
+    pub(super) fn line(text: &str) -> bool {
         let mut stdout = std::io::stdout().lock();
         writeln!(stdout, "{text}")
             .and_then(|()| stdout.flush())
@@ -38,7 +38,7 @@ impl Output {
 
     /// Prints a value as JSON on one line, or what `human` makes of it.
     pub(super) fn answer(&self, value: &Value, human: impl FnOnce(&Value) -> String) {
-        self.line(&if self.json {
+        Self::line(&if self.json {
             value.to_string()
         } else {
             human(value)

@@ -91,21 +91,18 @@ fn choice<T: ValueEnum>(
     let (None, Some(word)) = (&flag, written) else {
         return Ok(flag);
     };
-    match T::from_str(word.get_ref(), false) {
-        Ok(value) => Ok(Some(value)),
-        Err(_) => {
-            let names: Vec<String> = T::value_variants()
-                .iter()
-                .filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()))
-                .collect();
-            let what = format!("unknown value {:?}", word.get_ref());
-            Err(Failure::usage(
-                what,
-                config.place(word),
-                format!("write one of: {}", names.join(", ")),
-            ))
-        }
+    if let Ok(value) = T::from_str(word.get_ref(), false) {
+        return Ok(Some(value));
     }
+    let variants = T::value_variants().iter();
+    let names: Vec<String> = variants
+        .filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()))
+        .collect();
+    Err(Failure::usage(
+        format!("unknown value {:?}", word.get_ref()),
+        config.place(word),
+        format!("write one of: {}", names.join(", ")),
+    ))
 }
 
 /// A misspelt variable would otherwise be a setting that silently does nothing.
