@@ -52,6 +52,10 @@ pub const GATE_WRITE_MAX: usize = 16 * 1024;
 /// of the largest size may stand above it.
 pub const WRITE_BUFFER: usize = 64 * 1024;
 
+/// Answers (pongs, replies to queries, warnings) that may wait for a peer that does not read, before we stop reading from it. One
+/// read may bring some hundreds more; a pong waits as its length, not its bytes.
+pub const ANSWERS_MAX: usize = 64;
+
 /// Largest `num_pong_bytes` that is answered; BOLT 1 says that a larger one must be ignored.
 pub const PONG_BYTES_MAX: u16 = 65_531;
 
@@ -73,9 +77,9 @@ pub const PARKED_PER_SUBNET: usize = 2;
 /// How long an inbound socket may be parked: an act's 5 s less 1 s for the signer and the wire.
 pub const PARKED_FOR: Duration = Duration::from_secs(4);
 
-/// Dials under way at once. Each is a socket and a task; a relight of 1,000 peers must not wait for a slot, and 1,024
-/// descriptors is what every system allows.
-pub const DIALS_IN_FLIGHT: usize = 1000;
+/// Dials under way at once. Each is a socket and a task. Half of the 1,024 descriptors that a process is given where nobody has
+/// asked for more; a relight of 1,000 peers takes two rounds, and a place is free again as soon as a link is up.
+pub const DIALS_IN_FLIGHT: usize = 512;
 
 /// First wait after a failed dial.
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);

@@ -10,12 +10,14 @@ use crate::link::{CloseReason, Direction, Identity, LinkId, Tag};
 use crate::signer::Epoch;
 use dashmap::DashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The live links' sessions. Touched when a link opens and closes, not per message.
 #[derive(Default)]
 pub(crate) struct Vault {
     sessions: DashMap<LinkId, Arc<LinkShared>>,
+    shut: AtomicBool,
 }
 
 /// How many links of each kind there are.
@@ -55,8 +57,17 @@ pub(crate) struct TornDown {
 }
 
 impl Vault {
-    pub(crate) fn insert(&self, link: Arc<LinkShared>) {
+    /// `false`: the vault is shut, so nobody will come for this link and it must end itself.
+    #[must_use]
+    pub(crate) fn insert(&self, link: Arc<LinkShared>) -> bool {
         self.sessions.insert(link.state.id, link);
+        // Looked at after the insertion, while `shut` is stored before anybody goes through the sessions: one sees the other.
+        !self.shut.load(Ordering::SeqCst)
+    }
+
+    /// No link that comes from now on is kept.
+    pub(crate) fn shut(&self) {
+        self.shut.store(true, Ordering::SeqCst);
     }
 
     /// Forgets a link that has ended. Its secrets must have been wiped.

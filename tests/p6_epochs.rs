@@ -336,6 +336,7 @@ fn each_way_to_end_a_session_says_its_reason_once() {
         );
         assert!(context.lapse(LapseReason::Requested).is_none());
         assert!(session.lapse(LapseReason::StreamClosed).is_none());
+        assert_eq!(context.last_lapse().unwrap().reason, *reason);
         assert_eq!(
             context.state(),
             SignerState::Away {
@@ -364,6 +365,7 @@ fn reasons_are_distinct_lower_case_labels() {
 fn lapse_without_a_session_does_nothing() {
     let context = SignerContext::new(node());
     assert!(context.lapse(LapseReason::Requested).is_none());
+    assert_eq!(context.last_lapse(), None);
     assert_eq!(context.state(), SignerState::Never);
 }
 
@@ -407,8 +409,8 @@ async fn a_panic_in_the_holders_task_is_the_lapse() {
     });
     go.send(()).unwrap();
     assert!(holder.await.unwrap_err().is_panic());
-    assert_eq!(context.state().newest(), Some(last));
-    assert_eq!(context.state().live(), None);
+    let reason = LapseReason::Panicked;
+    assert_eq!(context.state(), SignerState::Away { last, reason });
     assert!(context.lease().is_err());
 }
 

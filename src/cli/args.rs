@@ -31,6 +31,12 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Show what this is for: a node and its peers on loopback, a signer that goes and returns, the promises checked
+    Demo {
+        /// Repeat the demo with this seed
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+    },
     /// Run the daemon
     Run(RunArguments),
     /// Show the daemon's mode, links and last lapse

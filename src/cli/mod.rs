@@ -14,6 +14,7 @@ mod args;
 mod client;
 mod commands;
 mod config;
+pub mod demo;
 mod failure;
 mod logging;
 mod output;
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
     };
     let output = Output::new(arguments.json);
     match dispatch(arguments, &output) {
-        Ok(exit) => exit.into(),
+        Ok(code) => code,
         Err(failure) => {
             output.failure(&failure);
             failure.exit.into()
@@ -45,32 +46,42 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(arguments: Arguments, output: &Output) -> Result<Exit, Failure> {
+fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
     let Arguments {
-        data_dir, command, ..
+        data_dir,
+        command,
+        json,
     } = arguments;
     let client = || settings::data_dir(data_dir.clone()).map(Client::new);
-    match command {
+    let exit = match command {
+        Command::Demo { seed } => return run::demo(demo::Options { json, seed }),
         Command::Run(run) => run::run(settings::resolve(data_dir, run)?, output),
         Command::Info => commands::info(&client()?, output),
         Command::Events => commands::events(&client()?, output),
-        Command::Peer { command } => {
-            // What is wrong with the arguments is said before a daemon is looked for.
-            let call = match command {
-                PeerCommand::Add(add) => commands::PeerCall::add(&add)?,
-                PeerCommand::Rm { id } => commands::PeerCall::remove(&id)?,
-                PeerCommand::Tag { id, tag } => commands::PeerCall::tag(&id, &tag)?,
-                PeerCommand::List => return commands::list_peers(&client()?, output),
-            };
-            call.make(&client()?, output)
-        }
+        Command::Peer { command } => peer(&command, client, output),
         Command::Signer {
             command: SignerCommand::Lapse,
         } => commands::lapse(&client()?, output),
         Command::Signer {
             command: SignerCommand::Attach,
         } => commands::attach(&client()?, output),
-    }
+    };
+    exit.map(ExitCode::from)
+}
+
+/// What is wrong with the arguments is said before a daemon is looked for.
+fn peer(
+    command: &PeerCommand,
+    client: impl FnOnce() -> Result<Client, Failure>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let call = match command {
+        PeerCommand::Add(add) => commands::PeerCall::add(add)?,
+        PeerCommand::Rm { id } => commands::PeerCall::remove(id)?,
+        PeerCommand::Tag { id, tag } => commands::PeerCall::tag(id, tag)?,
+        PeerCommand::List => return commands::list_peers(&client()?, output),
+    };
+    call.make(&client()?, output)
 }
 
 /// Help and version are answers; anything else is a usage error. Before the arguments are known, `--json` is looked for by hand.

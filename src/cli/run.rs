@@ -4,6 +4,7 @@
 
 use super::args::SignerChoice;
 use super::config::ConfiguredPeer;
+use super::demo;
 use super::failure::{Exit, Failure};
 use super::logging;
 use super::output::Output;
@@ -15,6 +16,7 @@ use crate::supervisor::{Inbound, Inbox, ListenError, PeerSpec, Supervisor};
 use crate::wire::{BITCOIN_MAINNET, GossipTimestampFilter};
 use serde_json::json;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,6 +45,12 @@ pub(super) fn run(settings: Settings, output: &Output) -> Result<Exit, Failure> 
     // What still runs has been told to end, or is not to be waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// Plays the demo on a runtime of its own.
+pub(super) fn demo(options: demo::Options) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| refused(&error))?;
+    Ok(runtime.block_on(demo::run(options)))
 }
 
 async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {

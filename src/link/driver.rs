@@ -74,7 +74,7 @@ pub(crate) enum Report {
     /// An inbound connection ended before it was a link.
     InboundFailed { link: LinkId, address: SocketAddr, failure: HandshakeFailure },
     /// An admitted link ended; its secrets are wiped and the node has been told.
-    Ended { link: LinkId, reason: CloseReason, was_up: bool },
+    Ended { link: LinkId, reason: CloseReason },
 }
 
 /// The supervisor's answer to `Authenticated`.
@@ -101,7 +101,7 @@ impl Env {
         let _ = self.reports.send(report).await;
     }
 
-    /// Ends as soon as the session `epoch` has lapsed, or the supervisor is gone.
+    /// Ends as soon as the session `epoch` has lapsed and its links are torn down, or the supervisor is gone.
     async fn until_lapse(&self, epoch: Epoch) {
         let mut lapsed = self.lapsed.clone();
         // An error means that the reaper is gone, and the supervisor with it.
@@ -140,7 +140,6 @@ struct Connected {
 /// Dials a peer and runs the link until it ends.
 pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     let DialOrder { link, peer, address, lease, cancel } = order;
-    env.telemetry.emit(Event::Dialing { peer, address });
     let work = async {
         let socket = connect(&*env.clock, address).await?;
         let started = env.clock.now();
@@ -266,46 +265,45 @@ async fn establish(env: &Arc<Env>, connected: Connected, origin: Origin) -> Resu
 async fn run(env: &Arc<Env>, shared: Arc<LinkShared>) {
     let mut obituary = Obituary {
         env: Arc::clone(env),
-        shared: Arc::clone(&shared),
+        state: Arc::clone(&shared.state),
+        shared: Some(Arc::clone(&shared)),
         reason: CloseReason::Internal,
         was_up: false,
-        armed: true,
     };
-    env.vault.insert(Arc::clone(&shared));
-    // A lapse since the lease was taken may have passed the vault before this link was in it.
-    if shared.state.scope_is_dead() {
+    let is_wanted = env.vault.insert(Arc::clone(&shared));
+    // A lapse since the lease was taken, or the supervisor's stop, may have passed the vault before this link was in it.
+    if !is_wanted || shared.state.dead_scope().is_some() {
         shared.wipe();
-        shared.reset(CloseReason::Lapse);
+        shared.reset(if is_wanted { CloseReason::Lapse } else { CloseReason::Draining });
     }
     let mut task = LinkTask::new(Arc::clone(&shared));
+    drop(shared);
     let reason = task.run().await;
+    if let Some(epoch) = obituary.state.dead_scope() {
+        // The task may have met the closed fence before the reaper met the link: it is the reaper's to count.
+        env.until_lapse(epoch).await;
+    }
     obituary.reason = reason;
     obituary.was_up = task.was_up();
     let undelivered = task.finish(reason).await;
-    // Wiped before anybody hears of the end (P3).
-    shared.wipe();
-    shared.state.outbox.end(reason);
-    shared.state.request_close(reason);
-    end_connection(&shared, reason);
-    env.vault.remove(shared.state.id);
+    obituary.bury();
     for delivery in undelivered {
         let _ = env.inbox.send(delivery).await;
     }
-    if obituary.was_up {
-        let _ = env.inbox.send(Delivery::Down { state: Arc::clone(&shared.state), reason }).await;
-    }
     obituary.publish().await;
-    if !reason.is_abortive() {
-        linger(env, &shared).await;
-    }
 }
 
-fn end_connection(shared: &LinkShared, reason: CloseReason) {
+/// Ends a connection whose secrets are wiped: with RST at once, or with FIN, so that what was flushed still arrives.
+fn end_connection(env: &Arc<Env>, shared: Arc<LinkShared>, reason: CloseReason) {
     if reason.is_abortive() {
         reset_socket(&shared.socket);
-    } else {
-        // FIN: what was flushed still arrives. It fails only where the connection is gone already.
-        let _ = socket2::SockRef::from(&shared.socket).shutdown(std::net::Shutdown::Write);
+        return;
+    }
+    // It fails only where the connection is gone already.
+    let _ = socket2::SockRef::from(&shared.socket).shutdown(std::net::Shutdown::Write);
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let env = Arc::clone(env);
+        runtime.spawn(async move { linger(&env, &shared).await });
     }
 }
 
@@ -330,50 +328,63 @@ async fn linger(env: &Env, shared: &LinkShared) {
     }
 }
 
-/// Sees to it that a link's end is known and its secrets are wiped even if its task panics.
+/// Sees to it that a link's end is known and its secrets are wiped, even if its task panics.
 struct Obituary {
     env: Arc<Env>,
-    shared: Arc<LinkShared>,
+    state: Arc<LinkState>,
+    /// `None` once the link is buried.
+    shared: Option<Arc<LinkShared>>,
     reason: CloseReason,
     was_up: bool,
-    armed: bool,
 }
 
 impl Obituary {
-    fn report(&self) -> Report {
-        Report::Ended { link: self.shared.state.id, reason: self.reason, was_up: self.was_up }
+    /// Wipes the secrets before anybody hears of the end (P3), then ends the connection. A node that does not listen keeps neither.
+    fn bury(&mut self) {
+        let Some(shared) = self.shared.take() else {
+            return;
+        };
+        shared.wipe();
+        self.state.outbox.end(self.reason);
+        self.state.request_close(self.reason);
+        self.env.vault.remove(self.state.id);
+        end_connection(&self.env, shared, self.reason);
     }
 
-    /// The ordinary end.
-    async fn publish(mut self) {
-        self.armed = false;
-        let state = &self.shared.state;
+    /// Tells the node, then the supervisor: a successor is admitted only when the node has been told.
+    async fn publish(self) {
+        let (env, state, reason) = (&self.env, &self.state, self.reason);
         if self.was_up {
-            self.env.telemetry.emit(Event::LinkDown {
+            env.telemetry.emit(Event::LinkDown {
                 peer: state.peer,
                 link: state.id,
                 tag: state.tag(),
                 direction: state.direction,
                 identity: state.identity,
-                reason: self.reason,
+                reason,
             });
+            let _ = env.inbox.send(Delivery::Down { state: Arc::clone(state), reason }).await;
         }
-        self.env.report(self.report()).await;
+        env.report(Report::Ended { link: state.id, reason }).await;
     }
 }
 
 impl Drop for Obituary {
+    /// A task that panicked has not buried its link.
     fn drop(&mut self) {
-        if !self.armed {
+        if self.shared.is_none() {
             return;
         }
-        // The task was dropped or panicked: what must not outlive it goes first.
-        self.shared.wipe();
-        self.shared.reset(self.reason);
-        self.env.vault.remove(self.shared.state.id);
-        let (env, report) = (Arc::clone(&self.env), self.report());
+        self.bury();
+        let orphan = Self {
+            env: Arc::clone(&self.env),
+            state: Arc::clone(&self.state),
+            shared: None,
+            reason: self.reason,
+            was_up: self.was_up,
+        };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { env.report(report).await });
+            runtime.spawn(orphan.publish());
         }
     }
 }

@@ -87,6 +87,9 @@ pub enum HandshakeFailure {
     /// The system gave no randomness for an ephemeral key.
     #[error("the system gives no randomness: no ephemeral key can be made")]
     Entropy,
+    /// Code that ran in the handshake's task, perhaps the signer's, panicked.
+    #[error("a panic ended the handshake: see the log")]
+    Panicked,
     /// The signer session that the handshake depended on lapsed.
     #[error("the signer session lapsed during the handshake")]
     Lapsed,
@@ -109,6 +112,7 @@ impl HandshakeFailure {
             Self::Ecdh(_) => "signer",
             Self::NotAdmitted(_) => "not_admitted",
             Self::Entropy => "entropy",
+            Self::Panicked => "panicked",
         }
     }
 
@@ -122,7 +126,7 @@ impl HandshakeFailure {
         match self {
             Self::Protocol(error) => error.culprit(),
             Self::Ecdh(_) | Self::Lapsed => Culprit::Signer,
-            Self::NotAdmitted(_) | Self::Entropy => Culprit::Us,
+            Self::NotAdmitted(_) | Self::Entropy | Self::Panicked => Culprit::Us,
             _ => Culprit::Peer,
         }
     }
@@ -137,6 +141,7 @@ impl HandshakeFailure {
             Self::Ecdh(_) | Self::Lapsed => "design.md P6",
             Self::NotAdmitted(_) => "design.md § The link's driver",
             Self::Entropy => "BOLT 8 § Handshake State",
+            Self::Panicked => "no panic is reachable from outside data",
         }
     }
 

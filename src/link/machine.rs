@@ -269,10 +269,10 @@ impl LinkMachine {
         };
         match self.outstanding {
             // BOLT 1: a pong of another length answers another ping.
-            Some(ping) if ping.pong_bytes == pong.ignored => {
+            Some(asked) if asked.pong_bytes == pong.ignored => {
                 self.outstanding = None;
                 self.patience = patience(&mut self.random);
-                Received::PongArrived { rtt: now.since(ping.since) }
+                Received::PongArrived { rtt: now.since(asked.since) }
             }
             _ => Received::Ignored,
         }

@@ -81,7 +81,7 @@ pub(crate) enum Written {
     /// The link's lease is dead: nothing was written and nothing ever will be.
     Fenced,
     /// The connection is broken.
-    Broken(io::Error),
+    Broken,
 }
 
 /// What a new link starts with.
@@ -156,7 +156,7 @@ impl LinkShared {
         match result {
             Ok(count) => Written::Bytes(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Written::WouldBlock,
-            Err(error) => Written::Broken(error),
+            Err(_) => Written::Broken,
         }
     }
 }
@@ -176,25 +176,32 @@ impl LinkState {
             scope.carried |= carried;
             scope.lease.clone()
         };
-        let lease = match held {
-            Some(lease) => lease,
-            None => {
-                let fresh = self.env.context.lease()?;
-                self.scope().lease.get_or_insert(fresh).clone()
-            }
+        let lease = if let Some(lease) = held {
+            lease
+        } else {
+            let fresh = self.env.context.lease()?;
+            self.scope().lease.get_or_insert(fresh).clone()
         };
         // Looked at after it was stored: see the module's doc.
         if lease.is_live() { Ok(lease.epoch()) } else { Err(SignerAway) }
     }
 
-    /// Moves the link back into the server's scope. `false` when it has carried a channel message: then it must be closed.
+    /// Moves the link back into the server's scope. `false` when it has carried a channel message, or its session has lapsed
+    /// (P6): then it must be closed.
     pub(crate) fn release_lease(&self) -> bool {
         let mut scope = self.scope();
         if scope.carried {
             return false;
         }
-        scope.lease = None;
-        true
+        let Some(lease) = scope.lease.take() else {
+            return true;
+        };
+        // A lapse that begins after this look finds the link released; one that began before it finds the lease in its place.
+        let is_released = lease.enter().is_some();
+        if !is_released {
+            scope.lease = Some(lease);
+        }
+        is_released
     }
 
     /// The session that the link depends on; `None` in the server's scope.
@@ -202,16 +209,18 @@ impl LinkState {
         self.scope().lease.as_ref().map(Lease::epoch)
     }
 
-    /// Whether the link's lease is dead: then the link must end, if nobody has ended it yet.
-    pub(crate) fn scope_is_dead(&self) -> bool {
-        self.scope().lease.as_ref().is_some_and(|lease| !lease.is_live())
+    /// The session that the link depended on, if it has lapsed: then the link must end, if nobody has ended it yet.
+    pub(crate) fn dead_scope(&self) -> Option<Epoch> {
+        self.scope().lease.as_ref().filter(|lease| !lease.is_live()).map(Lease::epoch)
     }
 
-    /// Whether a message may be delivered to the node now. For a leased link this is the moment of delivery, inside the gate.
-    pub(crate) fn may_deliver(&self) -> bool {
-        match &self.scope().lease {
-            Some(lease) => lease.enter().is_some(),
-            None => true,
+    /// Makes what the node receives, if it may receive from this link now. For a leased link that happens inside the gate, and it is
+    /// the moment of delivery: what is made there was delivered before the lapse, however late its receiver's thread goes on.
+    pub(crate) fn deliver<T>(&self, make: impl FnOnce() -> T) -> Option<T> {
+        let scope = self.scope();
+        match &scope.lease {
+            Some(lease) => lease.enter().map(|_gate| make()),
+            None => Some(make()),
         }
     }
 
@@ -266,6 +275,10 @@ impl LinkState {
             [high, low, ..] => u16::from_be_bytes([*high, *low]),
             _ => return Err(SendError::Length { length: message.len() }),
         };
+        if self.dead_scope().is_some() {
+            // The reaper may not have come yet, but nothing leaves on this link any more (P1).
+            return Err(SendError::Ended { reason: CloseReason::Lapse });
+        }
         let situation = self.situation();
         if firewall::is_link_owned(MessageType(kind)) {
             return Err(SendError::LinkOwned { kind });

@@ -15,7 +15,7 @@
 //!
 //! # What a lapse does, in order
 //! 1. Under the slot's lock: the session leaves the slot, so that nobody takes a new lease of it.
-//! 2. The fence is closed: no gate section of that epoch runs or will run ([`fence`](super::fence)).
+//! 2. The fence is closed: no gate section of that epoch runs or will run ([`fence`]).
 //! 3. The state is published; ECDH calls in flight and subscribers are woken. Subscribers are few by contract (the supervisor,
 //!    an operator's status): links do not subscribe, the reaper finds them.
 //! 4. The signer is dropped: last, outside all locks, since its `Drop` is somebody else's code.
@@ -502,8 +502,7 @@ impl Lease {
         self.session.fence.is_open(self.shard)
     }
 
-    /// Begins a gate section, or `None` if the session has lapsed. For what may be done inside, see [`fence`](super::fence).
-    #[allow(dead_code, reason = "the link's writer and inbox enter")]
+    /// Begins a gate section, or `None` if the session has lapsed. For what may be done inside, see [`fence`].
     pub(crate) fn enter(&self) -> Option<GateGuard<'_>> {
         self.session.fence.enter(self.shard)
     }

@@ -368,3 +368,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 fn sync_directory(_path: &Path) -> io::Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "embedded_tests.rs"]
+mod tests;

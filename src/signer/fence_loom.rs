@@ -43,6 +43,14 @@ impl Wire {
     }
 }
 
+/// Bounded to three preemptions, as loom's authors advise: without a bound these pass too, but take minutes.
+/// `LOOM_MAX_PREEMPTIONS` sets another.
+fn among_three_threads(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(model);
+}
+
 #[test]
 fn p1_an_enterer_completes_before_close_returns_or_is_refused() {
     loom::model(|| {
@@ -67,7 +75,7 @@ fn p1_an_enterer_completes_before_close_returns_or_is_refused() {
 
 #[test]
 fn p1_close_waits_for_every_shard() {
-    loom::model(|| {
+    among_three_threads(|| {
         let fence = Arc::new(Fence::new());
         let writers: Vec<_> = (0..2)
             .map(|shard| {
@@ -86,7 +94,7 @@ fn p1_close_waits_for_every_shard() {
 
 #[test]
 fn p1_close_waits_for_every_section_of_one_shard() {
-    loom::model(|| {
+    among_three_threads(|| {
         let fence = Arc::new(Fence::new());
         let writers: Vec<_> = (0..2)
             .map(|_| {
@@ -104,12 +112,9 @@ fn p1_close_waits_for_every_section_of_one_shard() {
 }
 
 /// Both close; the second gives up waiting after one look (see there why), but where it does not, it may rely on the same.
-/// Bounded to three preemptions, as loom's authors advise for three threads: without the bound it passes too, in minutes.
 #[test]
 fn p1_each_of_two_closers_returns_only_when_the_gates_are_empty() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = model.preemption_bound.or(Some(3));
-    model.check(|| {
+    among_three_threads(|| {
         let (fence, wire) = (Arc::new(Fence::new()), Arc::new(Wire::default()));
         let writer = {
             let (fence, wire) = (Arc::clone(&fence), Arc::clone(&wire));

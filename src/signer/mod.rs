@@ -43,8 +43,6 @@ pub use context::{Lease, SignerContext, SignerSession};
 pub use embedded::{EmbeddedSigner, KeyFileError};
 pub use epoch::{Epoch, Lapse, LapseReason, SignerState};
 pub use error::{AttachError, EcdhError, ProofError, SignerAway, SignerError};
-#[allow(unused_imports, reason = "the link's writer and inbox name it")]
-pub(crate) use fence::GateGuard;
 pub use proof::{Challenge, Proof};
 
 /// An ECDH that a [`Signer`] is working on.

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 
 /// Where somebody waits for a link.
 type LinkWaiter = oneshot::Sender<Result<LinkHandle, ConnectError>>;
@@ -53,6 +53,8 @@ pub(crate) struct Driver {
     /// Why the dial failed that the machine is being told of.
     failure: Option<HandshakeFailure>,
     tasks: JoinSet<()>,
+    /// Whose dial a task is, in case it panics: the signer's code runs in it.
+    dialers: HashMap<task::Id, LinkId>,
     epoch: Option<Epoch>,
     away_since: Option<Moment>,
     alarm: Option<(Moment, Sleep)>,
@@ -88,6 +90,7 @@ impl Driver {
             waiters: HashMap::new(),
             failure: None,
             tasks: JoinSet::new(),
+            dialers: HashMap::new(),
             epoch: None,
             away_since: None,
             alarm: None,
@@ -99,32 +102,33 @@ impl Driver {
         driver
     }
 
-    /// Runs until every handle on the supervisor is dropped, or a drain is over.
-    pub(crate) async fn run(mut self, mut channels: Channels) {
+    /// Runs until every handle on the supervisor is dropped, or a drain is over. Leaves no link behind.
+    pub(crate) async fn run(mut self, channels: Channels) {
+        let overran = self.serve(channels).await;
+        self.env.vault.shut();
+        let left = self.reset_all();
+        self.end_drain(if overran { left } else { 0 });
+    }
+
+    /// `true`: the drain's deadline has passed.
+    async fn serve(&mut self, mut channels: Channels) -> bool {
         loop {
             let signer = *channels.signer.borrow_and_update();
             self.signer_changed(signer);
             self.feed_due();
             if self.is_drained() {
-                self.end_drain(0);
-                return;
+                return false;
             }
             tokio::select! {
                 command = channels.commands.recv() => match command {
                     Some(command) => self.command(command),
-                    None => return,
+                    None => return false,
                 },
                 report = channels.reports.recv() => if let Some(report) = report { self.report(report) },
-                changed = channels.signer.changed() => if changed.is_err() { return },
+                changed = channels.signer.changed() => if changed.is_err() { return false },
                 () = ring(&mut self.alarm) => self.alarm = None,
-                () = overrun(&mut self.drain) => {
-                    let left = self.reset_all();
-                    self.end_drain(left);
-                    return;
-                }
-                Some(ended) = self.tasks.join_next() => if let Err(error) = ended && error.is_panic() {
-                    tracing::error!(%error, "a link's task panicked; its secrets are wiped and the link is closed");
-                },
+                () = overrun(&mut self.drain) => return true,
+                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
             }
         }
     }
@@ -153,6 +157,8 @@ impl Driver {
     fn signer_changed(&mut self, state: SignerState) {
         let live = state.live();
         if live == self.epoch {
+            // A session that came and went between two looks leaves no epoch, but perhaps another mode.
+            self.shared.note_mode();
             return;
         }
         let now = self.env.clock.now();
@@ -221,11 +227,11 @@ impl Driver {
                 self.verdicts.insert(link, verdict);
                 self.feed(Input::Authenticated { link, peer, direction, address });
             }
-            Report::Up { link, handle } => self.up(link, handle),
+            Report::Up { link, handle } => self.up(link, &handle),
             Report::Alive { link } => self.feed(Input::Alive(link)),
             Report::Promote { peer, recorded } => {
                 self.feed(Input::Tag(peer, Tag::ChannelBearing));
-                self.keeper.flush(recorded);
+                self.keeper.flush(peer, recorded);
             }
             Report::DialFailed { link, failure } => self.dial_failed(link, failure),
             Report::InboundFailed { link, address, failure } => {
@@ -235,7 +241,7 @@ impl Driver {
                 self.env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
                 self.feed(Input::Withdrawn(link));
             }
-            Report::Ended { link, reason, .. } => {
+            Report::Ended { link, reason } => {
                 self.handles.remove(&link);
                 self.closing.remove(&link);
                 self.failure = Some(HandshakeFailure::NotAdmitted(reason));
@@ -246,7 +252,7 @@ impl Driver {
         }
     }
 
-    fn up(&mut self, link: LinkId, handle: LinkHandle) {
+    fn up(&mut self, link: LinkId, handle: &LinkHandle) {
         let peer = handle.peer();
         self.feed(Input::Up(link));
         self.dials.remove(&link);
@@ -276,6 +282,21 @@ impl Driver {
         self.feed(Input::DialFailed { link, failure: kind });
         self.failure = None;
         self.dials.remove(&link);
+    }
+
+    /// A task that panicked before its link was admitted has told nobody.
+    fn task_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let (id, panic) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let link = self.dialers.remove(&id);
+        if let (Some(link), Some(error)) = (link, panic) {
+            tracing::error!(%error, "the task of a link panicked; the link is closed and its secrets are wiped");
+            if self.env.vault.get(link).is_none() && self.dials.contains_key(&link) {
+                self.dial_failed(link, HandshakeFailure::Panicked);
+            }
+        }
     }
 
     fn act(&mut self, output: Output) {
@@ -309,8 +330,11 @@ impl Driver {
         let lease = if tag == Tag::ChannelBearing { self.env.context.lease().ok() } else { None };
         let (give_up, cancel) = oneshot::channel();
         self.dials.insert(link, (address, Some(give_up)));
+        // Said here and not in the dial's task: tasks start in any order, dials are decided in that of urgency.
+        self.env.telemetry.emit(Event::Dialing { peer, address });
         let order = DialOrder { link, peer, address, lease, cancel };
-        self.tasks.spawn(dial(Arc::clone(&self.env), order));
+        let handle = self.tasks.spawn(dial(Arc::clone(&self.env), order));
+        self.dialers.insert(handle.id(), link);
     }
 
     fn judge(&mut self, link: LinkId, verdict: Verdict) {
@@ -347,7 +371,8 @@ impl Driver {
             },
             Tag::GossipOnly => {
                 if !state.release_lease() {
-                    state.request_close(CloseReason::Demoted);
+                    let is_dead = state.dead_scope().is_some();
+                    state.request_close(if is_dead { CloseReason::Lapse } else { CloseReason::Demoted });
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::node_id::NodeId;
 use crate::telemetry::{Event, Telemetry};
 use crate::wire::MessageType;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What the node receives.
 #[derive(Debug, Clone)]
@@ -35,21 +35,31 @@ pub enum Inbound {
     },
 }
 
-/// The node's end of the queue of all links. While nobody receives, links stop reading, and TCP pushes back on the peers.
+/// The node's end of the queue of all links. A message is delivered when [`recv`](Self::recv) has taken it out of the queue and past
+/// the fence; a call that begins after a lapse has returned gives nothing of a link in the signer's scope. While nobody receives, links stop reading, and TCP pushes back on the peers.
 pub struct Inbox {
     deliveries: mpsc::Receiver<Delivery>,
+    stopped: watch::Receiver<bool>,
     telemetry: Telemetry,
 }
 
 impl Inbox {
-    pub(crate) fn new(deliveries: mpsc::Receiver<Delivery>, telemetry: Telemetry) -> Self {
-        Self { deliveries, telemetry }
+    pub(crate) fn new(
+        deliveries: mpsc::Receiver<Delivery>,
+        stopped: watch::Receiver<bool>,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self { deliveries, stopped, telemetry }
     }
 
-    /// What comes next; `None` once the supervisor has stopped. Cancel safe.
+    /// What comes next; `None` once the supervisor has stopped and all that was queued is received. Cancel safe.
     pub async fn recv(&mut self) -> Option<Inbound> {
         loop {
-            let delivery = self.deliveries.recv().await?;
+            let delivery = tokio::select! {
+                biased;
+                delivery = self.deliveries.recv() => delivery?,
+                _ = self.stopped.wait_for(|stopped| *stopped) => self.deliveries.try_recv().ok()?,
+            };
             if let Some(inbound) = self.deliver(delivery) {
                 return Some(inbound);
             }
@@ -71,10 +81,11 @@ impl Inbox {
             Delivery::Up { state, init } => Some(Inbound::Up { link: LinkHandle { state }, init }),
             Delivery::Down { state, reason } => Some(Inbound::Down { peer: state.peer, link: state.id, reason }),
             Delivery::Message { state, bytes } => {
-                if state.may_deliver() {
-                    return Some(Inbound::Message(Message { peer: state.peer, link: state.id, bytes }));
-                }
                 let kind = MessageType::of(&bytes).unwrap_or(MessageType(0));
+                let message = state.deliver(|| Message { peer: state.peer, link: state.id, bytes });
+                if let Some(message) = message {
+                    return Some(Inbound::Message(message));
+                }
                 self.telemetry.emit(Event::Refused {
                     peer: state.peer,
                     link: state.id,

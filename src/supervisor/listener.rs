@@ -146,8 +146,8 @@ impl Subnet {
                 Self::V4([a, b, c])
             }
             IpAddr::V6(ip) => {
-                let [a, b, c, d, e, f, ..] = ip.octets();
-                Self::V6([a, b, c, d, e, f])
+                let octets = ip.octets();
+                Self::V6(octets.first_chunk().copied().unwrap_or_default())
             }
         }
     }

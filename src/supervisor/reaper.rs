@@ -18,7 +18,7 @@ pub(crate) type LastLapse = Arc<Mutex<Option<(std::time::Duration, LapseReport)>
 pub(crate) fn start(
     env: Arc<Env>,
     lapsed: watch::Sender<Option<Epoch>>,
-    last: LastLapse,
+    newest: LastLapse,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     // Subscribed before the thread starts: no lapse after this call is missed.
@@ -26,7 +26,7 @@ pub(crate) fn start(
     // A runtime without drivers: it only waits on channels.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     thread::Builder::new().name("pilotlight-reaper".into()).spawn(move || {
-        runtime.block_on(reap(&env, changes, &lapsed, &last, stop));
+        runtime.block_on(reap(&env, changes, &lapsed, &newest, stop));
     })?;
     Ok(())
 }
@@ -35,7 +35,7 @@ async fn reap(
     env: &Env,
     mut changes: watch::Receiver<SignerState>,
     lapsed: &watch::Sender<Option<Epoch>>,
-    last: &LastLapse,
+    newest: &LastLapse,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
@@ -43,12 +43,12 @@ async fn reap(
         if let Some(epoch) = newest_lapsed(&env.context, state)
             && *lapsed.borrow() < Some(epoch)
         {
-            tear_down(env, epoch, last);
+            tear_down(env, epoch, newest);
             // Handshakes of that session are told last: the fence already stops what they could write.
             lapsed.send_replace(Some(epoch));
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            news = changes.changed() => if news.is_err() { return },
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
@@ -63,7 +63,7 @@ fn newest_lapsed(context: &SignerContext, state: SignerState) -> Option<Epoch> {
     }
 }
 
-fn tear_down(env: &Env, epoch: Epoch, last: &LastLapse) {
+fn tear_down(env: &Env, epoch: Epoch, newest: &LastLapse) {
     let torn_down = env.vault.tear_down(epoch);
     let Some(lapse) = env.context.last_lapse() else {
         return;
@@ -77,6 +77,6 @@ fn tear_down(env: &Env, epoch: Epoch, last: &LastLapse) {
         channel_bearing: torn_down.channel_bearing,
         retained: torn_down.retained,
     };
-    *last.lock().unwrap_or_else(PoisonError::into_inner) = Some((env.clock.unix(), report.clone()));
+    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((env.clock.unix(), report.clone()));
     env.telemetry.emit(Event::SignerLapsed(report));
 }
