@@ -1,6 +1,9 @@
 //! The command line. Every setting of the daemon that has a flag has an environment variable too.
 
-#![allow(clippy::doc_markdown, reason = "clap shows these comments to people, backticks and all")]
+#![allow(
+    clippy::doc_markdown,
+    reason = "clap shows these comments to people, backticks and all"
+)]
 
 use crate::cli::logging::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};

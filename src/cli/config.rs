@@ -120,9 +120,7 @@ impl Config {
         let mut config: Self = toml::from_str(&source.text).map_err(|error| wrong(&error))?;
         for peer in std::mem::take(&mut config.peers) {
             let place = source.at(&peer.span());
-            config
-                .known_peers
-                .push(read_peer(peer.get_ref(), &place)?);
+            config.known_peers.push(read_peer(peer.get_ref(), &place)?);
         }
         config.source = source;
         Ok(config)
