@@ -139,13 +139,22 @@ fn load_signer(settings: &Settings) -> Result<Arc<EmbeddedSigner>, Failure> {
 }
 
 fn bad_key(settings: &Settings, error: &KeyFileError) -> Failure {
-    let place = settings.key_file.display().to_string();
-    // The error's own text says what to do after its first clause.
-    Failure::usage(
-        error.to_string(),
-        place,
-        "see above, or give another file with --key-file",
-    )
+    let path = settings.key_file.display();
+    let to_do = match error {
+        KeyFileError::Unreadable { .. } | KeyFileError::Unwritable { .. } => format!(
+            "let the user that runs this own {path} and its directory, or give another file with --key-file"
+        ),
+        KeyFileError::TooOpen { .. } => {
+            format!("run `chmod 600 {path}`, and think of the key as known if others could read it")
+        }
+        KeyFileError::NoEntropy(_) => {
+            "start again; if it stays, the system's randomness is broken".to_owned()
+        }
+        _ => format!(
+            "restore {path} from a copy; or move it away, and a new key is made, with which the node has another id"
+        ),
+    };
+    Failure::usage(error.to_string(), path.to_string(), to_do)
 }
 
 fn admin_settings(settings: &Settings) -> admin::Settings {
