@@ -491,7 +491,7 @@ pub(crate) fn record(event: &Event) {
             refused(name, action);
         }
         Event::MistagSuspected { .. } => {
-            counter!("pilotlight_mistags_suspected_total").increment(1)
+            counter!("pilotlight_mistags_suspected_total").increment(1);
         }
         Event::KeyRotated { direction, times } => {
             counter!("pilotlight_key_rotations_total", "direction" => direction.as_str())
