@@ -278,7 +278,13 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>) {
     }
     let mut task = LinkTask::new(Arc::clone(&shared));
     drop(shared);
-    let reason = task.run().await;
+    let mut reason = task.run().await;
+    if let Some(epoch) = obituary.state.lapsed_lease() {
+        // Whatever the task met in the middle of the lapse, the lapse is why it ends. The reaper, which waits for no task, finds the
+        // link in the vault: so it is counted there once, and reset rather than closed.
+        env.until_lapse(epoch).await;
+        reason = CloseReason::Lapse;
+    }
     obituary.reason = reason;
     obituary.was_up = task.was_up();
     let undelivered = task.finish(reason).await;

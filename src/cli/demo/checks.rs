@@ -61,15 +61,18 @@ pub(super) struct Fenced {
     pub(super) delivered_after: Option<Duration>,
     /// Messages that the link's handle took from the node after `lapse` had returned.
     pub(super) accepted_after: usize,
-    /// The far side saw the connection end.
-    pub(super) far_ended: bool,
+    /// The far side saw the connection end with a reset.
+    pub(super) far_reset: bool,
 }
 
 /// P1: nothing moves on a fenced link once `lapse` has returned.
-pub(super) fn fence(links: &[Fenced], expected: usize) -> Check {
+pub(super) fn fence(links: &[Fenced], expected: usize, dropped: usize) -> Check {
     let mut faults = Vec::new();
-    if links.len() != expected {
-        faults.push(format!("{} links were fenced, not {expected}", links.len()));
+    if links.len() != expected || dropped != expected {
+        let fenced = links.len();
+        faults.push(format!(
+            "{fenced} links were fenced and {dropped} reported as dropped, not {expected}"
+        ));
     }
     for link in links {
         let name = link.name;
@@ -97,8 +100,8 @@ pub(super) fn fence(links: &[Fenced], expected: usize) -> Check {
                 link.accepted_after
             ));
         }
-        if !link.far_ended {
-            faults.push(format!("{name}: the far side never saw the connection end"));
+        if !link.far_reset {
+            faults.push(format!("{name}: the far side did not see a reset"));
         }
         if link.channel_messages == 0 || link.far_bytes == 0 {
             faults.push(format!(
@@ -137,8 +140,30 @@ pub(super) struct Retained {
     pub(super) in_safe: (usize, usize),
 }
 
+/// Gossip messages on the retained links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// To the node, and from it.
+    pub(super) whole: (usize, usize),
+    /// The part of them while the signer was away.
+    pub(super) safe: (usize, usize),
+}
+
+impl Totals {
+    pub(super) fn of(links: &[Retained]) -> Self {
+        let total = |of: fn(&Retained) -> usize| links.iter().map(of).sum::<usize>();
+        Self {
+            whole: (
+                total(|link| link.delivered.len()),
+                total(|link| link.received.len()),
+            ),
+            safe: (total(|link| link.in_safe.0), total(|link| link.in_safe.1)),
+        }
+    }
+}
+
 /// P2: retained links lose, repeat and reorder nothing, in either direction.
-pub(super) fn retention(links: &[Retained], expected: usize) -> Check {
+pub(super) fn retention(links: &[Retained], expected: usize, rotations: u64) -> Check {
     let mut faults = Vec::new();
     if links.len() != expected {
         faults.push(format!(
@@ -168,14 +193,14 @@ pub(super) fn retention(links: &[Retained], expected: usize) -> Check {
             compare(&link.relayed, &link.received).map(|fault| format!("node to {name}: {fault}")),
         );
     }
-    let total = |of: fn(&Retained) -> usize| links.iter().map(of).sum::<usize>();
+    let Totals { whole, safe } = Totals::of(links);
     let figure = format!(
-        "{} in and {} out on {} links, {} and {} of them while the signer was away",
-        total(|link| link.delivered.len()),
-        total(|link| link.received.len()),
+        "{} in and {} out on {} links ({} and {} without a signer), {rotations} key rotations",
+        whole.0,
+        whole.1,
         links.len(),
-        total(|link| link.in_safe.0),
-        total(|link| link.in_safe.1),
+        safe.0,
+        safe.1
     );
     Check::new(
         "P2",

@@ -53,6 +53,8 @@ pub(super) enum End {
 /// What one far side saw of one connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
+    /// When the handshake was done.
+    pub(super) began: Option<Instant>,
     /// Ciphertext, from the byte after the handshake on.
     pub(super) bytes_in: u64,
     pub(super) messages_in: u64,
@@ -179,6 +181,7 @@ impl Life {
         let link = {
             let mut seen = lock(&self.far.seen);
             seen.push(Seen {
+                began: Some(Instant::now()),
                 bytes_in: read.len() as u64,
                 ..Seen::default()
             });

@@ -48,8 +48,16 @@ pub(super) struct Screen {
     started: Instant,
     kind: Kind,
     colour: bool,
-    /// Lines of the table that stand below the cursor's line.
-    drawn: Mutex<usize>,
+    table: Mutex<Table>,
+}
+
+/// What is drawn below the lines.
+#[derive(Debug, Clone, Copy, Default)]
+struct Table {
+    /// The lines that it takes, just above the cursor.
+    drawn: usize,
+    /// No more is drawn.
+    frozen: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +82,7 @@ impl Screen {
             started: Instant::now(),
             kind,
             colour,
-            drawn: Mutex::new(0),
+            table: Mutex::default(),
         }
     }
 
@@ -130,23 +138,21 @@ impl Screen {
             };
             let _ = writeln!(out, "  {}  {}", cell(left), cell(right));
         }
-        let mut drawn = lock(&self.drawn);
-        self.write(&format!("{}{out}", erase(*drawn)));
-        *drawn = rows.saturating_add(2);
-    }
-
-    /// Takes the table away.
-    pub(super) fn clear(&self) {
-        let mut drawn = lock(&self.drawn);
-        if *drawn > 0 {
-            self.write(&erase(*drawn));
-            *drawn = 0;
+        let mut table = lock(&self.table);
+        if !table.frozen {
+            self.write(&format!("{}{out}", erase(table.drawn)));
+            table.drawn = rows.saturating_add(2);
         }
     }
 
-    /// Leaves the table where it is and goes on below it.
-    pub(super) fn keep(&self) {
-        *lock(&self.drawn) = 0;
+    /// Takes the table away for good.
+    pub(super) fn freeze(&self) {
+        let mut table = lock(&self.table);
+        self.write(&erase(table.drawn));
+        *table = Table {
+            drawn: 0,
+            frozen: true,
+        };
     }
 
     fn cell(&self, lane: &Lane) -> String {
@@ -157,9 +163,9 @@ impl Screen {
     }
 
     fn print(&self, line: &str) {
-        let mut drawn = lock(&self.drawn);
-        self.write(&format!("{}{line}\n", erase(*drawn)));
-        *drawn = 0;
+        let mut table = lock(&self.table);
+        self.write(&format!("{}{line}\n", erase(table.drawn)));
+        table.drawn = 0;
     }
 
     fn write(&self, text: &str) {
