@@ -17,6 +17,7 @@ use crate::telemetry::Event;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
 
@@ -328,10 +329,17 @@ impl Driver {
         let lease = if tag == Tag::ChannelBearing { self.env.context.lease().ok() } else { None };
         let (give_up, cancel) = oneshot::channel();
         self.dials.insert(link, (address, Some(give_up)));
-        // Said here and not in the dial's task: tasks start in any order, dials are decided in that of urgency.
         self.env.telemetry.emit(Event::Dialing { peer, address });
         let order = DialOrder { link, peer, address, lease, cancel };
-        let handle = self.tasks.spawn(dial(Arc::clone(&self.env), order));
+        let mut dial = Box::pin(dial(Arc::clone(&self.env), order));
+        // Begun here, up to the first wait: tasks start in any order, often the last one first, and the most urgent peer's SYN
+        // shall leave first (P8). The task looks again at once, so nothing is lost with the idle waker.
+        let begun = dial.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let handle = self.tasks.spawn(async move {
+            if begun.is_pending() {
+                dial.await;
+            }
+        });
         self.dialers.insert(handle.id(), link);
     }
 

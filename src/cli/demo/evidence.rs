@@ -22,6 +22,11 @@ pub(super) struct Cut {
     pub(super) asked: u64,
     /// Gossip until then: see `Stage::gossip_counts`.
     pub(super) counts: Vec<(usize, usize)>,
+    pub(super) after: Aftermath,
+}
+
+/// What followed from it.
+pub(super) struct Aftermath {
     pub(super) report: LapseReport,
     /// From the call of `lapse` until the last far side saw its connection end.
     pub(super) last_end: Duration,
@@ -51,7 +56,7 @@ pub(super) struct Outcome {
     pub(super) cut: Cut,
     pub(super) checks: Vec<Check>,
     pub(super) order: Vec<&'static str>,
-    /// The channel peers, in the order in which the far sides saw their handshakes done.
+    /// The channel peers, in the order in which the far sides accepted their second connections.
     pub(super) arrived: Vec<&'static str>,
     /// Events that came too fast to be recorded.
     pub(super) missed: u64,
@@ -93,7 +98,11 @@ impl Outcome {
             times.sum()
         });
         let checks = vec![
-            checks::fence(&links.fenced, count(Kind::Channel), cut.report.dropped),
+            checks::fence(
+                &links.fenced,
+                count(Kind::Channel),
+                cut.after.report.dropped,
+            ),
             // The mis-tagged peer's link was closed on purpose.
             checks::retention(
                 &links.retained,
@@ -273,9 +282,9 @@ pub(super) async fn leases(
         };
         let entry = (member.name, link.leased_under.map(Epoch::get));
         if member.kind == Kind::Channel {
-            leases.channel.push(entry)
+            leases.channel.push(entry);
         } else {
-            leases.gossip.push(entry)
+            leases.gossip.push(entry);
         }
     }
     let gossip = super::gossip::commitment_signed;

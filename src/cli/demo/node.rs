@@ -241,7 +241,7 @@ impl Node {
                 Some(Inbound::Up { link, .. }) => self.up(link),
                 Some(Inbound::Message(message)) => self.take(&message, began),
                 Some(Inbound::Down { link, reason, .. }) => {
-                    self.with(link, |link| link.down = Some(reason))
+                    self.with(link, |link| link.down = Some(reason));
                 }
                 None => return,
             }

@@ -120,11 +120,11 @@ fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
         "checks": checks,
         "lapse": {
             "fence_us": micros(cut.lapse.fence),
-            "teardown_ms": millis(cut.report.teardown),
-            "last_far_end_ms": millis(cut.last_end),
-            "dropped": cut.report.dropped,
-            "retained": cut.report.retained,
-            "far_sides_reset": cut.resets,
+            "teardown_ms": millis(cut.after.report.teardown),
+            "last_far_end_ms": millis(cut.after.last_end),
+            "dropped": cut.after.report.dropped,
+            "retained": cut.after.report.retained,
+            "far_sides_reset": cut.after.resets,
         },
         "relight": { "took_ms": relight.map(millis), "dialled": order, "arrived": arrived },
         "gossip": {

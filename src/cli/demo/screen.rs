@@ -9,6 +9,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// Columns that a cell of the table takes.
+const CELL: usize = 37;
+
 /// How something is to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ink {
@@ -123,20 +126,21 @@ impl Screen {
     }
 
     /// Draws the table anew; only on a terminal.
-    pub(super) fn draw(&self, heading: &str, left: &[Lane], right: &[Lane]) {
+    pub(super) fn draw(&self, headings: (&str, &str), left: &[Lane], right: &[Lane]) {
         if self.kind != Kind::Terminal {
             return;
         }
         let rows = left.len().max(right.len());
         let mut out = String::from("\n");
-        let _ = writeln!(out, "         {}", self.paint(Ink::Dim, heading));
+        let heading = format!("  {:<37}{}", headings.0, headings.1);
+        let _ = writeln!(out, "{}", self.paint(Ink::Bold, &heading));
         for row in 0..rows {
             let cell = |lanes: &[Lane]| {
                 lanes
                     .get(row)
-                    .map_or_else(|| " ".repeat(35), |lane| self.cell(lane))
+                    .map_or_else(|| " ".repeat(CELL), |lane| self.cell(lane))
             };
-            let _ = writeln!(out, "  {}  {}", cell(left), cell(right));
+            let _ = writeln!(out, "  {}{}", cell(left), cell(right));
         }
         let mut table = lock(&self.table);
         if !table.frozen {
@@ -157,9 +161,9 @@ impl Screen {
 
     fn cell(&self, lane: &Lane) -> String {
         let ink = if lane.up { Ink::Good } else { Ink::Warm };
-        let state = self.paint(ink, &format!("{:<8}", lane.state));
-        let counts = format!("in {:>5} out {:>6}", lane.counts.0, lane.counts.1);
-        format!("{:<8} {state} {}", lane.name, self.paint(Ink::Dim, &counts))
+        let state = self.paint(ink, &format!("{:<9}", lane.state));
+        let counts = format!("in {:>5} out {:>5}  ", lane.counts.0, lane.counts.1);
+        format!("{:<9}{state}{}", lane.name, self.paint(Ink::Dim, &counts))
     }
 
     fn print(&self, line: &str) {

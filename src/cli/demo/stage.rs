@@ -233,7 +233,7 @@ impl<'a> Stage<'a> {
                 .collect::<Vec<_>>()
         };
         self.screen.draw(
-            &format!("mode {mode}"),
+            (&format!("channel peers (mode {mode})"), "gossip peers"),
             &lanes(Kind::Channel),
             &lanes(Kind::Gossip),
         );

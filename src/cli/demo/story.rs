@@ -5,14 +5,14 @@
 
 use super::cast::{Cast, Kind};
 use super::checks::{Absence, millis};
-use super::evidence::{self, Cut, CutLink, Outcome};
+use super::evidence::{self, Aftermath, Cut, CutLink, Outcome};
 use super::far::{End, Far};
 use super::node;
 use super::screen::{Ink, Screen};
 use super::stage::Stage;
 use super::{DemoError, gossip};
 use crate::link::{CloseReason, Tag};
-use crate::signer::SignerSession;
+use crate::signer::{Lapse, SignerSession};
 use crate::supervisor::{ConnectError, PeerSpec, PeerState};
 use crate::telemetry::Event;
 use std::sync::Arc;
@@ -190,50 +190,67 @@ impl Stage<'_> {
 
     /// Act three: the signer is cancelled in the middle of traffic.
     async fn cut(&self, session: SignerSession) -> Result<Cut, DemoError> {
-        let channel: Vec<&Arc<Far>> = self
-            .fars
-            .iter()
-            .filter(|far| far.member.kind == Kind::Channel)
-            .collect();
-        let before: Vec<u64> = channel
-            .iter()
-            .map(|far| far.newest(|seen| seen.channel_messages_in))
-            .collect();
-        self.tempo.send_modify(|tempo| tempo.rush = true);
-        self.wait_for("channel traffic at full speed", |_| {
-            let now = channel
-                .iter()
-                .map(|far| far.newest(|seen| seen.channel_messages_in));
-            now.zip(&before)
-                .all(|(now, before)| now.saturating_sub(*before) >= RUSHED)
-        })
-        .await?;
+        self.rush().await?;
         let handles = self.node.look(|links| {
             let live = links.iter().filter(|link| link.down.is_none());
-            live.filter(|link| self.kind(link.peer) == Some(Kind::Channel))
+            let channel = live.filter(|link| self.kind(link.peer) == Some(Kind::Channel));
+            channel
                 .map(|link| (link.peer, link.handle.clone()))
                 .collect::<Vec<_>>()
         });
         let lapse = node::cancel(session)?;
+        // From here on, whatever moves on a channel link breaks P1.
         let returned = Instant::now();
-        let mut links: Vec<CutLink> = handles
+        let written = handles
+            .iter()
+            .map(|(_, handle)| handle.bytes_written())
+            .collect::<Vec<_>>();
+        let links = handles
             .into_iter()
-            .map(|(peer, handle)| CutLink {
-                peer,
-                written: handle.bytes_written(),
-                handle,
-                accepted_after: 0,
-            })
-            .collect();
-        for link in &mut links {
-            link.accepted_after =
-                usize::from(link.handle.try_send(gossip::commitment_signed()).is_ok());
-        }
-        let asked = self.node.signer.asked();
-        let counts = self.gossip_counts();
-        self.wait_for("every channel peer to see its link end", |_| {
-            channel
-                .iter()
+            .zip(written)
+            .map(|((peer, handle), written)| {
+                let accepted_after =
+                    usize::from(handle.try_send(gossip::commitment_signed()).is_ok());
+                CutLink {
+                    peer,
+                    handle,
+                    written,
+                    accepted_after,
+                }
+            });
+        let links = links.collect();
+        let (asked, counts) = (self.node.signer.asked(), self.gossip_counts());
+        let after = self.aftermath(&lapse).await?;
+        let cut = Cut {
+            lapse,
+            returned,
+            links,
+            asked,
+            counts,
+            after,
+        };
+        self.tell_cut(&cut);
+        self.pause(2.0).await;
+        Ok(cut)
+    }
+
+    /// Channel peers talk as fast as they are answered, so that the fence meets writes and deliveries under way.
+    async fn rush(&self) -> Result<(), DemoError> {
+        let received = |far: &Arc<Far>| far.newest(|seen| seen.channel_messages_in);
+        let before: Vec<u64> = self.channel_fars().map(received).collect();
+        self.tempo.send_modify(|tempo| tempo.rush = true);
+        self.wait_for("channel traffic at full speed", |stage| {
+            let mut now = stage.channel_fars().map(received).zip(&before);
+            now.all(|(now, before)| now.saturating_sub(*before) >= RUSHED)
+        })
+        .await
+    }
+
+    /// Waits for the teardown, here and at the far sides, and records it.
+    async fn aftermath(&self, lapse: &Lapse) -> Result<Aftermath, DemoError> {
+        self.wait_for("every channel peer to see its link end", |stage| {
+            stage
+                .channel_fars()
                 .all(|far| far.newest(|seen| seen.ended.is_some()))
         })
         .await?;
@@ -245,48 +262,43 @@ impl Stage<'_> {
             stage.node.event(report).is_some()
         })
         .await?;
-        let report = self.node.event(report).ok_or(DemoError::NoSession)?;
         self.tempo.send_modify(|tempo| tempo.rush = false);
-        let ends = channel
+        let ends: Vec<_> = self
+            .channel_fars()
+            .filter_map(|far| far.newest(|seen| seen.ended))
+            .collect();
+        let took = ends
             .iter()
-            .filter_map(|far| far.newest(|seen| seen.ended));
-        let last_end = ends
-            .clone()
-            .map(|(at, _)| at.saturating_duration_since(lapse.at))
-            .max()
-            .unwrap_or_default();
-        let resets = ends.filter(|(_, end)| *end == End::Reset).count();
-        let cut = Cut {
-            lapse,
-            returned,
-            links,
-            asked,
-            counts,
-            report,
-            last_end,
-            resets,
-        };
-        self.tell_cut(&cut);
-        self.pause(2.0).await;
-        Ok(cut)
+            .map(|(at, _)| at.saturating_duration_since(lapse.at));
+        Ok(Aftermath {
+            report: self.node.event(report).ok_or(DemoError::NoSession)?,
+            last_end: took.max().unwrap_or_default(),
+            resets: ends.iter().filter(|(_, end)| *end == End::Reset).count(),
+        })
+    }
+
+    fn channel_fars(&self) -> impl Iterator<Item = &Arc<Far>> {
+        self.fars
+            .iter()
+            .filter(|far| far.member.kind == Kind::Channel)
     }
 
     fn tell_cut(&self, cut: &Cut) {
         let screen = self.screen;
         screen.say(Ink::Bad, "The signer is gone, in the middle of traffic.");
         screen.add(&format!(
-            "fence up in {} µs: from here on nothing leaves or arrives on a channel link",
-            cut.lapse.fence.as_micros()
+            "fence up in {:.1} µs: from here on nothing leaves or arrives on a channel link",
+            millis(cut.lapse.fence) * 1000.0
         ));
         screen.add(&format!(
             "{} channel links wiped and reset in {:.1} ms; the last of these peers saw it after {:.1} ms",
-            cut.report.dropped,
-            millis(cut.report.teardown),
-            millis(cut.last_end)
+            cut.after.report.dropped,
+            millis(cut.after.report.teardown),
+            millis(cut.after.last_end)
         ));
         screen.add(&format!(
             "{} gossip links retained: they need their own keys only, and keep them",
-            cut.report.retained
+            cut.after.report.retained
         ));
     }
 
