@@ -253,6 +253,13 @@ impl LinkState {
         self.scope().lease.as_ref().filter(|lease| !lease.is_live()).map(Lease::epoch)
     }
 
+    /// The session that the link depends on, if that session has lapsed or is lapsing now.
+    pub(crate) fn lapsed_lease(&self) -> Option<Epoch> {
+        let scope = self.scope();
+        let lease = scope.lease.as_ref()?;
+        (!self.env.context.is_live() || !lease.is_live()).then(|| lease.epoch())
+    }
+
     /// Makes what the node receives, if it may receive from this link now. For a leased link that happens inside the gate, and it is
     /// the moment of delivery: what is made there was delivered before the lapse, however late its receiver's thread goes on.
     pub(crate) fn deliver<T>(&self, make: impl FnOnce() -> T) -> Option<T> {

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
@@ -377,7 +378,15 @@ impl Driver {
         self.dials.insert(link, dialing);
         self.env.telemetry.emit(Event::Dialing { peer, address });
         let order = DialOrder { link, peer, address, lease, cancel, authenticated };
-        let task = self.tasks.spawn(dial(Arc::clone(&self.env), order));
+        let mut dial = Box::pin(dial(Arc::clone(&self.env), order));
+        // Begun here, up to the first wait: tasks start in any order, often the last one first, and the most urgent peer's SYN
+        // shall leave first (P8). The task looks again at once, so nothing is lost with the idle waker.
+        let begun = dial.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let task = self.tasks.spawn(async move {
+            if begun.is_pending() {
+                dial.await;
+            }
+        });
         self.dialers.insert(task.id(), link);
     }
 
