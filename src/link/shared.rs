@@ -248,15 +248,11 @@ impl LinkState {
         self.scope().lease.as_ref().map(Lease::epoch)
     }
 
-    /// The session that the link depended on, if it has lapsed: then the link must end, if nobody has ended it yet.
+    /// The session that the link depended on, if it has lapsed or is lapsing: then the link must end, if nobody has ended it yet.
     pub(crate) fn dead_scope(&self) -> Option<Epoch> {
-        self.scope().lease.as_ref().filter(|lease| !lease.is_live()).map(Lease::epoch)
-    }
-
-    /// The session that the link depends on, if that session has lapsed or is lapsing now.
-    pub(crate) fn lapsed_lease(&self) -> Option<Epoch> {
         let scope = self.scope();
         let lease = scope.lease.as_ref()?;
+        // A session that is lapsing is dead too: its fence is on its way up.
         (!self.env.context.is_live() || !lease.is_live()).then(|| lease.epoch())
     }
 

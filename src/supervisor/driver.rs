@@ -174,7 +174,12 @@ impl Driver {
             }
             tokio::select! {
                 command = channels.commands.recv() => match command {
-                    Some(command) => self.command(command),
+                    Some(command) => {
+                        // Who attached a signer and then asks for a link must not hear that no signer is there.
+                        let signer = *channels.signer.borrow_and_update();
+                        self.signer_changed(signer);
+                        self.command(command);
+                    }
                     None => return false,
                 },
                 report = channels.reports.recv() => if let Some(report) = report { self.report(report) },
@@ -276,7 +281,8 @@ impl Driver {
             waiters.push(done);
         }
         self.feed(Input::Want { peer: node_id, addresses, tag, weight });
-        if let Some(handle) = self.handle_of(node_id) {
+        // A link that is closing is no answer: the next one is.
+        if let Some(handle) = self.handle_of(node_id).filter(|handle| handle.closed().is_none()) {
             self.answer(node_id, |_| Ok(handle.clone()));
         } else if self.drain.is_some() {
             self.answer(node_id, |_| Err(ConnectError::Draining));
