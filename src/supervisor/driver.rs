@@ -153,6 +153,8 @@ impl Driver {
     fn signer_changed(&mut self, state: SignerState) {
         let live = state.live();
         if live == self.epoch {
+            // A session that came and went between two looks leaves no epoch, but perhaps another mode.
+            self.shared.note_mode();
             return;
         }
         let now = self.env.clock.now();

@@ -324,8 +324,8 @@ impl SupervisorMachine {
         if let Some(tag) = tag {
             self.say(id, tag, out);
         }
-        // Asked for by name: an earlier failure is no reason to wait.
-        if self.peers.get(&id).is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. })) {
+        // Asked for by name: an earlier failure is no reason to wait, and that it is held is to be said again.
+        if self.peers.get(&id).is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. } | Wait::Held)) {
             self.set_wait(id, Wait::None);
         }
         self.pursue(id, out);
