@@ -357,6 +357,11 @@ impl Obituary {
                 identity: state.identity,
                 reason: self.reason,
             });
+        } else if state.direction == Direction::Inbound {
+            // Of a dial that ends so early the supervisor tells.
+            let (address, failure) = (state.address, HandshakeFailure::BeforeInit(self.reason));
+            let (label, detail) = (failure.label(), failure.to_string());
+            self.env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
         }
         self.env.report(self.report()).await;
     }

@@ -93,6 +93,9 @@ pub enum HandshakeFailure {
     /// The supervisor did not want the link.
     #[error("not admitted: {0}")]
     NotAdmitted(super::CloseReason),
+    /// The handshake was done, and then the link ended before both `init`s had passed.
+    #[error("the link ended before init: {0}")]
+    BeforeInit(super::CloseReason),
 }
 
 impl HandshakeFailure {
@@ -108,6 +111,8 @@ impl HandshakeFailure {
             Self::Ecdh(EcdhError::SignerAway(_)) | Self::Lapsed => "signer_away",
             Self::Ecdh(_) => "signer",
             Self::NotAdmitted(_) => "not_admitted",
+            Self::BeforeInit(super::CloseReason::Lapse) => "signer_away",
+            Self::BeforeInit(reason) => reason.as_str(),
             Self::Entropy => "entropy",
         }
     }
@@ -136,6 +141,7 @@ impl HandshakeFailure {
             Self::Protocol(error) => error.rule(),
             Self::Ecdh(_) | Self::Lapsed => "design.md P6",
             Self::NotAdmitted(_) => "design.md § The link's driver",
+            Self::BeforeInit(_) => "BOLT 1 § The init Message",
             Self::Entropy => "BOLT 8 § Handshake State",
         }
     }

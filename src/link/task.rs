@@ -83,6 +83,7 @@ impl LinkTask {
         let seed = shared.state.id.get() ^ env.seed;
         let machine = LinkMachine::new(settings, env.settings.networks.clone(), env.clock.now(), seed);
         let features = if persona { Features::gossip() } else { env.settings.features.clone() };
+        let machine = machine.knowing(&features);
         let init = Init::with_features(features, env.settings.networks.clone()).encode();
         Self {
             machine,

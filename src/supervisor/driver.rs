@@ -212,7 +212,9 @@ impl Driver {
             self.answer(node_id, |_| Ok(handle.clone()));
         } else if self.drain.is_some() {
             self.answer(node_id, |_| Err(ConnectError::Draining));
-        } else if self.machine.peer(node_id).is_none_or(|peer| peer.shown_address().is_none()) {
+        } else if node_id == self.env.context.node_id() {
+            self.answer(node_id, |_| Err(ConnectError::OwnKey));
+        } else if self.machine.peer(node_id).is_none_or(|peer| !peer.is_dialable() && peer.link().is_none()) {
             self.answer(node_id, |_| Err(ConnectError::NoAddress));
         }
     }
@@ -240,7 +242,7 @@ impl Driver {
             Report::Ended { link, reason, .. } => {
                 self.handles.remove(&link);
                 self.closing.remove(&link);
-                self.failure = Some(HandshakeFailure::NotAdmitted(reason));
+                self.failure = Some(HandshakeFailure::BeforeInit(reason));
                 self.feed(Input::Ended { link, reason });
                 self.failure = None;
                 self.dials.remove(&link);

@@ -131,6 +131,9 @@ pub enum ConnectError {
     /// No address is known.
     #[error("no address is known for this peer: give one")]
     NoAddress,
+    /// The peer is the node itself.
+    #[error("this key is the node's own: it is no peer of itself")]
+    OwnKey,
     /// The peer was removed meanwhile.
     #[error("the peer was removed")]
     Removed,
@@ -148,7 +151,7 @@ impl ConnectError {
         match self {
             Self::SignerAway => Culprit::Signer,
             Self::Failed { .. } => Culprit::Peer,
-            Self::NoAddress | Self::Removed => Culprit::Operator,
+            Self::NoAddress | Self::OwnKey | Self::Removed => Culprit::Operator,
             Self::Draining | Self::Stopped => Culprit::Us,
         }
     }
@@ -158,7 +161,7 @@ impl ConnectError {
         match self {
             Self::SignerAway => "design.md P5",
             Self::Failed { .. } => "BOLT 8 § Handshake Exchange",
-            Self::NoAddress | Self::Removed => "design.md § Architecture",
+            Self::NoAddress | Self::OwnKey | Self::Removed => "design.md § Architecture",
             Self::Draining | Self::Stopped => "design.md § Modes",
         }
     }
@@ -168,7 +171,7 @@ impl ConnectError {
         match self {
             Self::SignerAway => Retry::WhenSignerReturns,
             Self::Failed { .. } => Retry::Later,
-            Self::NoAddress | Self::Removed | Self::Draining | Self::Stopped => Retry::Never,
+            Self::NoAddress | Self::OwnKey | Self::Removed | Self::Draining | Self::Stopped => Retry::Never,
         }
     }
 }

@@ -189,6 +189,11 @@ impl Peer {
         }
     }
 
+    /// Whether an address is known where it can be dialled. Where it dialled from does not count.
+    pub(super) fn is_dialable(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+
     pub(super) fn address(&self) -> Option<SocketAddr> {
         let index = self.next_address.checked_rem(self.addresses.len())?;
         self.addresses.get(index).copied()
