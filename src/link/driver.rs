@@ -385,6 +385,11 @@ impl Obituary {
                 reason,
             });
             env.inbox.send(Delivery::Down { state: Arc::clone(state), reason }, None);
+        } else if state.stage() == Stage::Admitted && state.direction == Direction::Inbound {
+            // Of a dial that ends so early the supervisor tells.
+            let (address, failure) = (state.address, HandshakeFailure::BeforeInit(reason));
+            let (label, detail) = (failure.label(), failure.to_string());
+            env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
         }
         let LinkState { id: link, address, direction, .. } = **state;
         let report = if state.stage() == Stage::Authenticated {

@@ -102,6 +102,9 @@ pub enum HandshakeFailure {
     /// The supervisor did not want the link.
     #[error("not admitted: {0}")]
     NotAdmitted(super::CloseReason),
+    /// The handshake was done, and then the link ended before both `init`s had passed.
+    #[error("the link ended before init: {0}")]
+    BeforeInit(super::CloseReason),
 }
 
 impl HandshakeFailure {
@@ -118,6 +121,8 @@ impl HandshakeFailure {
             Self::EcdhLate { .. } => "signer_late",
             Self::Ecdh(_) => "signer",
             Self::NotAdmitted(_) => "not_admitted",
+            Self::BeforeInit(super::CloseReason::Lapse) => "signer_away",
+            Self::BeforeInit(reason) => reason.as_str(),
             Self::Entropy => "entropy",
             Self::Panicked => "panicked",
         }
@@ -148,6 +153,7 @@ impl HandshakeFailure {
             Self::Protocol(error) => error.rule(),
             Self::Ecdh(_) | Self::Lapsed => "design.md P6",
             Self::NotAdmitted(_) => "design.md § The link's driver",
+            Self::BeforeInit(_) => "BOLT 1 § The init Message",
             Self::Entropy => "BOLT 8 § Handshake State",
             Self::Panicked => "no panic is reachable from outside data",
         }

@@ -18,7 +18,7 @@ use super::firewall::{self, Inbound, Outbound, Situation};
 use crate::clock::Moment;
 use crate::limits;
 use crate::wire::queries::unserved_answer;
-use crate::wire::{ChainHash, Init, MessageType, Pong, Warning};
+use crate::wire::{ChainHash, Features, Init, MessageType, Pong, Warning};
 use std::time::Duration;
 
 /// What the driver knows at the instant of a call.
@@ -102,6 +102,8 @@ pub enum Due {
 pub struct LinkMachine {
     settings: Settings,
     networks: Vec<ChainHash>,
+    /// What a peer may demand of us.
+    known: Features,
     phase: Phase,
     random: fastrand::Rng,
     /// When a frame last arrived.
@@ -138,6 +140,7 @@ impl LinkMachine {
         Self {
             settings,
             networks,
+            known: Features::assigned(),
             phase: Phase::AwaitInit { until: now.after(limits::INIT_DEADLINE) },
             random,
             heard: now,
@@ -147,6 +150,13 @@ impl LinkMachine {
             warnings: Allowance::full(limits::WARNING_BURST, 1, limits::WARNING_INTERVAL, now),
             pongs: Allowance::full(limits::PONG_BURST, limits::PONG_BYTES_A_SECOND, Duration::from_secs(1), now),
         }
+    }
+
+    /// The node understands these features too, whether BOLT 9 has assigned them or not.
+    #[must_use]
+    pub fn knowing(mut self, features: &Features) -> Self {
+        self.known.merge(features);
+        self
     }
 
     /// Whether both sides have sent `init`.
@@ -260,6 +270,9 @@ impl LinkMachine {
         match Init::decode(message) {
             Ok(init) if !init.may_share_a_chain(&self.networks) => {
                 self.protocol_close(now, "no network in common (BOLT 1)")
+            }
+            Ok(init) if init.features.requires_unknown(&self.known).is_some() => {
+                self.protocol_close(now, "init demands a feature that is unknown here (BOLT 1, BOLT 9)")
             }
             Ok(init) => {
                 self.phase = Phase::Up;

@@ -89,6 +89,7 @@ impl LinkTask {
         let machine = LinkMachine::new(settings, env.settings.networks.clone(), env.clock.now(), seed);
         let refusals = Allowance::full(limits::REFUSAL_EVENTS, 1, limits::WARNING_INTERVAL, env.clock.now());
         let features = if persona { Features::gossip() } else { env.settings.features.clone() };
+        let machine = machine.knowing(&features);
         let init = Init::with_features(features, env.settings.networks.clone()).encode();
         Self {
             machine,

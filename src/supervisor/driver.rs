@@ -74,22 +74,19 @@ struct Dialing {
 /// Why a dial did not lead to a link.
 enum Cause {
     Failed(HandshakeFailure),
-    Ended(CloseReason),
+    /// Admitted, and ended before it was up.
+    Ended(HandshakeFailure, CloseReason),
 }
 
 impl Cause {
     fn label(&self) -> &'static str {
-        match self {
-            Self::Failed(failure) => failure.label(),
-            Self::Ended(reason) => reason.as_str(),
-        }
+        let (Self::Failed(failure) | Self::Ended(failure, _)) = self;
+        failure.label()
     }
 
     fn detail(&self) -> String {
-        match self {
-            Self::Failed(failure) => failure.to_string(),
-            Self::Ended(reason) => format!("the link ended before it was up: {reason}"),
-        }
+        let (Self::Failed(failure) | Self::Ended(failure, _)) = self;
+        failure.to_string()
     }
 
     /// What it says of the peer.
@@ -107,7 +104,7 @@ impl Cause {
     fn error(&self) -> ConnectError {
         let away = match self {
             Self::Failed(failure) => Self::blame(failure) == Failure::SignerAway,
-            Self::Ended(reason) => matches!(reason, CloseReason::Lapse | CloseReason::SignerAway),
+            Self::Ended(_, reason) => matches!(reason, CloseReason::Lapse | CloseReason::SignerAway),
         };
         if away {
             return ConnectError::SignerAway;
@@ -286,7 +283,9 @@ impl Driver {
             self.answer(node_id, |_| Ok(handle.clone()));
         } else if self.drain.is_some() {
             self.answer(node_id, |_| Err(ConnectError::Draining));
-        } else if self.machine.peer(node_id).is_none_or(|peer| !peer.is_dialable()) {
+        } else if node_id == self.env.context.node_id() {
+            self.answer(node_id, |_| Err(ConnectError::OwnKey));
+        } else if self.machine.peer(node_id).is_none_or(|peer| !peer.is_dialable() && peer.link().is_none()) {
             self.answer(node_id, |_| Err(ConnectError::NoAddress));
         }
     }
@@ -312,7 +311,8 @@ impl Driver {
             }
             Report::Ended { link, reason } => {
                 self.handles.remove(&link);
-                self.feed_with(Input::Ended { link, reason }, Some(&Cause::Ended(reason)));
+                let cause = Cause::Ended(HandshakeFailure::BeforeInit(reason), reason);
+                self.feed_with(Input::Ended { link, reason }, Some(&cause));
                 self.dials.remove(&link);
             }
         }

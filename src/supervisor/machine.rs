@@ -316,7 +316,8 @@ impl SupervisorMachine {
         weight: Option<u32>,
         out: &mut Vec<Output>,
     ) {
-        if !self.peers.contains_key(&id) && self.is_full() {
+        // A dial of ourselves could only be refused, again and again.
+        if id == self.own_key || !self.peers.contains_key(&id) && self.is_full() {
             return;
         }
         let peer = self.peers.entry(id).or_default();

@@ -136,6 +136,9 @@ pub enum ConnectError {
     /// No further peer is taken in.
     #[error("{} peers are known, and that is the most: remove some", limits::PEERS_MAX)]
     RosterFull,
+    /// The peer is the node itself.
+    #[error("this key is the node's own: it is no peer of itself")]
+    OwnKey,
     /// The peer was removed meanwhile.
     #[error("the peer was removed")]
     Removed,
@@ -153,7 +156,7 @@ impl ConnectError {
         match self {
             Self::SignerAway => Culprit::Signer,
             Self::Failed { .. } => Culprit::Peer,
-            Self::NoAddress | Self::RosterFull | Self::Removed => Culprit::Operator,
+            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Culprit::Operator,
             Self::Draining | Self::Stopped => Culprit::Us,
         }
     }
@@ -163,7 +166,7 @@ impl ConnectError {
         match self {
             Self::SignerAway => "design.md P5",
             Self::Failed { .. } => "BOLT 8 § Handshake Exchange",
-            Self::NoAddress | Self::Removed => "design.md § Architecture",
+            Self::NoAddress | Self::OwnKey | Self::Removed => "design.md § Architecture",
             Self::RosterFull => "limits::PEERS_MAX",
             Self::Draining | Self::Stopped => "design.md § Modes",
         }
@@ -174,7 +177,8 @@ impl ConnectError {
         match self {
             Self::SignerAway => Retry::WhenSignerReturns,
             Self::Failed { .. } => Retry::Later,
-            Self::NoAddress | Self::RosterFull | Self::Removed | Self::Draining | Self::Stopped => Retry::Never,
+            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Retry::Never,
+            Self::Draining | Self::Stopped => Retry::Never,
         }
     }
 }
