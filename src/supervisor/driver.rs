@@ -350,7 +350,8 @@ impl Driver {
             },
             Tag::GossipOnly => {
                 if !state.release_lease() {
-                    state.request_close(CloseReason::Demoted);
+                    let is_dead = state.dead_scope().is_some();
+                    state.request_close(if is_dead { CloseReason::Lapse } else { CloseReason::Demoted });
                 }
             }
         }
