@@ -52,17 +52,29 @@ pub struct MemoryBook {
 
 impl Book for MemoryBook {
     fn load(&self) -> BookFuture<'_, Vec<PeerRecord>> {
-        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let peers = self
+            .peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
         Box::pin(std::future::ready(Ok(peers)))
     }
 
     fn save(&self, record: PeerRecord) -> BookFuture<'_, ()> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(record.node_id, record);
+        self.peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(record.node_id, record);
         Box::pin(std::future::ready(Ok(())))
     }
 
     fn remove(&self, peer: NodeId) -> BookFuture<'_, ()> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+        self.peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&peer);
         Box::pin(std::future::ready(Ok(())))
     }
 }

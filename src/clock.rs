@@ -64,7 +64,9 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose line starts now.
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 }
 
@@ -80,7 +82,9 @@ impl Clock for SystemClock {
     }
 
     fn unix(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
     }
 
     fn sleep_until(&self, at: Moment) -> Sleep {
@@ -158,7 +162,11 @@ impl Clock for ManualClock {
     }
 
     fn sleep_until(&self, at: Moment) -> Sleep {
-        Box::pin(ManualSleep { clock: self.clone(), at, key: None })
+        Box::pin(ManualSleep {
+            clock: self.clone(),
+            at,
+            key: None,
+        })
     }
 }
 

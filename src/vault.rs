@@ -34,7 +34,10 @@ pub(crate) struct Census {
 
 impl Census {
     fn count(&mut self, tag: Tag, direction: Direction, identity: Identity) {
-        let links = self.by_kind.get_mut(tag as usize).and_then(|links| links.get_mut(direction as usize));
+        let links = self
+            .by_kind
+            .get_mut(tag as usize)
+            .and_then(|links| links.get_mut(direction as usize));
         if let Some(links) = links.and_then(|links| links.get_mut(identity as usize)) {
             *links += 1;
         }
@@ -42,8 +45,14 @@ impl Census {
 
     /// How many links there are of one kind.
     pub(crate) fn of(&self, tag: Tag, direction: Direction, identity: Identity) -> usize {
-        let links = self.by_kind.get(tag as usize).and_then(|links| links.get(direction as usize));
-        links.and_then(|links| links.get(identity as usize)).copied().unwrap_or_default()
+        let links = self
+            .by_kind
+            .get(tag as usize)
+            .and_then(|links| links.get(direction as usize));
+        links
+            .and_then(|links| links.get(identity as usize))
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -84,12 +93,19 @@ impl Vault {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<LinkShared>> {
-        self.sessions.iter().map(|entry| Arc::clone(&entry)).collect()
+        self.sessions
+            .iter()
+            .map(|entry| Arc::clone(&entry))
+            .collect()
     }
 
     pub(crate) fn census(&self, now: Moment) -> Census {
         let mut census = Census::default();
-        for entry in self.sessions.iter().filter(|entry| entry.state.stage() != Stage::Authenticated) {
+        for entry in self
+            .sessions
+            .iter()
+            .filter(|entry| entry.state.stage() != Stage::Authenticated)
+        {
             let state = &entry.state;
             match (state.identity, state.tag()) {
                 (Identity::Persona, _) => census.persona += 1,
@@ -106,8 +122,11 @@ impl Vault {
     /// connections are reset. Says how many there were, and how many links live on. Runs after the fence is closed, on the
     /// reaper's thread.
     pub(crate) fn tear_down(&self, lapsed: Epoch) -> TornDown {
-        let (doomed, retained): (Vec<_>, Vec<_>) =
-            self.all().into_iter().partition(|link| link.state.leased_under().is_some_and(|epoch| epoch <= lapsed));
+        let (doomed, retained): (Vec<_>, Vec<_>) = self.all().into_iter().partition(|link| {
+            link.state
+                .leased_under()
+                .is_some_and(|epoch| epoch <= lapsed)
+        });
         for link in &doomed {
             link.wipe();
         }

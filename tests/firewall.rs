@@ -485,7 +485,10 @@ async fn p4_what_was_queued_before_the_lapse_is_judged_when_it_would_leave() {
     }
     for (kind, receipt) in late {
         let settled = receipt.flushed().await;
-        assert!(matches!(settled, Err(SendError::Refused { kind: refused, .. }) if refused == kind), "{settled:?}");
+        assert!(
+            matches!(settled, Err(SendError::Refused { kind: refused, .. }) if refused == kind),
+            "{settled:?}"
+        );
         assert_eq!(node.watch.refused(kind).await, "not_sent");
     }
     assert_eq!(far.settle().await, Vec::<bytes::Bytes>::new());

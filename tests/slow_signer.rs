@@ -105,10 +105,22 @@ async fn handshakes_that_wait_for_ever_for_their_ecdh_delay_no_other_link() {
     let late = |event: &Event| match event {
         Event::InboundFailed {
             failure, detail, ..
-        } => (*failure, &**detail) == ("signer_late", "the signer did not answer within 5 s in act 2"),
+        } => {
+            (*failure, &**detail)
+                == (
+                    "signer_late",
+                    "the signer did not answer within 5 s in act 2",
+                )
+        }
         Event::DialFailed {
             failure, detail, ..
-        } => (*failure, &**detail) == ("signer_late", "the signer did not answer within 5 s in act 3"),
+        } => {
+            (*failure, &**detail)
+                == (
+                    "signer_late",
+                    "the signer did not answer within 5 s in act 3",
+                )
+        }
         _ => false,
     };
     node.watch

@@ -21,7 +21,13 @@ pub struct Allowance {
 impl Allowance {
     /// All of `most`; `regained` of them grow back every `interval`.
     pub fn full(most: u32, regained: u32, interval: Duration, now: Moment) -> Self {
-        Self { most, left: most, regained, interval, since: now }
+        Self {
+            most,
+            left: most,
+            regained,
+            interval,
+            since: now,
+        }
     }
 
     /// Takes `cost` if so much is left.
@@ -37,12 +43,19 @@ impl Allowance {
     }
 
     fn regain(&mut self, now: Moment) {
-        let intervals = now.since(self.since).as_nanos().checked_div(self.interval.as_nanos()).unwrap_or(0);
+        let intervals = now
+            .since(self.since)
+            .as_nanos()
+            .checked_div(self.interval.as_nanos())
+            .unwrap_or(0);
         let intervals = u32::try_from(intervals).unwrap_or(u32::MAX);
         if intervals == 0 {
             return;
         }
-        self.left = self.left.saturating_add(intervals.saturating_mul(self.regained)).min(self.most);
+        self.left = self
+            .left
+            .saturating_add(intervals.saturating_mul(self.regained))
+            .min(self.most);
         self.since = self.since.after(self.interval.saturating_mul(intervals));
     }
 }
@@ -66,6 +79,9 @@ mod tests {
         assert!(!allowance.spend(now, 1));
         now = now.after(SECOND / 2);
         assert!(allowance.spend(now, 1), "two halves of an interval are one");
-        assert!(!allowance.spend(now.after(Duration::MAX), 6), "more than there can be");
+        assert!(
+            !allowance.spend(now.after(Duration::MAX), 6),
+            "more than there can be"
+        );
     }
 }

@@ -13,9 +13,18 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// What goes into the node's inbox, in the order in which the node shall see it.
 pub(crate) enum Delivery {
-    Up { state: Arc<LinkState>, init: Bytes },
-    Message { state: Arc<LinkState>, bytes: Bytes },
-    Down { state: Arc<LinkState>, reason: CloseReason },
+    Up {
+        state: Arc<LinkState>,
+        init: Bytes,
+    },
+    Message {
+        state: Arc<LinkState>,
+        bytes: Bytes,
+    },
+    Down {
+        state: Arc<LinkState>,
+        reason: CloseReason,
+    },
 }
 
 /// A delivery and the room that it takes until it is received.
@@ -37,7 +46,13 @@ pub(crate) type Room = Result<OwnedSemaphorePermit, AcquireError>;
 impl Deliveries {
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Queued>) {
         let (queue, received) = mpsc::unbounded_channel();
-        (Self { queue, room: Arc::new(Semaphore::new(limits::INBOX_BYTES)) }, received)
+        (
+            Self {
+                queue,
+                room: Arc::new(Semaphore::new(limits::INBOX_BYTES)),
+            },
+            received,
+        )
     }
 
     /// Queues `delivery` if there is room now; gives it back if there is none.
@@ -52,14 +67,20 @@ impl Deliveries {
     }
 
     /// Waits for the room that `delivery` needs. Who waits keeps its turn; nobody overtakes.
-    pub(crate) fn room_for(&self, delivery: &Delivery) -> impl Future<Output = Room> + Send + 'static {
+    pub(crate) fn room_for(
+        &self,
+        delivery: &Delivery,
+    ) -> impl Future<Output = Room> + Send + 'static {
         Arc::clone(&self.room).acquire_many_owned(cost(delivery))
     }
 
     /// Queues `delivery` in the room that it has, or without any, if it is a link's end. Without a node that listens there is
     /// nobody to tell.
     pub(crate) fn send(&self, delivery: Delivery, room: Option<OwnedSemaphorePermit>) {
-        let _ = self.queue.send(Queued { delivery, _room: room });
+        let _ = self.queue.send(Queued {
+            delivery,
+            _room: room,
+        });
     }
 }
 

@@ -3,8 +3,8 @@
 //! One task a link. Nothing but its own handshake waits for the signer. A lapse does not need the task at all: the fence stops
 //! its writes and deliveries, the reaper wipes and resets, and the task only finds out.
 
-use super::handshake::{Acts, Done, HandshakeFailure, StaticKey};
 use super::delivery::{Deliveries, Delivery};
+use super::handshake::{Acts, Done, HandshakeFailure, StaticKey};
 use super::shared::{Birth, LinkShared, LinkState, Stage, reset_socket};
 use super::task::LinkTask;
 use super::{CloseReason, Direction, Identity, LinkHandle, LinkId};
@@ -61,11 +61,21 @@ pub(crate) enum Report {
     /// The peer has shown life after a probe.
     Alive { link: LinkId },
     /// The node sends its first channel message to a gossip-only peer: put the promotion on record, then answer.
-    Promote { peer: NodeId, recorded: oneshot::Sender<Result<(), BookError>> },
+    Promote {
+        peer: NodeId,
+        recorded: oneshot::Sender<Result<(), BookError>>,
+    },
     /// A dial ended before the link was up.
-    DialFailed { link: LinkId, failure: HandshakeFailure },
+    DialFailed {
+        link: LinkId,
+        failure: HandshakeFailure,
+    },
     /// An inbound connection ended before it was a link.
-    InboundFailed { link: LinkId, address: SocketAddr, failure: HandshakeFailure },
+    InboundFailed {
+        link: LinkId,
+        address: SocketAddr,
+        failure: HandshakeFailure,
+    },
     /// An admitted link ended; its secrets are wiped and the node has been told.
     Ended { link: LinkId, reason: CloseReason },
 }
@@ -100,7 +110,9 @@ impl Env {
     async fn until_lapse(&self, epoch: Epoch) {
         let mut lapsed = self.lapsed.clone();
         // An error means that the reaper is gone, and the supervisor with it.
-        let _ = lapsed.wait_for(|newest| newest.is_some_and(|newest| newest >= epoch)).await;
+        let _ = lapsed
+            .wait_for(|newest| newest.is_some_and(|newest| newest >= epoch))
+            .await;
     }
 
     /// A fresh ephemeral key from the system's randomness.
@@ -137,10 +149,21 @@ struct Connected {
 
 /// Dials a peer and runs the link until it ends.
 pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
-    let DialOrder { link, peer, address, lease, cancel, authenticated } = order;
+    let DialOrder {
+        link,
+        peer,
+        address,
+        lease,
+        cancel,
+        authenticated,
+    } = order;
     let work = async {
         let socket = connect(&*env.clock, address).await?;
-        let acts = Acts { socket: &socket, clock: &*env.clock, observer: Some(&env.telemetry) };
+        let acts = Acts {
+            socket: &socket,
+            clock: &*env.clock,
+            observer: Some(&env.telemetry),
+        };
         let key = StaticKey::Signer(env.context.clone());
         let done = acts.initiate(&key, peer, Env::ephemeral()?, lease).await?;
         Ok(Connected { done, socket })
@@ -158,7 +181,11 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     };
     note_handshake(&env, Direction::Outbound, started, connected.as_ref().err());
     authenticated.store(connected.is_ok(), Ordering::Release);
-    let origin = Origin { link, address, direction: Direction::Outbound };
+    let origin = Origin {
+        link,
+        address,
+        direction: Direction::Outbound,
+    };
     let result = match connected {
         Ok(connected) => establish(&env, connected, origin).await,
         Err(failure) => Err(failure),
@@ -169,10 +196,20 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
 }
 
 /// Answers a peer that dialled us and runs the link until it ends. `slot` is the place among the handshakes under way.
-pub(crate) async fn accept(env: Arc<Env>, link: LinkId, socket: TcpStream, address: SocketAddr, slot: Slot) {
+pub(crate) async fn accept(
+    env: Arc<Env>,
+    link: LinkId,
+    socket: TcpStream,
+    address: SocketAddr,
+    slot: Slot,
+) {
     let work = async {
         prepare(&socket);
-        let acts = Acts { socket: &socket, clock: &*env.clock, observer: Some(&env.telemetry) };
+        let acts = Acts {
+            socket: &socket,
+            clock: &*env.clock,
+            observer: Some(&env.telemetry),
+        };
         let key = StaticKey::Signer(env.context.clone());
         let done = acts.respond(&key, Env::ephemeral()?).await?;
         Ok(Connected { done, socket })
@@ -181,7 +218,11 @@ pub(crate) async fn accept(env: Arc<Env>, link: LinkId, socket: TcpStream, addre
     let connected = env.under_signer(work).await;
     note_handshake(&env, Direction::Inbound, started, connected.as_ref().err());
     drop(slot);
-    let origin = Origin { link, address, direction: Direction::Inbound };
+    let origin = Origin {
+        link,
+        address,
+        direction: Direction::Inbound,
+    };
     let result = match connected {
         Ok(connected) => establish(&env, connected, origin).await,
         Err(failure) => Err(failure),
@@ -208,7 +249,12 @@ fn prepare(socket: &TcpStream) {
     }
 }
 
-fn note_handshake(env: &Env, direction: Direction, started: Moment, failure: Option<&HandshakeFailure>) {
+fn note_handshake(
+    env: &Env,
+    direction: Direction,
+    started: Moment,
+    failure: Option<&HandshakeFailure>,
+) {
     if failure.is_some_and(|failure| !failure.was_connected()) {
         // No handshake began.
         return;
@@ -231,16 +277,28 @@ struct Origin {
 
 impl Origin {
     fn failed(self, failure: HandshakeFailure) -> Report {
-        let Self { link, address, direction } = self;
+        let Self {
+            link,
+            address,
+            direction,
+        } = self;
         match direction {
             Direction::Outbound => Report::DialFailed { link, failure },
-            Direction::Inbound => Report::InboundFailed { link, address, failure },
+            Direction::Inbound => Report::InboundFailed {
+                link,
+                address,
+                failure,
+            },
         }
     }
 }
 
 /// Puts the link into the vault, asks for admission, then runs it. An error means that it was not let in.
-async fn establish(env: &Arc<Env>, connected: Connected, origin: Origin) -> Result<(), HandshakeFailure> {
+async fn establish(
+    env: &Arc<Env>,
+    connected: Connected,
+    origin: Origin,
+) -> Result<(), HandshakeFailure> {
     let Connected { socket, done } = connected;
     let peer = done.authenticated.remote();
     // The handshake's own lease is the one to start with: had its session lapsed since, the link would be of an old epoch (P6).
@@ -252,17 +310,37 @@ async fn establish(env: &Arc<Env>, connected: Connected, origin: Origin) -> Resu
         identity: Identity::Node,
         lease: done.lease,
     };
-    let shared = Arc::new(LinkShared::new(birth, socket, done.authenticated.into_session(), Arc::clone(env)));
+    let shared = Arc::new(LinkShared::new(
+        birth,
+        socket,
+        done.authenticated.into_session(),
+        Arc::clone(env),
+    ));
     let mut obituary = Obituary::new(env, &shared);
     let is_wanted = env.vault.insert(Arc::clone(&shared));
     // A lapse since the lease was taken, or the supervisor's stop, may have passed the vault before this link was in it.
     if !is_wanted || shared.state.dead_scope().is_some() {
         shared.wipe();
-        shared.reset(if is_wanted { CloseReason::Lapse } else { CloseReason::Draining });
+        shared.reset(if is_wanted {
+            CloseReason::Lapse
+        } else {
+            CloseReason::Draining
+        });
     }
     let (verdict, answer) = oneshot::channel();
-    let Origin { link, address, direction } = origin;
-    env.report(Report::Authenticated { link, peer, address, direction, verdict }).await;
+    let Origin {
+        link,
+        address,
+        direction,
+    } = origin;
+    env.report(Report::Authenticated {
+        link,
+        peer,
+        address,
+        direction,
+        verdict,
+    })
+    .await;
     let refused = tokio::select! {
         biased;
         verdict = answer => match verdict {
@@ -277,7 +355,11 @@ async fn establish(env: &Arc<Env>, connected: Connected, origin: Origin) -> Resu
         obituary.reason = reason;
         obituary.bury();
         let lapsed = reason == CloseReason::Lapse;
-        return Err(if lapsed { HandshakeFailure::Lapsed } else { HandshakeFailure::NotAdmitted(reason) });
+        return Err(if lapsed {
+            HandshakeFailure::Lapsed
+        } else {
+            HandshakeFailure::NotAdmitted(reason)
+        });
     }
     run(env, shared, obituary).await;
     Ok(())
@@ -384,16 +466,36 @@ impl Obituary {
                 identity: state.identity,
                 reason,
             });
-            env.inbox.send(Delivery::Down { state: Arc::clone(state), reason }, None);
+            env.inbox.send(
+                Delivery::Down {
+                    state: Arc::clone(state),
+                    reason,
+                },
+                None,
+            );
         } else if state.stage() == Stage::Admitted && state.direction == Direction::Inbound {
             // Of a dial that ends so early the supervisor tells.
             let (address, failure) = (state.address, HandshakeFailure::BeforeInit(reason));
             let (label, detail) = (failure.label(), failure.to_string());
-            env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
+            env.telemetry.emit(Event::InboundFailed {
+                address,
+                failure: label,
+                detail,
+            });
         }
-        let LinkState { id: link, address, direction, .. } = **state;
+        let LinkState {
+            id: link,
+            address,
+            direction,
+            ..
+        } = **state;
         let report = if state.stage() == Stage::Authenticated {
-            Origin { link, address, direction }.failed(HandshakeFailure::Panicked)
+            Origin {
+                link,
+                address,
+                direction,
+            }
+            .failed(HandshakeFailure::Panicked)
         } else {
             Report::Ended { link, reason }
         };
@@ -408,7 +510,12 @@ impl Drop for Obituary {
             return;
         }
         self.bury();
-        let orphan = Self { env: Arc::clone(&self.env), state: Arc::clone(&self.state), shared: None, reason: self.reason };
+        let orphan = Self {
+            env: Arc::clone(&self.env),
+            state: Arc::clone(&self.state),
+            shared: None,
+            reason: self.reason,
+        };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(orphan.publish());
         }

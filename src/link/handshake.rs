@@ -35,7 +35,10 @@ impl StaticKey {
         }
     }
 
-    async fn ecdh(&self, request: EcdhRequest) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
+    async fn ecdh(
+        &self,
+        request: EcdhRequest,
+    ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
         match self {
             Self::Signer(context) => {
                 let (secret, lease) = context.ecdh(request.point).await?;
@@ -172,7 +175,10 @@ impl HandshakeFailure {
 fn is_ours(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
+    matches!(
+        code,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)
+    )
 }
 
 /// A finished handshake, and the lease under which our key answered; `None` for a key of this process.
@@ -204,25 +210,40 @@ impl Acts<'_> {
         let mut two = [0; 50];
         self.within(2, self.read(2, &mut two)).await?;
         let state = state.act_two(&two)?;
-        let (secret, ecdh_lease) = self.ecdh(3, key, state.request(), Direction::Outbound).await?;
+        let (secret, ecdh_lease) = self
+            .ecdh(3, key, state.request(), Direction::Outbound)
+            .await?;
         let lease = lease.or(ecdh_lease);
         let (three, authenticated) = state.resume(secret)?;
-        self.within(3, self.write(3, &three, lease.as_ref())).await?;
-        Ok(Done { authenticated, lease })
+        self.within(3, self.write(3, &three, lease.as_ref()))
+            .await?;
+        Ok(Done {
+            authenticated,
+            lease,
+        })
     }
 
     /// BOLT 8 as responder.
-    pub(crate) async fn respond(&self, key: &StaticKey, ephemeral: LocalKey) -> Result<Done, HandshakeFailure> {
+    pub(crate) async fn respond(
+        &self,
+        key: &StaticKey,
+        ephemeral: LocalKey,
+    ) -> Result<Done, HandshakeFailure> {
         let mut one = [0; 50];
         self.within(1, self.read(1, &mut one)).await?;
         let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(&one)?;
-        let (secret, lease) = self.ecdh(2, key, state.request(), Direction::Inbound).await?;
+        let (secret, lease) = self
+            .ecdh(2, key, state.request(), Direction::Inbound)
+            .await?;
         let (state, two) = state.resume(secret)?;
         self.within(2, self.write(2, &two, lease.as_ref())).await?;
         let mut three = [0; 66];
         self.within(3, self.read(3, &mut three)).await?;
         let authenticated = state.act_three(&three)?;
-        Ok(Done { authenticated, lease })
+        Ok(Done {
+            authenticated,
+            lease,
+        })
     }
 
     /// Asks the signer, for at most the time of an act: an answer later than that serves no peer.
@@ -247,7 +268,11 @@ impl Acts<'_> {
                 Err(HandshakeFailure::Ecdh(EcdhError::SignerAway(_))) => "away",
                 Err(_) => "failed",
             };
-            observer.emit(Event::Ecdh { source, result: label, took: self.clock.now().since(started) });
+            observer.emit(Event::Ecdh {
+                source,
+                result: label,
+                took: self.clock.now().since(started),
+            });
         }
         result
     }
@@ -257,7 +282,9 @@ impl Acts<'_> {
         act: u8,
         work: impl Future<Output = Result<T, HandshakeFailure>>,
     ) -> Result<T, HandshakeFailure> {
-        let deadline = self.clock.sleep_until(self.clock.now().after(limits::ACT_DEADLINE));
+        let deadline = self
+            .clock
+            .sleep_until(self.clock.now().after(limits::ACT_DEADLINE));
         tokio::select! {
             biased;
             result = work => result,
@@ -268,7 +295,10 @@ impl Acts<'_> {
     async fn read(&self, act: u8, into: &mut [u8]) -> Result<(), HandshakeFailure> {
         let mut received = 0;
         while let Some(rest) = into.get_mut(received..).filter(|rest| !rest.is_empty()) {
-            self.socket.readable().await.map_err(|source| HandshakeFailure::Io { act, source })?;
+            self.socket
+                .readable()
+                .await
+                .map_err(|source| HandshakeFailure::Io { act, source })?;
             match self.socket.try_read(rest) {
                 Ok(0) => return Err(HandshakeFailure::Closed { act, received }),
                 Ok(count) => received += count,
@@ -280,10 +310,18 @@ impl Acts<'_> {
     }
 
     /// Writes an act; each piece of it inside the gate when there is a lease.
-    async fn write(&self, act: u8, bytes: &[u8], lease: Option<&Lease>) -> Result<(), HandshakeFailure> {
+    async fn write(
+        &self,
+        act: u8,
+        bytes: &[u8],
+        lease: Option<&Lease>,
+    ) -> Result<(), HandshakeFailure> {
         let mut sent = 0;
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-            self.socket.writable().await.map_err(|source| HandshakeFailure::Io { act, source })?;
+            self.socket
+                .writable()
+                .await
+                .map_err(|source| HandshakeFailure::Io { act, source })?;
             let result = match lease {
                 None => self.socket.try_write(rest),
                 Some(lease) => {

@@ -141,14 +141,21 @@ impl LinkMachine {
             settings,
             networks,
             known: Features::assigned(),
-            phase: Phase::AwaitInit { until: now.after(limits::INIT_DEADLINE) },
+            phase: Phase::AwaitInit {
+                until: now.after(limits::INIT_DEADLINE),
+            },
             random,
             heard: now,
             patience,
             outstanding: None,
             filter_received: false,
             warnings: Allowance::full(limits::WARNING_BURST, 1, limits::WARNING_INTERVAL, now),
-            pongs: Allowance::full(limits::PONG_BURST, limits::PONG_BYTES_A_SECOND, Duration::from_secs(1), now),
+            pongs: Allowance::full(
+                limits::PONG_BURST,
+                limits::PONG_BYTES_A_SECOND,
+                Duration::from_secs(1),
+                now,
+            ),
         }
     }
 
@@ -173,7 +180,10 @@ impl LinkMachine {
     pub fn receive(&mut self, ambient: Ambient, message: &[u8]) -> Received {
         self.heard = ambient.now;
         let Ok(kind) = MessageType::of(message) else {
-            return self.protocol_close(ambient.now, "a message has at least a type of two bytes (BOLT 1)");
+            return self.protocol_close(
+                ambient.now,
+                "a message has at least a type of two bytes (BOLT 1)",
+            );
         };
         if self.phase != Phase::Up {
             return self.receive_first(ambient.now, kind, message);
@@ -189,13 +199,19 @@ impl LinkMachine {
                 Ok(None) => Received::Ignored,
                 Err(_) => self.protocol_close(ambient.now, "malformed gossip query (BOLT 7)"),
             },
-            Inbound::WarnNotDelivered => {
-                Received::Refused { action: "warned", warning: self.warning(ambient.now, "signer away: open no channel now") }
-            }
-            Inbound::Drop => Received::Refused { action: "dropped", warning: None },
-            Inbound::CloseAfterDelivery => {
-                Received::Close { deliver: true, reason: CloseReason::ErrorReceived, warning: None }
-            }
+            Inbound::WarnNotDelivered => Received::Refused {
+                action: "warned",
+                warning: self.warning(ambient.now, "signer away: open no channel now"),
+            },
+            Inbound::Drop => Received::Refused {
+                action: "dropped",
+                warning: None,
+            },
+            Inbound::CloseAfterDelivery => Received::Close {
+                deliver: true,
+                reason: CloseReason::ErrorReceived,
+                warning: None,
+            },
             Inbound::Close(reason) => self.closing(ambient.now, reason),
         }
     }
@@ -271,9 +287,11 @@ impl LinkMachine {
             Ok(init) if !init.may_share_a_chain(&self.networks) => {
                 self.protocol_close(now, "no network in common (BOLT 1)")
             }
-            Ok(init) if init.features.requires_unknown(&self.known).is_some() => {
-                self.protocol_close(now, "init demands a feature that is unknown here (BOLT 1, BOLT 9)")
-            }
+            Ok(init) if init.features.requires_unknown(&self.known).is_some() => self
+                .protocol_close(
+                    now,
+                    "init demands a feature that is unknown here (BOLT 1, BOLT 9)",
+                ),
             Ok(init) => {
                 self.phase = Phase::Up;
                 Received::Up(Box::new(init))
@@ -286,15 +304,27 @@ impl LinkMachine {
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
             self.filter_received = true;
         }
-        Received::Deliver { lease: firewall::needs_lease(kind) }
+        Received::Deliver {
+            lease: firewall::needs_lease(kind),
+        }
     }
 
     fn pinged(&mut self, now: Moment, bytes: u16) -> Received {
-        if self.pongs.spend(now, u32::from(bytes).saturating_add(limits::PONG_OVERHEAD)) {
+        if self
+            .pongs
+            .spend(now, u32::from(bytes).saturating_add(limits::PONG_OVERHEAD))
+        {
             return Received::Pong { bytes };
         }
-        let warning = self.warning(now, "too many pings: at most one in 30 s is needed (BOLT 1)");
-        Received::Close { deliver: false, reason: CloseReason::PingFlood, warning }
+        let warning = self.warning(
+            now,
+            "too many pings: at most one in 30 s is needed (BOLT 1)",
+        );
+        Received::Close {
+            deliver: false,
+            reason: CloseReason::PingFlood,
+            warning,
+        }
     }
 
     fn pong_arrived(&mut self, now: Moment, message: &[u8]) -> Received {
@@ -306,7 +336,9 @@ impl LinkMachine {
             Some(asked) if asked.pong_bytes == pong.ignored => {
                 self.outstanding = None;
                 self.patience = patience(&mut self.random);
-                Received::PongArrived { rtt: now.since(asked.since) }
+                Received::PongArrived {
+                    rtt: now.since(asked.since),
+                }
             }
             _ => Received::Ignored,
         }
@@ -317,28 +349,54 @@ impl LinkMachine {
         let (reason, text) = match reason {
             // Never answered: what we say of a channel that we cannot speak for could only do harm.
             Rule::ChannelReestablish => (CloseReason::Mistag, None),
-            Rule::ChannelMessage => (CloseReason::ChannelMessage, Some("signer away: no channel messages now")),
+            Rule::ChannelMessage => (
+                CloseReason::ChannelMessage,
+                Some("signer away: no channel messages now"),
+            ),
             Rule::Malformed => (CloseReason::Protocol, Some("malformed message (BOLT 1)")),
-            Rule::InitExpected => (CloseReason::Protocol, Some("init must be the first message (BOLT 1)")),
-            Rule::SecondInit => (CloseReason::Protocol, Some("init may be sent only once (BOLT 1)")),
-            Rule::UnknownEven => (CloseReason::Protocol, Some("unknown message of an even type (BOLT 1)")),
+            Rule::InitExpected => (
+                CloseReason::Protocol,
+                Some("init must be the first message (BOLT 1)"),
+            ),
+            Rule::SecondInit => (
+                CloseReason::Protocol,
+                Some("init may be sent only once (BOLT 1)"),
+            ),
+            Rule::UnknownEven => (
+                CloseReason::Protocol,
+                Some("unknown message of an even type (BOLT 1)"),
+            ),
         };
         let warning = text.and_then(|text| self.warning(now, text));
-        Received::Close { deliver: false, reason, warning }
+        Received::Close {
+            deliver: false,
+            reason,
+            warning,
+        }
     }
 
     fn protocol_close(&mut self, now: Moment, text: &'static str) -> Received {
-        Received::Close { deliver: false, reason: CloseReason::Protocol, warning: self.warning(now, text) }
+        Received::Close {
+            deliver: false,
+            reason: CloseReason::Protocol,
+            warning: self.warning(now, text),
+        }
     }
 
     fn warning(&mut self, now: Moment, text: &str) -> Option<Vec<u8>> {
-        self.warnings.spend(now, 1).then(|| Warning::new(text).encode())
+        self.warnings
+            .spend(now, 1)
+            .then(|| Warning::new(text).encode())
     }
 
     fn ping(&mut self, now: Moment) -> Due {
         // A length that only this ping asks for tells its pong from others.
         let pong_bytes = self.random.u16(1..=256);
-        self.outstanding = Some(Outstanding { since: now, until: now.after(limits::PONG_DEADLINE), pong_bytes });
+        self.outstanding = Some(Outstanding {
+            since: now,
+            until: now.after(limits::PONG_DEADLINE),
+            pong_bytes,
+        });
         Due::Ping { pong_bytes }
     }
 }

@@ -82,7 +82,9 @@ impl std::str::FromStr for Tag {
         match s {
             "gossip-only" => Ok(Self::GossipOnly),
             "channel-bearing" => Ok(Self::ChannelBearing),
-            _ => Err(UnknownTag { found: s.chars().take(32).collect() }),
+            _ => Err(UnknownTag {
+                found: s.chars().take(32).collect(),
+            }),
         }
     }
 }
@@ -230,7 +232,10 @@ impl CloseReason {
 
     /// Whether the connection is reset at once (RST) rather than flushed and closed (FIN).
     pub fn is_abortive(self) -> bool {
-        matches!(self, Self::Lapse | Self::Transport | Self::Io | Self::Internal)
+        matches!(
+            self,
+            Self::Lapse | Self::Transport | Self::Io | Self::Internal
+        )
     }
 }
 
@@ -286,7 +291,9 @@ impl SendError {
     pub fn culprit(&self) -> Culprit {
         match self {
             Self::Ended { .. } => Culprit::Peer,
-            Self::Full | Self::Refused { .. } | Self::LinkOwned { .. } | Self::Length { .. } => Culprit::Us,
+            Self::Full | Self::Refused { .. } | Self::LinkOwned { .. } | Self::Length { .. } => {
+                Culprit::Us
+            }
             Self::SignerAway { .. } => Culprit::Signer,
         }
     }

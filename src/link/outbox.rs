@@ -92,7 +92,8 @@ impl Outbox {
             return Taken::Nothing;
         };
         drop(queue);
-        self.room.add_permits(message.len().saturating_add(limits::OUTBOX_OVERHEAD));
+        self.room
+            .add_permits(message.len().saturating_add(limits::OUTBOX_OVERHEAD));
         Taken::Message(message)
     }
 
@@ -139,7 +140,12 @@ impl Outbox {
                 let queue = self.lock();
                 if queue.settled >= ticket.0 {
                     let refused = queue.refused.iter().find(|(number, _)| *number == ticket.0);
-                    return refused.map_or(Ok(()), |(_, kind)| Err(SendError::Refused { kind: *kind, rule: "when_it_came_to_it" }));
+                    return refused.map_or(Ok(()), |(_, kind)| {
+                        Err(SendError::Refused {
+                            kind: *kind,
+                            rule: "when_it_came_to_it",
+                        })
+                    });
                 }
                 if let Some(reason) = queue.ended {
                     return Err(SendError::Ended { reason });
@@ -178,7 +184,12 @@ impl Outbox {
 
     fn ended_error(&self) -> SendError {
         let queue = self.lock();
-        SendError::Ended { reason: queue.ended.or(queue.closing).unwrap_or(CloseReason::Requested) }
+        SendError::Ended {
+            reason: queue
+                .ended
+                .or(queue.closing)
+                .unwrap_or(CloseReason::Requested),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
@@ -192,7 +203,8 @@ fn cost(message: &Bytes) -> Result<u32, SendError> {
     if length < 2 || length > usize::from(u16::MAX) {
         return Err(SendError::Length { length });
     }
-    u32::try_from(length.saturating_add(limits::OUTBOX_OVERHEAD)).map_err(|_| SendError::Length { length })
+    u32::try_from(length.saturating_add(limits::OUTBOX_OVERHEAD))
+        .map_err(|_| SendError::Length { length })
 }
 
 #[cfg(test)]
@@ -237,7 +249,10 @@ mod tests {
             }
         };
         assert_eq!(refused, SendError::Full);
-        assert_eq!(queued, limits::OUTBOX_BYTES / (65_535 + limits::OUTBOX_OVERHEAD));
+        assert_eq!(
+            queued,
+            limits::OUTBOX_BYTES / (65_535 + limits::OUTBOX_OVERHEAD)
+        );
         let mut waiting = Box::pin(outbox.put(large.clone()));
         assert!(futures_poll(&mut waiting).is_none());
         assert!(outbox.take().is_some());
@@ -258,7 +273,10 @@ mod tests {
     async fn p2_messages_leave_in_the_order_they_were_queued() {
         let outbox = Outbox::new();
         for number in 0..100 {
-            assert_eq!(outbox.put(message(number)).await.unwrap(), Ticket(u64::from(number) + 1));
+            assert_eq!(
+                outbox.put(message(number)).await.unwrap(),
+                Ticket(u64::from(number) + 1)
+            );
         }
         for number in 0..100 {
             assert_eq!(outbox.take().unwrap(), message(number));
@@ -279,7 +297,12 @@ mod tests {
         let mut later = Box::pin(outbox.flushed(second));
         assert!(futures_poll(&mut later).is_none());
         outbox.end(CloseReason::Lapse);
-        assert_eq!(later.await, Err(SendError::Ended { reason: CloseReason::Lapse }));
+        assert_eq!(
+            later.await,
+            Err(SendError::Ended {
+                reason: CloseReason::Lapse
+            })
+        );
     }
 
     #[tokio::test]
@@ -289,7 +312,9 @@ mod tests {
         let mut waiting = Box::pin(outbox.put(Bytes::from(vec![0; 65_535])));
         assert!(futures_poll(&mut waiting).is_none());
         outbox.end(CloseReason::PeerClosed);
-        let ended = SendError::Ended { reason: CloseReason::PeerClosed };
+        let ended = SendError::Ended {
+            reason: CloseReason::PeerClosed,
+        };
         assert_eq!(waiting.await, Err(ended.clone()));
         assert_eq!(outbox.try_put(message(1)), Err(ended));
         assert!(outbox.take().is_none());
@@ -304,7 +329,13 @@ mod tests {
         outbox.refuse_taken(258);
         outbox.take();
         outbox.settle();
-        assert_eq!(outbox.flushed(refused).await, Err(SendError::Refused { kind: 258, rule: "when_it_came_to_it" }));
+        assert_eq!(
+            outbox.flushed(refused).await,
+            Err(SendError::Refused {
+                kind: 258,
+                rule: "when_it_came_to_it"
+            })
+        );
         outbox.flushed(sent).await.unwrap();
     }
 
@@ -313,7 +344,9 @@ mod tests {
         let outbox = Outbox::new();
         let queued = outbox.put(message(1)).await.unwrap();
         outbox.close(CloseReason::Draining);
-        let ended = SendError::Ended { reason: CloseReason::Draining };
+        let ended = SendError::Ended {
+            reason: CloseReason::Draining,
+        };
         assert_eq!(outbox.put(message(2)).await, Err(ended.clone()));
         assert_eq!(outbox.try_put(message(2)), Err(ended));
         assert!(outbox.take().is_some());
@@ -324,8 +357,14 @@ mod tests {
     #[test]
     fn a_message_that_no_frame_holds_is_refused() {
         let outbox = Outbox::new();
-        assert_eq!(outbox.try_put(Bytes::from_static(&[0])), Err(SendError::Length { length: 1 }));
-        assert_eq!(outbox.try_put(Bytes::from(vec![0; 65_536])), Err(SendError::Length { length: 65_536 }));
+        assert_eq!(
+            outbox.try_put(Bytes::from_static(&[0])),
+            Err(SendError::Length { length: 1 })
+        );
+        assert_eq!(
+            outbox.try_put(Bytes::from(vec![0; 65_536])),
+            Err(SendError::Length { length: 65_536 })
+        );
     }
 
     /// Polls once with a waker that does nothing.

@@ -43,13 +43,25 @@ impl RawLink {
     ///
     /// # Errors
     /// [`RawError::Handshake`], which says in which act and why.
-    pub async fn connect(address: SocketAddr, key: Arc<LocalKey>, remote: NodeId) -> Result<Self, RawError> {
-        let socket = TcpStream::connect(address).await.map_err(HandshakeFailure::Connect)?;
+    pub async fn connect(
+        address: SocketAddr,
+        key: Arc<LocalKey>,
+        remote: NodeId,
+    ) -> Result<Self, RawError> {
+        let socket = TcpStream::connect(address)
+            .await
+            .map_err(HandshakeFailure::Connect)?;
         socket.set_nodelay(true)?;
         let clock = SystemClock::new();
-        let acts = Acts { socket: &socket, clock: &clock as &dyn Clock, observer: None };
+        let acts = Acts {
+            socket: &socket,
+            clock: &clock as &dyn Clock,
+            observer: None,
+        };
         let ephemeral = super::driver::Env::ephemeral()?;
-        let done = acts.initiate(&StaticKey::Local(key), remote, ephemeral, None).await?;
+        let done = acts
+            .initiate(&StaticKey::Local(key), remote, ephemeral, None)
+            .await?;
         Ok(Self::new(socket, remote, done.authenticated.into_session()))
     }
 
@@ -60,7 +72,11 @@ impl RawLink {
     pub async fn accept(socket: TcpStream, key: Arc<LocalKey>) -> Result<Self, RawError> {
         socket.set_nodelay(true)?;
         let clock = SystemClock::new();
-        let acts = Acts { socket: &socket, clock: &clock as &dyn Clock, observer: None };
+        let acts = Acts {
+            socket: &socket,
+            clock: &clock as &dyn Clock,
+            observer: None,
+        };
         let ephemeral = super::driver::Env::ephemeral()?;
         let done = acts.respond(&StaticKey::Local(key), ephemeral).await?;
         let remote = done.authenticated.remote();
@@ -68,7 +84,13 @@ impl RawLink {
     }
 
     fn new(socket: TcpStream, remote: NodeId, session: Session) -> Self {
-        Self { socket, session, remote, read: BytesMut::new(), write: BytesMut::new() }
+        Self {
+            socket,
+            session,
+            remote,
+            read: BytesMut::new(),
+            write: BytesMut::new(),
+        }
     }
 
     /// The peer's key, which the handshake has proved.
@@ -120,7 +142,11 @@ impl RawLink {
             self.read.reserve(limits::READ_CHUNK);
             if self.socket.read_buf(&mut self.read).await? == 0 {
                 let between_frames = self.read.is_empty() && self.session.needed(0) == HEADER_LEN;
-                return if between_frames { Ok(None) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) };
+                return if between_frames {
+                    Ok(None)
+                } else {
+                    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+                };
             }
         }
     }

@@ -122,7 +122,10 @@ impl LinkShared {
             counters: Counters::default(),
             wake: Notify::new(),
             env,
-            scope: Mutex::new(Scope { lease: birth.lease, carried: false }),
+            scope: Mutex::new(Scope {
+                lease: birth.lease,
+                carried: false,
+            }),
             close: Mutex::new(None),
             // Until the supervisor has said otherwise: fail safe.
             tag: AtomicU8::new(tag_code(Tag::ChannelBearing)),
@@ -131,7 +134,11 @@ impl LinkShared {
             filter_received: AtomicBool::new(false),
             told: AtomicBool::new(false),
         };
-        Self { state: Arc::new(state), socket, session: Mutex::new(session) }
+        Self {
+            state: Arc::new(state),
+            socket,
+            session: Mutex::new(session),
+        }
     }
 
     pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
@@ -179,7 +186,10 @@ impl LinkShared {
         let write = |part: &[u8]| {
             let result = self.socket.try_write(part);
             if let Ok(count) = result {
-                self.state.counters.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+                self.state
+                    .counters
+                    .bytes_out
+                    .fetch_add(count as u64, Ordering::Relaxed);
             }
             result
         };
@@ -222,7 +232,11 @@ impl LinkState {
             self.scope().lease.get_or_insert(fresh).clone()
         };
         // Looked at after it was stored: see the module's doc.
-        if lease.is_live() { Ok(lease.epoch()) } else { Err(SignerAway) }
+        if lease.is_live() {
+            Ok(lease.epoch())
+        } else {
+            Err(SignerAway)
+        }
     }
 
     /// Moves the link back into the server's scope. `false` when it has carried a channel message, or its session has lapsed
@@ -268,7 +282,10 @@ impl LinkState {
 
     /// Asks the link's task to close. The first reason stays.
     pub(crate) fn request_close(&self, reason: CloseReason) {
-        self.close.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.close
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(reason);
         self.wake.notify_one();
     }
 
@@ -347,11 +364,17 @@ impl LinkState {
     fn check_outbound(&self, message: &[u8]) -> Result<(), SendError> {
         let kind = match message {
             [high, low, ..] => u16::from_be_bytes([*high, *low]),
-            _ => return Err(SendError::Length { length: message.len() }),
+            _ => {
+                return Err(SendError::Length {
+                    length: message.len(),
+                });
+            }
         };
         if self.dead_scope().is_some() {
             // The reaper may not have come yet, but nothing leaves on this link any more (P1).
-            return Err(SendError::Ended { reason: CloseReason::Lapse });
+            return Err(SendError::Ended {
+                reason: CloseReason::Lapse,
+            });
         }
         let situation = self.situation();
         if firewall::is_link_owned(MessageType(kind)) {
@@ -359,7 +382,10 @@ impl LinkState {
         }
         match firewall::outbound(message, &situation) {
             Outbound::Refuse(Refusal::SignerAway) => Err(SendError::SignerAway { kind }),
-            Outbound::Refuse(rule) => Err(SendError::Refused { kind, rule: rule.as_str() }),
+            Outbound::Refuse(rule) => Err(SendError::Refused {
+                kind,
+                rule: rule.as_str(),
+            }),
             Outbound::Pass | Outbound::PassWithLease => Ok(()),
         }
     }
@@ -391,7 +417,11 @@ fn tag_code(tag: Tag) -> u8 {
 }
 
 fn tag_of(code: u8) -> Tag {
-    if code == 0 { Tag::GossipOnly } else { Tag::ChannelBearing }
+    if code == 0 {
+        Tag::GossipOnly
+    } else {
+        Tag::ChannelBearing
+    }
 }
 
 /// A handle on one live link, to send on it. Cheap to clone. It outlives the link: then it says why the link ended.
@@ -457,13 +487,19 @@ impl LinkHandle {
 
     fn receipt(&self, ticket: Ticket) -> Receipt {
         self.state.wake.notify_one();
-        Receipt { state: Arc::clone(&self.state), ticket }
+        Receipt {
+            state: Arc::clone(&self.state),
+            ticket,
+        }
     }
 }
 
 impl std::fmt::Debug for LinkHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinkHandle").field("peer", &self.state.peer).field("link", &self.state.id).finish()
+        f.debug_struct("LinkHandle")
+            .field("peer", &self.state.peer)
+            .field("link", &self.state.id)
+            .finish()
     }
 }
 

@@ -9,19 +9,19 @@
 //! Bounded: it reads no more while what it has read is not delivered, or while what it must answer is not written. An idle link
 //! holds no buffer. It never waits for another link.
 
+mod sending;
+
 use super::allowance::Allowance;
 use super::delivery::{Delivery, Room};
 use super::driver::{Env, Report};
-use super::firewall::Outbound;
 use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
-use super::outbox::Taken;
-use super::shared::{LinkShared, LinkState, Stage, Written};
+use super::shared::{LinkShared, LinkState, Stage};
 use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
 use crate::clock::{Moment, Sleep};
 use crate::limits;
 use crate::telemetry::Event;
-use crate::wire::{ErrorMessage, Features, Init, MessageType, Ping, Plane, Pong, Warning};
-use bytes::{Buf, Bytes, BytesMut};
+use crate::wire::{ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning};
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -33,9 +33,6 @@ use tokio::task::coop::consume_budget;
 
 /// A place in the inbox that is being waited for. Kept between rounds of the loop, so that the link keeps its turn.
 type Place = Pin<Box<dyn Future<Output = Room> + Send>>;
-
-/// Write buffers filled and flushed before the socket is read again: a quarter of a megabyte, some tenths of a millisecond.
-const BUFFERS_A_ROUND: usize = 4;
 
 /// The task of one link.
 pub(crate) struct LinkTask {
@@ -82,13 +79,30 @@ impl LinkTask {
     pub(crate) fn new(shared: Arc<LinkShared>) -> Self {
         let env = &shared.state.env;
         let persona = shared.state.identity == Identity::Persona;
-        let settings =
-            Settings { persona, queries_served: env.settings.queries_served, custom_even_ok: env.settings.custom_even_ok };
+        let settings = Settings {
+            persona,
+            queries_served: env.settings.queries_served,
+            custom_even_ok: env.settings.custom_even_ok,
+        };
         // Spreads the pings; predictable is good enough, and it must not fail.
         let seed = shared.state.id.get() ^ env.seed;
-        let machine = LinkMachine::new(settings, env.settings.networks.clone(), env.clock.now(), seed);
-        let refusals = Allowance::full(limits::REFUSAL_EVENTS, 1, limits::WARNING_INTERVAL, env.clock.now());
-        let features = if persona { Features::gossip() } else { env.settings.features.clone() };
+        let machine = LinkMachine::new(
+            settings,
+            env.settings.networks.clone(),
+            env.clock.now(),
+            seed,
+        );
+        let refusals = Allowance::full(
+            limits::REFUSAL_EVENTS,
+            1,
+            limits::WARNING_INTERVAL,
+            env.clock.now(),
+        );
+        let features = if persona {
+            Features::gossip()
+        } else {
+            env.settings.features.clone()
+        };
         let machine = machine.knowing(&features);
         let init = Init::with_features(features, env.settings.networks.clone()).encode();
         Self {
@@ -247,7 +261,10 @@ impl LinkTask {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return Err(CloseReason::Io),
         };
-        self.state().counters.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        self.state()
+            .counters
+            .bytes_in
+            .fetch_add(count as u64, Ordering::Relaxed);
         let failed = self.decrypt();
         let ambient = self.ambient();
         let mut frames = std::mem::take(&mut self.frames);
@@ -263,7 +280,11 @@ impl LinkTask {
         if self.probing {
             self.alive().await?;
         }
-        if failed { Err(CloseReason::Transport) } else { Ok(()) }
+        if failed {
+            Err(CloseReason::Transport)
+        } else {
+            Ok(())
+        }
     }
 
     /// Decrypts every whole frame under one lock. `true`: the transport failed, after the frames that were good.
@@ -289,7 +310,10 @@ impl LinkTask {
         let kind = MessageType::of(&message).unwrap_or(MessageType(0));
         self.count(Direction::Inbound, kind, message.len());
         // Read for each message: the mode may change within a batch.
-        let ambient = Ambient { signer_away: self.signer_away(), ..ambient };
+        let ambient = Ambient {
+            signer_away: self.signer_away(),
+            ..ambient
+        };
         if ambient.signer_away && self.state().dead_scope().is_some() {
             // The firewall is for links that live on; this one only waits for the reaper.
             return Err(CloseReason::Lapse);
@@ -298,14 +322,21 @@ impl LinkTask {
             Received::Up(_) => self.up(message).await,
             Received::Deliver { lease } => self.deliver(kind, lease, message)?,
             Received::Pong { bytes } => self.pongs.push_back(bytes),
-            Received::PongArrived { rtt } => self.emit(Event::Pong { peer: self.state().peer, rtt }),
+            Received::PongArrived { rtt } => self.emit(Event::Pong {
+                peer: self.state().peer,
+                rtt,
+            }),
             Received::Answer(answer) => self.control.push_back(answer),
             Received::Refused { action, warning } => {
                 self.refused(kind, action);
                 self.control.extend(warning);
             }
             Received::Ignored => self.env().telemetry.count_refused(kind.label(), "ignored"),
-            Received::Close { deliver, reason, warning } => return self.close_on(kind, message, deliver, reason, warning),
+            Received::Close {
+                deliver,
+                reason,
+                warning,
+            } => return self.close_on(kind, message, deliver, reason, warning),
         }
         Ok(())
     }
@@ -324,7 +355,9 @@ impl LinkTask {
             self.refused(kind, "closed");
         }
         if reason == CloseReason::Mistag && self.state().tag() == Tag::GossipOnly {
-            self.emit(Event::MistagSuspected { peer: self.state().peer });
+            self.emit(Event::MistagSuspected {
+                peer: self.state().peer,
+            });
         }
         self.control.extend(warning);
         Err(reason)
@@ -341,9 +374,19 @@ impl LinkTask {
             direction: state.direction,
             identity: state.identity,
         });
-        self.pending.push_back(Delivery::Up { state: Arc::clone(&state), init });
-        let handle = LinkHandle { state: Arc::clone(&state) };
-        self.env().report(Report::Up { link: state.id, handle }).await;
+        self.pending.push_back(Delivery::Up {
+            state: Arc::clone(&state),
+            init,
+        });
+        let handle = LinkHandle {
+            state: Arc::clone(&state),
+        };
+        self.env()
+            .report(Report::Up {
+                link: state.id,
+                handle,
+            })
+            .await;
     }
 
     /// Queues a message for the node, under the lease rule.
@@ -354,7 +397,10 @@ impl LinkTask {
         }
         if kind.plane() == Plane::Gossip {
             let now = self.env().clock.unix().as_secs();
-            self.state().counters.last_gossip.store(now, Ordering::Relaxed);
+            self.state()
+                .counters
+                .last_gossip
+                .store(now, Ordering::Relaxed);
             self.env().telemetry.frames().gossip_came(now);
         }
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
@@ -363,7 +409,10 @@ impl LinkTask {
         if kind == MessageType::WARNING || kind == MessageType::ERROR {
             self.complained(kind, &bytes);
         }
-        self.pending.push_back(Delivery::Message { state: Arc::clone(&self.shared.state), bytes });
+        self.pending.push_back(Delivery::Message {
+            state: Arc::clone(&self.shared.state),
+            bytes,
+        });
         Ok(())
     }
 
@@ -371,9 +420,15 @@ impl LinkTask {
     fn take_lease(&self) -> Result<(), CloseReason> {
         let state = self.state();
         let before = state.leased_under();
-        let epoch = state.take_lease(true).map_err(|_| CloseReason::SignerAway)?;
+        let epoch = state
+            .take_lease(true)
+            .map_err(|_| CloseReason::SignerAway)?;
         if before.is_none() {
-            self.emit(Event::Leased { peer: state.peer, link: state.id, epoch });
+            self.emit(Event::Leased {
+                peer: state.peer,
+                link: state.id,
+                epoch,
+            });
         }
         Ok(())
     }
@@ -392,185 +447,20 @@ impl LinkTask {
         }
     }
 
-    /// Encrypts and writes until nothing waits, the kernel takes no more, or it is the socket's turn to be read.
-    async fn pump_out(&mut self) -> Result<(), CloseReason> {
-        for _ in 0..BUFFERS_A_ROUND {
-            if self.write.is_empty() {
-                self.fill().await?;
-                if self.write.is_empty() {
-                    return Ok(());
-                }
-            }
-            if !self.flush()? {
-                return Ok(());
-            }
-            self.state().outbox.settle();
-        }
-        self.state().wake.notify_one();
-        Ok(())
-    }
-
-    /// Encrypts what waits into the write buffer, up to its bound: pongs, then our own messages, then the node's.
-    async fn fill(&mut self) -> Result<(), CloseReason> {
-        while self.write.len() < limits::WRITE_BUFFER {
-            if let Some(bytes) = self.pongs.pop_front() {
-                self.seal(&Pong { ignored: bytes }.encode())?;
-            } else if let Some(message) = self.control.pop_front() {
-                self.seal(&message)?;
-            } else {
-                match self.take_from_node() {
-                    Taken::Message(message) => self.seal_from_node(&message)?,
-                    Taken::Held if self.ending == Ending::Quick => break,
-                    Taken::Held => self.promote().await?,
-                    Taken::Nothing => break,
-                }
-            }
-        }
-        if self.write.is_empty() {
-            // All that was taken has been refused.
-            self.state().outbox.settle();
-        }
-        Ok(())
-    }
-
-    /// The node's next message. Its first channel message is held until the peer is on record as channel-bearing.
-    fn take_from_node(&self) -> Taken {
-        let ambient = self.ambient();
-        let held = |message: &[u8]| !self.on_record && self.machine.send(ambient, message) == Outbound::PassWithLease;
-        self.state().outbox.take_unless(held)
-    }
-
-    /// The firewall's last word on a message of the node: the mode may have changed since it was queued.
-    fn seal_from_node(&mut self, message: &[u8]) -> Result<(), CloseReason> {
-        let kind = MessageType::of(message).unwrap_or(MessageType(0));
-        let allowed = match self.machine.send(self.ambient(), message) {
-            Outbound::Pass => true,
-            Outbound::PassWithLease => self.on_record && self.take_lease().is_ok(),
-            Outbound::Refuse(_) => false,
-        };
-        if allowed {
-            return self.seal(message);
-        }
-        if self.state().dead_scope().is_some() {
-            // Not refused but ended: whoever waits for it to be flushed must not hear that it was.
-            return Err(CloseReason::Lapse);
-        }
-        self.state().outbox.refuse_taken(kind.0);
-        self.refused(kind, "not_sent");
-        Ok(())
-    }
-
-    /// The node speaks BOLT 2 to this peer, so it says that the peer bears a channel: on record before the first byte leaves.
-    /// The message waits in the queue; what the node was told of the peer before may still be on its way into the book too.
-    async fn promote(&mut self) -> Result<(), CloseReason> {
-        let (recorded, answer) = tokio::sync::oneshot::channel();
-        let peer = self.state().peer;
-        self.env().report(Report::Promote { peer, recorded }).await;
-        let shared = Arc::clone(&self.shared);
-        let recorded = tokio::select! {
-            biased;
-            answer = answer => matches!(answer, Ok(Ok(()))),
-            reason = must_not_wait(&shared.state, self.ending) => return Err(reason),
-        };
-        // Whatever else the task was woken for meanwhile is looked at in the next round.
-        shared.state.wake.notify_one();
-        if recorded {
-            self.on_record = true;
-            return Ok(());
-        }
-        // Nothing that is queued may leave: not this message, and none after it in its place.
-        self.state().outbox.end(CloseReason::Book);
-        Err(CloseReason::Book)
-    }
-
-    fn seal(&mut self, message: &[u8]) -> Result<(), CloseReason> {
-        let mut session = self.shared.session();
-        let sealed = session.seal(message, &mut self.write);
-        let (sent, _) = session.rotations();
-        drop(session);
-        if sealed.is_err() {
-            return Err(CloseReason::Transport);
-        }
-        if sent > self.rotations.0 {
-            self.rotated(Direction::Outbound, sent - self.rotations.0);
-            self.rotations.0 = sent;
-        }
-        self.count(Direction::Outbound, MessageType::of(message).unwrap_or(MessageType(0)), message.len());
-        Ok(())
-    }
-
-    /// Hands the write buffer to the kernel. `false`: the kernel takes no more for now.
-    fn flush(&mut self) -> Result<bool, CloseReason> {
-        while !self.write.is_empty() {
-            match self.shared.write(&self.write) {
-                Written::Bytes(count) => self.write.advance(count),
-                Written::WouldBlock => return Ok(false),
-                Written::Fenced => return Err(CloseReason::Lapse),
-                Written::Broken => return Err(CloseReason::Io),
-            }
-        }
-        Ok(true)
-    }
-
     fn act(&mut self, due: Due) -> Result<(), CloseReason> {
         match due {
             Due::Nothing => Ok(()),
             Due::Ping { pong_bytes } => {
-                self.control.push_back(Ping { num_pong_bytes: pong_bytes, ignored: 0 }.encode());
+                self.control.push_back(
+                    Ping {
+                        num_pong_bytes: pong_bytes,
+                        ignored: 0,
+                    }
+                    .encode(),
+                );
                 Ok(())
             }
             Due::Close(reason) => Err(reason),
-        }
-    }
-
-    /// The link's last words: flushes what may still leave, and hands back what the node has not received yet.
-    pub(crate) async fn finish(mut self, reason: CloseReason) -> VecDeque<Delivery> {
-        if !reason.is_abortive() {
-            let patient = matches!(
-                reason,
-                CloseReason::Draining
-                    | CloseReason::Requested
-                    | CloseReason::Removed
-                    | CloseReason::Demoted
-            );
-            self.ending = if patient { Ending::Patient } else { Ending::Quick };
-            if !self.flush_last(reason).await {
-                self.shared.reset(reason);
-            }
-        }
-        std::mem::take(&mut self.pending)
-    }
-
-    /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once. `false`: the peer
-    /// does not read, and the time is up.
-    async fn flush_last(&mut self, reason: CloseReason) -> bool {
-        let env = Arc::clone(self.env());
-        let deadline = async {
-            if reason == CloseReason::Draining {
-                // A drain has one deadline for all links. The supervisor resets and counts those that overrun it.
-                std::future::pending().await
-            } else {
-                env.clock.sleep_until(env.clock.now().after(limits::DRAIN_DEADLINE)).await;
-            }
-        };
-        let shared = Arc::clone(&self.shared);
-        let flush = async {
-            loop {
-                consume_budget().await;
-                if self.pump_out().await.is_err() || self.ending != Ending::Patient {
-                    return;
-                }
-                if self.write.is_empty() && shared.state.outbox.is_empty() {
-                    return;
-                }
-                if shared.socket.writable().await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = flush => true,
-            () = deadline => false,
         }
     }
 
@@ -591,7 +481,10 @@ impl LinkTask {
     }
 
     fn ambient(&self) -> Ambient {
-        Ambient { now: self.now(), signer_away: self.signer_away() }
+        Ambient {
+            now: self.now(),
+            signer_away: self.signer_away(),
+        }
     }
 
     fn emit(&self, event: Event) {
@@ -601,7 +494,13 @@ impl LinkTask {
     fn refused(&mut self, kind: MessageType, action: &'static str) {
         let (peer, link) = (self.state().peer, self.state().id);
         if self.refusals.spend(self.now(), 1) {
-            self.emit(Event::Refused { peer, link, kind: kind.0, name: kind.label(), action });
+            self.emit(Event::Refused {
+                peer,
+                link,
+                kind: kind.0,
+                name: kind.label(),
+                action,
+            });
         } else {
             self.env().telemetry.count_refused(kind.label(), action);
         }
@@ -613,7 +512,11 @@ impl LinkTask {
             _ => Warning::decode(message).map(|warning| warning.text()),
         };
         let peer = self.state().peer;
-        self.emit(Event::PeerComplained { peer, error: kind == MessageType::ERROR, text: text.unwrap_or_default() });
+        self.emit(Event::PeerComplained {
+            peer,
+            error: kind == MessageType::ERROR,
+            text: text.unwrap_or_default(),
+        });
     }
 
     fn rotated(&self, direction: Direction, times: u64) {
@@ -626,17 +529,10 @@ impl LinkTask {
             Direction::Inbound => counters.frames_in.fetch_add(1, Ordering::Relaxed),
             Direction::Outbound => counters.frames_out.fetch_add(1, Ordering::Relaxed),
         };
-        self.env().telemetry.frames().count(direction, kind.plane(), bytes);
-    }
-}
-
-/// Ready when a book that hangs must not hold up the link's end: when it is asked to close; in its last words, when it is reset.
-async fn must_not_wait(state: &LinkState, ending: Ending) -> CloseReason {
-    loop {
-        if let Some(reason) = state.close_requested().filter(|_| ending == Ending::No || state.outbox.is_ended()) {
-            return reason;
-        }
-        state.wake.notified().await;
+        self.env()
+            .telemetry
+            .frames()
+            .count(direction, kind.plane(), bytes);
     }
 }
 

@@ -37,14 +37,28 @@ impl SupervisorMachine {
         };
         if let Some(earlier) = peer.contender.take() {
             // The newest of two contenders is the one that the peer means.
-            out.push(Output::Refuse { link: earlier.link, reason: CloseReason::Duplicate });
+            out.push(Output::Refuse {
+                link: earlier.link,
+                reason: CloseReason::Duplicate,
+            });
         }
         if incumbent.direction == direction || dialled_by_smaller {
-            peer.contender = Some(Contender { link, direction, probe_until: None });
-            out.push(Output::Close { link: incumbent.id, reason: CloseReason::Duplicate });
+            peer.contender = Some(Contender {
+                link,
+                direction,
+                probe_until: None,
+            });
+            out.push(Output::Close {
+                link: incumbent.id,
+                reason: CloseReason::Duplicate,
+            });
         } else {
             let until = now.after(limits::PROBE_DEADLINE);
-            peer.contender = Some(Contender { link, direction, probe_until: Some(until) });
+            peer.contender = Some(Contender {
+                link,
+                direction,
+                probe_until: Some(until),
+            });
             out.push(Output::Probe(incumbent.id));
         }
         self.reschedule(id);
@@ -63,17 +77,35 @@ impl SupervisorMachine {
             return Some(CloseReason::Refused);
         }
         // After act three, before init: the peer learns nothing but that its channel partner is not there.
-        (self.tag_of(id) == Tag::ChannelBearing && !self.is_live()).then_some(CloseReason::SignerAway)
+        (self.tag_of(id) == Tag::ChannelBearing && !self.is_live())
+            .then_some(CloseReason::SignerAway)
     }
 
     /// Lets a link in, unless something bars it since it was authenticated.
-    pub(super) fn admit(&mut self, id: NodeId, link: LinkId, direction: Direction, out: &mut Vec<Output>) {
+    pub(super) fn admit(
+        &mut self,
+        id: NodeId,
+        link: LinkId,
+        direction: Direction,
+        out: &mut Vec<Output>,
+    ) {
         if let Some(reason) = self.bar(id) {
             out.push(Output::Refuse { link, reason });
             return;
         }
-        self.make_incumbent(id, Incumbent { id: link, direction, up_since: None, doomed: false });
-        out.push(Output::Admit { link, tag: self.tag_of(id) });
+        self.make_incumbent(
+            id,
+            Incumbent {
+                id: link,
+                direction,
+                up_since: None,
+                doomed: false,
+            },
+        );
+        out.push(Output::Admit {
+            link,
+            tag: self.tag_of(id),
+        });
     }
 
     /// The incumbent has shown life: the newcomer is refused. Its own end cleans up after it.
@@ -85,9 +117,14 @@ impl SupervisorMachine {
             return;
         };
         if peer.incumbent.is_some_and(|incumbent| incumbent.id == link)
-            && let Some(contender) = peer.contender.take_if(|contender| contender.probe_until.is_some())
+            && let Some(contender) = peer
+                .contender
+                .take_if(|contender| contender.probe_until.is_some())
         {
-            out.push(Output::Refuse { link: contender.link, reason: CloseReason::Duplicate });
+            out.push(Output::Refuse {
+                link: contender.link,
+                reason: CloseReason::Duplicate,
+            });
             self.reschedule(id);
         }
     }
@@ -101,7 +138,10 @@ impl SupervisorMachine {
             && contender.probe_until.is_some_and(|until| until <= now)
         {
             contender.probe_until = None;
-            out.push(Output::Close { link: incumbent.id, reason: CloseReason::Duplicate });
+            out.push(Output::Close {
+                link: incumbent.id,
+                reason: CloseReason::Duplicate,
+            });
         }
     }
 }

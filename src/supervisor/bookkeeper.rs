@@ -69,8 +69,17 @@ impl BookKeeper {
             let (records, flushes, last) = {
                 let mut waiting = self.lock();
                 waiting.writing = waiting.records.keys().copied().collect();
-                let Waiting { records, flushes, last, .. } = &mut *waiting;
-                (std::mem::take(records), std::mem::take(flushes), std::mem::take(last))
+                let Waiting {
+                    records,
+                    flushes,
+                    last,
+                    ..
+                } = &mut *waiting;
+                (
+                    std::mem::take(records),
+                    std::mem::take(flushes),
+                    std::mem::take(last),
+                )
             };
             let mut failed = BTreeMap::new();
             for (peer, record) in records {
@@ -84,7 +93,9 @@ impl BookKeeper {
                     // A newer record may have come meanwhile: it stays.
                     waiting.records.entry(peer).or_insert(record);
                     drop(waiting);
-                    telemetry.emit(Event::BookFailed { detail: error.to_string() });
+                    telemetry.emit(Event::BookFailed {
+                        detail: error.to_string(),
+                    });
                     failed.insert(peer, error);
                 }
             }

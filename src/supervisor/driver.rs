@@ -8,8 +8,8 @@ use super::machine::{Failure, Input, Output, SupervisorMachine};
 use super::{ConnectError, PeerSpec, PeerView, Shared, Urgency};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
-use crate::limits;
 use crate::error::Culprit;
+use crate::limits;
 use crate::link::driver::{DialOrder, Env, Report, Verdict, dial};
 use crate::link::shared::Stage;
 use crate::link::{CloseReason, HandshakeFailure, LinkHandle, LinkId, Tag};
@@ -30,14 +30,38 @@ type LinkWaiter = oneshot::Sender<Result<LinkHandle, ConnectError>>;
 
 /// What the node asks of the supervisor.
 pub(crate) enum Command {
-    Want { spec: PeerSpec, done: Option<LinkWaiter> },
-    Unwant { peer: NodeId, done: oneshot::Sender<bool> },
-    Tag { peer: NodeId, tag: Tag, done: oneshot::Sender<()> },
-    Declare { peers: Vec<NodeId>, done: oneshot::Sender<()> },
-    Urgency { peer: NodeId, urgency: Urgency, done: oneshot::Sender<()> },
-    Link { peer: NodeId, found: oneshot::Sender<Option<LinkHandle>> },
-    Peers { found: oneshot::Sender<Vec<PeerView>> },
-    Drain { done: oneshot::Sender<()> },
+    Want {
+        spec: PeerSpec,
+        done: Option<LinkWaiter>,
+    },
+    Unwant {
+        peer: NodeId,
+        done: oneshot::Sender<bool>,
+    },
+    Tag {
+        peer: NodeId,
+        tag: Tag,
+        done: oneshot::Sender<()>,
+    },
+    Declare {
+        peers: Vec<NodeId>,
+        done: oneshot::Sender<()>,
+    },
+    Urgency {
+        peer: NodeId,
+        urgency: Urgency,
+        done: oneshot::Sender<()>,
+    },
+    Link {
+        peer: NodeId,
+        found: oneshot::Sender<Option<LinkHandle>>,
+    },
+    Peers {
+        found: oneshot::Sender<Vec<PeerView>>,
+    },
+    Drain {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The driver's state.
@@ -92,7 +116,9 @@ impl Cause {
     /// What it says of the peer.
     fn blame(failure: &HandshakeFailure) -> Failure {
         match failure {
-            HandshakeFailure::NotAdmitted(CloseReason::SignerAway) | HandshakeFailure::Lapsed => Failure::SignerAway,
+            HandshakeFailure::NotAdmitted(CloseReason::SignerAway) | HandshakeFailure::Lapsed => {
+                Failure::SignerAway
+            }
             HandshakeFailure::Ecdh(EcdhError::SignerAway(_)) => Failure::SignerAway,
             HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
             failure if failure.culprit() != Culprit::Peer => Failure::Ours,
@@ -104,12 +130,17 @@ impl Cause {
     fn error(&self) -> ConnectError {
         let away = match self {
             Self::Failed(failure) => Self::blame(failure) == Failure::SignerAway,
-            Self::Ended(_, reason) => matches!(reason, CloseReason::Lapse | CloseReason::SignerAway),
+            Self::Ended(_, reason) => {
+                matches!(reason, CloseReason::Lapse | CloseReason::SignerAway)
+            }
         };
         if away {
             return ConnectError::SignerAway;
         }
-        ConnectError::Failed { failure: self.label(), detail: self.detail() }
+        ConnectError::Failed {
+            failure: self.label(),
+            detail: self.detail(),
+        }
     }
 }
 
@@ -128,7 +159,12 @@ pub(crate) struct Channels {
 }
 
 impl Driver {
-    pub(crate) fn new(env: Arc<Env>, shared: Arc<Shared>, keeper: Arc<BookKeeper>, known: Vec<PeerRecord>) -> Self {
+    pub(crate) fn new(
+        env: Arc<Env>,
+        shared: Arc<Shared>,
+        keeper: Arc<BookKeeper>,
+        known: Vec<PeerRecord>,
+    ) -> Self {
         let machine = SupervisorMachine::new(env.context.node_id(), env.seed);
         let mut driver = Self {
             env,
@@ -146,8 +182,19 @@ impl Driver {
             alarm: None,
             drain: None,
         };
-        for PeerRecord { node_id, addresses, tag, weight } in known {
-            driver.feed(Input::Want { peer: node_id, addresses, tag, weight: Some(weight) });
+        for PeerRecord {
+            node_id,
+            addresses,
+            tag,
+            weight,
+        } in known
+        {
+            driver.feed(Input::Want {
+                peer: node_id,
+                addresses,
+                tag,
+                weight: Some(weight),
+            });
         }
         driver
     }
@@ -195,7 +242,8 @@ impl Driver {
     /// `cause`: why a dial failed, if the input says that one did.
     fn feed_with(&mut self, input: Input, cause: Option<&Cause>) {
         let mut outputs = Vec::new();
-        self.machine.handle(self.env.clock.now(), input, &mut outputs);
+        self.machine
+            .handle(self.env.clock.now(), input, &mut outputs);
         for output in outputs {
             self.act(output, cause);
         }
@@ -229,7 +277,9 @@ impl Driver {
         if let Some(epoch) = live {
             self.epoch = Some(epoch);
             let away = self.away_since.take().map(|since| now.since(since));
-            self.env.telemetry.emit(Event::SignerAttached { epoch, away });
+            self.env
+                .telemetry
+                .emit(Event::SignerAttached { epoch, away });
             self.feed(Input::Attached(epoch));
         }
         self.shared.note_mode();
@@ -251,7 +301,11 @@ impl Driver {
                 self.feed(Input::Declare(peers));
                 let _ = done.send(());
             }
-            Command::Urgency { peer, urgency, done } => {
+            Command::Urgency {
+                peer,
+                urgency,
+                done,
+            } => {
                 self.feed(Input::Urgency(peer, urgency));
                 let _ = done.send(());
             }
@@ -266,7 +320,12 @@ impl Driver {
     }
 
     fn want(&mut self, spec: PeerSpec, done: Option<LinkWaiter>) {
-        let PeerSpec { node_id, addresses, tag, weight } = spec;
+        let PeerSpec {
+            node_id,
+            addresses,
+            tag,
+            weight,
+        } = spec;
         if self.machine.peer(node_id).is_none() && self.machine.is_full() {
             done.map(|done| done.send(Err(ConnectError::RosterFull)));
             return;
@@ -277,24 +336,47 @@ impl Driver {
             waiters.retain(|waiter| !waiter.is_closed());
             waiters.push(done);
         }
-        self.feed(Input::Want { peer: node_id, addresses, tag, weight });
+        self.feed(Input::Want {
+            peer: node_id,
+            addresses,
+            tag,
+            weight,
+        });
         // A link that is closing is no answer: the next one is.
-        if let Some(handle) = self.handle_of(node_id).filter(|handle| handle.closed().is_none()) {
+        if let Some(handle) = self
+            .handle_of(node_id)
+            .filter(|handle| handle.closed().is_none())
+        {
             self.answer(node_id, |_| Ok(handle.clone()));
         } else if self.drain.is_some() {
             self.answer(node_id, |_| Err(ConnectError::Draining));
         } else if node_id == self.env.context.node_id() {
             self.answer(node_id, |_| Err(ConnectError::OwnKey));
-        } else if self.machine.peer(node_id).is_none_or(|peer| !peer.is_dialable() && peer.link().is_none()) {
+        } else if self
+            .machine
+            .peer(node_id)
+            .is_none_or(|peer| !peer.is_dialable() && peer.link().is_none())
+        {
             self.answer(node_id, |_| Err(ConnectError::NoAddress));
         }
     }
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Authenticated { link, peer, address, direction, verdict } => {
+            Report::Authenticated {
+                link,
+                peer,
+                address,
+                direction,
+                verdict,
+            } => {
                 self.verdicts.insert(link, verdict);
-                self.feed(Input::Authenticated { link, peer, direction, address });
+                self.feed(Input::Authenticated {
+                    link,
+                    peer,
+                    direction,
+                    address,
+                });
             }
             Report::Up { link, handle } => self.up(link, &handle),
             Report::Alive { link } => self.feed(Input::Alive(link)),
@@ -303,10 +385,18 @@ impl Driver {
                 self.keeper.flush(peer, recorded);
             }
             Report::DialFailed { link, failure } => self.dial_failed(link, failure),
-            Report::InboundFailed { link, address, failure } => {
+            Report::InboundFailed {
+                link,
+                address,
+                failure,
+            } => {
                 self.verdicts.remove(&link);
                 let (label, detail) = (failure.label(), failure.to_string());
-                self.env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
+                self.env.telemetry.emit(Event::InboundFailed {
+                    address,
+                    failure: label,
+                    detail,
+                });
                 self.feed(Input::Withdrawn(link));
             }
             Report::Ended { link, reason } => {
@@ -329,7 +419,13 @@ impl Driver {
     fn dial_failed(&mut self, link: LinkId, failure: HandshakeFailure) {
         self.verdicts.remove(&link);
         let blame = Cause::blame(&failure);
-        self.feed_with(Input::DialFailed { link, failure: blame }, Some(&Cause::Failed(failure)));
+        self.feed_with(
+            Input::DialFailed {
+                link,
+                failure: blame,
+            },
+            Some(&Cause::Failed(failure)),
+        );
         self.dials.remove(&link);
     }
 
@@ -342,7 +438,10 @@ impl Driver {
         let link = self.dialers.remove(&id);
         if let (Some(link), Some(error)) = (link, panic) {
             tracing::error!(%error, "the task of a link panicked; the link is closed and its secrets are wiped");
-            let silent = self.dials.get(&link).is_some_and(|dial| !dial.authenticated.load(Ordering::Acquire));
+            let silent = self
+                .dials
+                .get(&link)
+                .is_some_and(|dial| !dial.authenticated.load(Ordering::Acquire));
             if silent {
                 self.dial_failed(link, HandshakeFailure::Panicked);
             }
@@ -351,7 +450,12 @@ impl Driver {
 
     fn act(&mut self, output: Output, cause: Option<&Cause>) {
         match output {
-            Output::Dial { link, peer, address, tag } => self.dial(link, peer, address, tag),
+            Output::Dial {
+                link,
+                peer,
+                address,
+                tag,
+            } => self.dial(link, peer, address, tag),
             Output::Admit { link, tag } => self.admit(link, tag),
             Output::Refuse { link, reason } => self.judge(link, Verdict::Refuse(reason)),
             Output::Probe(link) => {
@@ -367,23 +471,52 @@ impl Driver {
                 self.answer(peer, |_| Err(ConnectError::Removed));
             }
             Output::Tagged { peer, tag } => self.env.telemetry.emit(Event::Tagged { peer, tag }),
-            Output::Failed { peer, link, retry_in } => self.failed(peer, link, retry_in, cause),
+            Output::Failed {
+                peer,
+                link,
+                retry_in,
+            } => self.failed(peer, link, retry_in, cause),
             Output::Held(peer) => self.answer(peer, |_| Err(ConnectError::SignerAway)),
-            Output::Relit { epoch, took, up, failed } => {
-                self.env.telemetry.emit(Event::Relit { epoch, took, up, failed });
+            Output::Relit {
+                epoch,
+                took,
+                up,
+                failed,
+            } => {
+                self.env.telemetry.emit(Event::Relit {
+                    epoch,
+                    took,
+                    up,
+                    failed,
+                });
             }
         }
     }
 
     fn dial(&mut self, link: LinkId, peer: NodeId, address: SocketAddr, tag: Tag) {
         // A lapse since the machine decided shows in the dial itself: it fails at once.
-        let lease = if tag == Tag::ChannelBearing { self.env.context.lease().ok() } else { None };
+        let lease = if tag == Tag::ChannelBearing {
+            self.env.context.lease().ok()
+        } else {
+            None
+        };
         let (give_up, cancel) = oneshot::channel();
         let authenticated = Arc::new(AtomicBool::new(false));
-        let dialing = Dialing { address, give_up: Some(give_up), authenticated: Arc::clone(&authenticated) };
+        let dialing = Dialing {
+            address,
+            give_up: Some(give_up),
+            authenticated: Arc::clone(&authenticated),
+        };
         self.dials.insert(link, dialing);
         self.env.telemetry.emit(Event::Dialing { peer, address });
-        let order = DialOrder { link, peer, address, lease, cancel, authenticated };
+        let order = DialOrder {
+            link,
+            peer,
+            address,
+            lease,
+            cancel,
+            authenticated,
+        };
         let mut dial = Box::pin(dial(Arc::clone(&self.env), order));
         // Begun here, up to the first wait: tasks start in any order, often the last one first, and the most urgent peer's SYN
         // shall leave first (P8). The task looks again at once, so nothing is lost with the idle waker.
@@ -415,7 +548,11 @@ impl Driver {
     fn close(&mut self, link: LinkId, reason: CloseReason) {
         if let Some(shared) = self.env.vault.get(link) {
             shared.state.request_close(reason);
-        } else if let Some(give_up) = self.dials.get_mut(&link).and_then(|dial| dial.give_up.take()) {
+        } else if let Some(give_up) = self
+            .dials
+            .get_mut(&link)
+            .and_then(|dial| dial.give_up.take())
+        {
             let _ = give_up.send(reason);
         }
     }
@@ -430,22 +567,42 @@ impl Driver {
         if before.is_none()
             && let Some(epoch) = shared.state.leased_under()
         {
-            self.env.telemetry.emit(Event::Leased { peer: shared.state.peer, link, epoch });
+            self.env.telemetry.emit(Event::Leased {
+                peer: shared.state.peer,
+                link,
+                epoch,
+            });
         }
     }
 
-    fn failed(&mut self, peer: NodeId, link: LinkId, retry_in: Option<Duration>, cause: Option<&Cause>) {
+    fn failed(
+        &mut self,
+        peer: NodeId,
+        link: LinkId,
+        retry_in: Option<Duration>,
+        cause: Option<&Cause>,
+    ) {
         let (Some(dial), Some(cause)) = (self.dials.get(&link), cause) else {
             return;
         };
         let (address, failure, detail) = (dial.address, cause.label(), cause.detail());
-        self.env.telemetry.emit(Event::DialFailed { peer, address, failure, detail, retry_in });
+        self.env.telemetry.emit(Event::DialFailed {
+            peer,
+            address,
+            failure,
+            detail,
+            retry_in,
+        });
         if self.handle_of(peer).is_none() {
             self.answer(peer, |_| Err(cause.error()));
         }
     }
 
-    fn answer(&mut self, peer: NodeId, answer: impl Fn(NodeId) -> Result<LinkHandle, ConnectError>) {
+    fn answer(
+        &mut self,
+        peer: NodeId,
+        answer: impl Fn(NodeId) -> Result<LinkHandle, ConnectError>,
+    ) {
         for waiter in self.waiters.remove(&peer).into_iter().flatten() {
             let _ = waiter.send(answer(peer));
         }
@@ -473,8 +630,15 @@ impl Driver {
             return;
         }
         self.shared.set_draining();
-        let deadline = self.env.clock.sleep_until(self.env.clock.now().after(limits::DRAIN_DEADLINE));
-        self.drain = Some(Drain { done: vec![done], deadline, links: self.handles.len() });
+        let deadline = self
+            .env
+            .clock
+            .sleep_until(self.env.clock.now().after(limits::DRAIN_DEADLINE));
+        self.drain = Some(Drain {
+            done: vec![done],
+            deadline,
+            links: self.handles.len(),
+        });
         self.feed(Input::Drain);
         let waiting: Vec<NodeId> = self.waiters.keys().copied().collect();
         for peer in waiting {
@@ -483,7 +647,10 @@ impl Driver {
     }
 
     fn is_drained(&self) -> bool {
-        self.drain.is_some() && self.handles.is_empty() && self.dials.is_empty() && self.env.vault.is_empty()
+        self.drain.is_some()
+            && self.handles.is_empty()
+            && self.dials.is_empty()
+            && self.env.vault.is_empty()
     }
 
     fn reset_all(&self) -> usize {
@@ -501,7 +668,10 @@ impl Driver {
         if let Some(drain) = self.drain.take() {
             // Last, so that channel links were closed in peace and not torn down.
             let _ = self.env.context.shut_down();
-            self.env.telemetry.emit(Event::Drained { closed: drain.links.saturating_sub(overran), overran });
+            self.env.telemetry.emit(Event::Drained {
+                closed: drain.links.saturating_sub(overran),
+                overran,
+            });
             for done in drain.done {
                 let _ = done.send(());
             }

@@ -51,7 +51,11 @@ impl Inbox {
         stopped: watch::Receiver<bool>,
         telemetry: Telemetry,
     ) -> Self {
-        Self { deliveries, stopped, telemetry }
+        Self {
+            deliveries,
+            stopped,
+            telemetry,
+        }
     }
 
     /// What comes next; `None` once the supervisor has stopped and all that was queued is received. Cancel safe.
@@ -82,15 +86,26 @@ impl Inbox {
         match delivery {
             Delivery::Up { state, init } => state.deliver(|| {
                 state.set_told();
-                Inbound::Up { link: LinkHandle { state: Arc::clone(&state) }, init }
+                Inbound::Up {
+                    link: LinkHandle {
+                        state: Arc::clone(&state),
+                    },
+                    init,
+                }
             }),
             // Of a link whose beginning was fenced the node hears nothing at all.
-            Delivery::Down { state, reason } => {
-                state.was_told().then(|| Inbound::Down { peer: state.peer, link: state.id, reason })
-            }
+            Delivery::Down { state, reason } => state.was_told().then(|| Inbound::Down {
+                peer: state.peer,
+                link: state.id,
+                reason,
+            }),
             Delivery::Message { state, bytes } => {
                 let kind = MessageType::of(&bytes).unwrap_or(MessageType(0));
-                let message = state.deliver(|| Message { peer: state.peer, link: state.id, bytes });
+                let message = state.deliver(|| Message {
+                    peer: state.peer,
+                    link: state.id,
+                    bytes,
+                });
                 if let Some(message) = message {
                     return Some(Inbound::Message(message));
                 }

@@ -4,9 +4,9 @@
 //! time the handshake goes on; else the socket is closed. Everything here is bounded (P9) and nothing of it can cause a signer
 //! call, a stall or a shutdown while the signer is away (P5).
 
+use crate::limits;
 use crate::link::LinkId;
 use crate::link::driver::{Env, accept};
-use crate::limits;
 use crate::telemetry::Event;
 use std::collections::HashMap;
 use std::io;
@@ -39,7 +39,11 @@ impl Doorway {
     }
 
     /// Accepts until `stop` turns true.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        mut stop: watch::Receiver<bool>,
+    ) {
         loop {
             let accepted = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -53,7 +57,10 @@ impl Doorway {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no inbound connection can be taken; trying again");
-                    self.env.clock.sleep_until(self.env.clock.now().after(limits::ACCEPT_PAUSE)).await;
+                    self.env
+                        .clock
+                        .sleep_until(self.env.clock.now().after(limits::ACCEPT_PAUSE))
+                        .await;
                 }
             }
         }
@@ -68,22 +75,40 @@ impl Doorway {
             }
         }
         let Ok(slot) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-            self.turn_away(address, "handshakes_full", "all places for handshakes are taken");
+            self.turn_away(
+                address,
+                "handshakes_full",
+                "all places for handshakes are taken",
+            );
             return;
         };
         let link = LinkId(self.next.fetch_add(2, Ordering::Relaxed));
-        accept(Arc::clone(&self.env), link, socket, address, (slot, unparked)).await;
+        accept(
+            Arc::clone(&self.env),
+            link,
+            socket,
+            address,
+            (slot, unparked),
+        )
+        .await;
     }
 
     /// Waits for a signer, if there is a place to wait, and then for a turn: half of the places for handshakes are kept from those who
     /// waited, so that a returning signer has time for the node's own dials. `None`: the connection is to be closed.
     async fn park(&self, socket: &TcpStream, address: SocketAddr) -> Option<OwnedSemaphorePermit> {
         let Some(place) = Parking::enter(&self.parking, address.ip()) else {
-            self.turn_away(address, "signer_away", "no signer, and no place left to wait for one");
+            self.turn_away(
+                address,
+                "signer_away",
+                "no signer, and no place left to wait for one",
+            );
             return None;
         };
         self.note_parked();
-        let deadline = self.env.clock.sleep_until(self.env.clock.now().after(limits::PARKED_FOR));
+        let deadline = self
+            .env
+            .clock
+            .sleep_until(self.env.clock.now().after(limits::PARKED_FOR));
         let mut signer = self.env.context.subscribe();
         let turn = async {
             signer.wait_for(|state| state.live().is_some()).await.ok()?;
@@ -97,7 +122,11 @@ impl Doorway {
         drop(place);
         self.note_parked();
         if came.is_none() {
-            self.turn_away(address, "signer_away", "no signer came while the connection was parked");
+            self.turn_away(
+                address,
+                "signer_away",
+                "no signer came while the connection was parked",
+            );
         }
         came
     }
@@ -108,11 +137,17 @@ impl Doorway {
     }
 
     fn note_parked(&self) {
-        self.env.telemetry.emit(Event::Parked { now: self.parking.occupied() });
+        self.env.telemetry.emit(Event::Parked {
+            now: self.parking.occupied(),
+        });
     }
 
     fn turn_away(&self, address: SocketAddr, failure: &'static str, detail: &str) {
-        self.env.telemetry.emit(Event::InboundFailed { address, failure, detail: detail.to_owned() });
+        self.env.telemetry.emit(Event::InboundFailed {
+            address,
+            failure,
+            detail: detail.to_owned(),
+        });
     }
 }
 
@@ -129,7 +164,9 @@ async fn closed_by_peer(socket: &TcpStream) {
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
     )
 }
 
@@ -180,7 +217,10 @@ impl Parking {
         }
         *here += 1;
         drop(places);
-        Some(ParkingPlace { parking: Arc::clone(this), subnet })
+        Some(ParkingPlace {
+            parking: Arc::clone(this),
+            subnet,
+        })
     }
 
     fn occupied(&self) -> usize {
@@ -188,7 +228,9 @@ impl Parking {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Subnet, usize>> {
-        self.by_subnet.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_subnet
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -209,7 +251,8 @@ mod tests {
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+        text.parse()
+            .unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
     }
 
     #[test]
@@ -220,8 +263,14 @@ mod tests {
             places.extend(Parking::enter(&parking, ip("192.0.2.1")));
         }
         assert_eq!(places.len(), limits::PARKED_PER_SUBNET);
-        assert!(Parking::enter(&parking, ip("192.0.2.200")).is_none(), "the same /24");
-        assert!(Parking::enter(&parking, ip("::ffff:192.0.2.7")).is_none(), "the same /24, written as IPv6");
+        assert!(
+            Parking::enter(&parking, ip("192.0.2.200")).is_none(),
+            "the same /24"
+        );
+        assert!(
+            Parking::enter(&parking, ip("::ffff:192.0.2.7")).is_none(),
+            "the same /24, written as IPv6"
+        );
         for third in 0..u8::MAX {
             places.extend(Parking::enter(&parking, ip(&format!("198.51.{third}.1"))));
         }

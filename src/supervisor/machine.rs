@@ -12,177 +12,19 @@
 //! it replays from a list of inputs.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::relight::Relight;
 use super::roster::{Backoff, DialKey, Incumbent, Peer, Wait};
-use crate::book::PeerRecord;
 use crate::clock::Moment;
 use crate::limits;
-use crate::link::{CloseReason, Direction, LinkId, Tag};
+use crate::link::{CloseReason, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::Epoch;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use super::orders::{Failure, Input, Output};
 pub use super::roster::{PeerState, Urgency};
-
-/// What happened.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Input {
-    /// The node wants a link with this peer kept up. What it does not say stays as it was.
-    Want {
-        /// Who.
-        peer: NodeId,
-        /// Where; tried in this order.
-        addresses: Vec<SocketAddr>,
-        /// What the node says of it.
-        tag: Option<Tag>,
-        /// How much it matters among its like.
-        weight: Option<u32>,
-    },
-    /// The node wants nothing of this peer any more.
-    Unwant(NodeId),
-    /// The node says what a peer is.
-    Tag(NodeId, Tag),
-    /// These are all the peers that the node has channels with.
-    Declare(Vec<NodeId>),
-    /// How urgent a channel peer is.
-    Urgency(NodeId, Urgency),
-    /// A signer session began.
-    Attached(Epoch),
-    /// The signer session ended.
-    Lapsed,
-    /// A dial ended before the link was admitted.
-    DialFailed {
-        /// Which.
-        link: LinkId,
-        /// What the failure says of the peer.
-        failure: Failure,
-    },
-    /// A handshake is done; the link waits for a verdict.
-    Authenticated {
-        /// Which.
-        link: LinkId,
-        /// Who.
-        peer: NodeId,
-        /// Who dialled.
-        direction: Direction,
-        /// Where the peer is.
-        address: SocketAddr,
-    },
-    /// A link is up.
-    Up(LinkId),
-    /// A link has shown life after a probe.
-    Alive(LinkId),
-    /// An admitted link has ended, and the node has been told.
-    Ended {
-        /// Which.
-        link: LinkId,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// An inbound link ended before it was admitted.
-    Withdrawn(LinkId),
-    /// Time has passed.
-    Tick,
-    /// Dial no more, admit no more, close all.
-    Drain,
-}
-
-/// What a failed dial says of the peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// It does not accept connections there.
-    Unreachable,
-    /// It accepted the connection, and then the handshake or `init` failed.
-    Handshake,
-    /// The signer went away: the peer is not to blame.
-    SignerAway,
-    /// The supervisor turned it away, because another link is there already.
-    Duplicate,
-    /// We or the signer failed, and the signer is still there: the peer is not to blame, and is tried again soon.
-    Ours,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Output {
-    /// Dial.
-    Dial {
-        /// The link's number.
-        link: LinkId,
-        /// Whom.
-        peer: NodeId,
-        /// Where.
-        address: SocketAddr,
-        /// Under a lease from the first byte, if it bears a channel.
-        tag: Tag,
-    },
-    /// Let an authenticated link in.
-    Admit {
-        /// Which.
-        link: LinkId,
-        /// As what.
-        tag: Tag,
-    },
-    /// Turn an authenticated link away.
-    Refuse {
-        /// Which.
-        link: LinkId,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// Find out whether a link's peer is alive.
-    Probe(LinkId),
-    /// Close a link, or give up the dial of that number.
-    Close {
-        /// Which.
-        link: LinkId,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// The tag of a live link's peer changed: the link moves into the signer's scope or out of it.
-    Retag {
-        /// Which.
-        link: LinkId,
-        /// The tag now.
-        tag: Tag,
-    },
-    /// Put a peer on record.
-    Save(PeerRecord),
-    /// Take a peer off the record.
-    Forget(NodeId),
-    /// A peer's tag changed.
-    Tagged {
-        /// Whose.
-        peer: NodeId,
-        /// The tag now.
-        tag: Tag,
-    },
-    /// A dial did not lead to a link; the next is due in `retry_in`, or when the signer returns.
-    Failed {
-        /// Whom.
-        peer: NodeId,
-        /// The failed link.
-        link: LinkId,
-        /// From now; `None` when no time is set.
-        retry_in: Option<Duration>,
-    },
-    /// A wanted peer cannot be dialled now, because no signer is there.
-    Held(NodeId),
-    /// Every channel peer that was to come back has come back or has failed to.
-    Relit {
-        /// Under which session.
-        epoch: Epoch,
-        /// From the attach to the last of them; `None` when none came.
-        took: Option<Duration>,
-        /// Who came back.
-        up: usize,
-        /// Who did not.
-        failed: usize,
-    },
-}
 
 /// The state of all peers.
 pub struct SupervisorMachine {
@@ -201,17 +43,6 @@ pub struct SupervisorMachine {
     dialing: usize,
     timers: BTreeSet<(Moment, NodeId)>,
     relight: Option<Relight>,
-}
-
-/// A return in progress.
-struct Relight {
-    epoch: Epoch,
-    since: Moment,
-    waiting: BTreeSet<NodeId>,
-    /// When the last of them came up.
-    last_up: Option<Moment>,
-    up: usize,
-    failed: usize,
 }
 
 impl SupervisorMachine {
@@ -247,8 +78,15 @@ impl SupervisorMachine {
     /// What a peer is: what the node said of it, else channel-bearing until the node has declared its channel peers (fail
     /// safe), else gossip-only.
     pub fn tag_of(&self, peer: NodeId) -> Tag {
-        let unknown = if self.declared { Tag::GossipOnly } else { Tag::ChannelBearing };
-        self.peers.get(&peer).and_then(|known| known.said).unwrap_or(unknown)
+        let unknown = if self.declared {
+            Tag::GossipOnly
+        } else {
+            Tag::ChannelBearing
+        };
+        self.peers
+            .get(&peer)
+            .and_then(|known| known.said)
+            .unwrap_or(unknown)
     }
 
     /// Whether no further peer is taken in, save channel peers that the node declares.
@@ -274,7 +112,12 @@ impl SupervisorMachine {
     /// Takes one input and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::Want { peer, addresses, tag, weight } => self.want(peer, addresses, tag, weight, out),
+            Input::Want {
+                peer,
+                addresses,
+                tag,
+                weight,
+            } => self.want(peer, addresses, tag, weight, out),
             Input::Unwant(peer) => self.unwant(peer, out),
             Input::Tag(peer, tag) => self.say(peer, tag, out),
             Input::Declare(peers) => self.declare(&peers, out),
@@ -282,7 +125,12 @@ impl SupervisorMachine {
             Input::Attached(epoch) => self.attached(now, epoch, out),
             Input::Lapsed => self.lapsed(out),
             Input::DialFailed { link, failure } => self.dial_failed(now, link, failure, out),
-            Input::Authenticated { link, peer, direction, address } => {
+            Input::Authenticated {
+                link,
+                peer,
+                direction,
+                address,
+            } => {
                 self.authenticated(now, link, peer, direction, address, out);
             }
             Input::Up(link) => self.up(now, link, out),
@@ -336,7 +184,11 @@ impl SupervisorMachine {
         }
         // Asked for by name: an earlier failure is no reason to wait. Who is held already is said to be so again, for whoever asks
         // now must hear at once that no signer is there (P5).
-        if self.peers.get(&id).is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. } | Wait::Held)) {
+        if self
+            .peers
+            .get(&id)
+            .is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. } | Wait::Held))
+        {
             self.set_wait(id, Wait::None);
         }
         self.pursue(id, out);
@@ -349,16 +201,22 @@ impl SupervisorMachine {
         peer.wanted = false;
         peer.said = None;
         if let Some(contender) = peer.contender.take() {
-            out.push(Output::Refuse { link: contender.link, reason: CloseReason::Removed });
+            out.push(Output::Refuse {
+                link: contender.link,
+                reason: CloseReason::Removed,
+            });
         }
         let links = [peer.incumbent.map(|link| link.id), peer.dial];
         for link in links.into_iter().flatten() {
-            out.push(Output::Close { link, reason: CloseReason::Removed });
+            out.push(Output::Close {
+                link,
+                reason: CloseReason::Removed,
+            });
         }
         peer.urgency = Urgency::default();
         self.set_wait(id, Wait::None);
         if let Some(relight) = &mut self.relight {
-            relight.waiting.remove(&id);
+            relight.forget(id);
         }
         out.push(Output::Forget(id));
         self.forget_if_idle(id);
@@ -390,8 +248,16 @@ impl SupervisorMachine {
 
     /// The list is the whole truth: whoever is not in it has no channel with the node.
     fn declare(&mut self, channel_peers: &[NodeId], out: &mut Vec<Output>) {
-        let before: Vec<(NodeId, Tag)> = self.peers.keys().map(|id| (*id, self.tag_of(*id))).collect();
-        let listed: BTreeSet<NodeId> = channel_peers.iter().copied().take(limits::PEERS_MAX).collect();
+        let before: Vec<(NodeId, Tag)> = self
+            .peers
+            .keys()
+            .map(|id| (*id, self.tag_of(*id)))
+            .collect();
+        let listed: BTreeSet<NodeId> = channel_peers
+            .iter()
+            .copied()
+            .take(limits::PEERS_MAX)
+            .collect();
         for id in &listed {
             self.say(*id, Tag::ChannelBearing, out);
         }
@@ -442,21 +308,33 @@ impl SupervisorMachine {
             }
             self.pursue(id, out);
         }
-        self.relight = Some(Relight { epoch, since: now, waiting, last_up: None, up: 0, failed: 0 });
+        self.relight = Some(Relight::new(epoch, now, waiting));
     }
 
     fn lapsed(&mut self, out: &mut Vec<Output>) {
         self.live = false;
         self.relight = None;
-        let channel_peers: Vec<NodeId> =
-            self.peers.keys().copied().filter(|id| self.tag_of(*id) == Tag::ChannelBearing).collect();
+        let channel_peers: Vec<NodeId> = self
+            .peers
+            .keys()
+            .copied()
+            .filter(|id| self.tag_of(*id) == Tag::ChannelBearing)
+            .collect();
         for id in channel_peers {
-            if let Some(incumbent) = self.peers.get_mut(&id).and_then(|peer| peer.incumbent.as_mut()) {
+            if let Some(incumbent) = self
+                .peers
+                .get_mut(&id)
+                .and_then(|peer| peer.incumbent.as_mut())
+            {
                 incumbent.doomed = true;
             }
         }
-        let waiting: Vec<NodeId> =
-            self.peers.iter().filter(|(_, peer)| peer.wait != Wait::None).map(|(id, _)| *id).collect();
+        let waiting: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.wait != Wait::None)
+            .map(|(id, _)| *id)
+            .collect();
         for id in waiting {
             self.hold(id, out);
         }
@@ -465,7 +343,11 @@ impl SupervisorMachine {
     fn dial_failed(&mut self, now: Moment, link: LinkId, failure: Failure, out: &mut Vec<Output>) {
         if self.is_incumbent(link) {
             // It was let in and ended before it could know.
-            let reason = if failure == Failure::SignerAway { CloseReason::Lapse } else { CloseReason::Internal };
+            let reason = if failure == Failure::SignerAway {
+                CloseReason::Lapse
+            } else {
+                CloseReason::Internal
+            };
             return self.ended(now, link, reason, out);
         }
         let Some(id) = self.owners.remove(&link) else {
@@ -478,7 +360,11 @@ impl SupervisorMachine {
             Failure::Ours => self.try_soon(now, id),
             Failure::SignerAway | Failure::Duplicate => None,
         };
-        out.push(Output::Failed { peer: id, link, retry_in });
+        out.push(Output::Failed {
+            peer: id,
+            link,
+            retry_in,
+        });
         if !matches!(failure, Failure::Duplicate | Failure::SignerAway) {
             self.relight_failed(id);
         }
@@ -492,13 +378,19 @@ impl SupervisorMachine {
         if !self.live || self.draining || !self.peers.get(&id)?.is_missing() {
             return None;
         }
-        self.set_wait(id, Wait::Backoff { until: now.after(delay) });
+        self.set_wait(
+            id,
+            Wait::Backoff {
+                until: now.after(delay),
+            },
+        );
         Some(delay)
     }
 
     fn is_incumbent(&self, link: LinkId) -> bool {
         let peer = self.owner(link).and_then(|id| self.peers.get(&id));
-        peer.and_then(|peer| peer.incumbent).is_some_and(|incumbent| incumbent.id == link)
+        peer.and_then(|peer| peer.incumbent)
+            .is_some_and(|incumbent| incumbent.id == link)
     }
 
     /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.
@@ -510,7 +402,12 @@ impl SupervisorMachine {
         if !live || self.draining || !peer.is_missing() {
             return None;
         }
-        self.set_wait(id, Wait::Backoff { until: now.after(delay) });
+        self.set_wait(
+            id,
+            Wait::Backoff {
+                until: now.after(delay),
+            },
+        );
         Some(delay)
     }
 
@@ -519,17 +416,17 @@ impl SupervisorMachine {
             return;
         };
         self.dial_is_over(id, link);
-        if let Some(incumbent) = self.peers.get_mut(&id).and_then(|peer| peer.incumbent.as_mut())
+        if let Some(incumbent) = self
+            .peers
+            .get_mut(&id)
+            .and_then(|peer| peer.incumbent.as_mut())
             && incumbent.id == link
         {
             incumbent.up_since = Some(now);
         }
         self.set_wait(id, Wait::None);
-        if let Some(relight) = &mut self.relight
-            && relight.waiting.remove(&id)
-        {
-            relight.up += 1;
-            relight.last_up = Some(now);
+        if let Some(relight) = &mut self.relight {
+            relight.came_up(now, id);
         }
         // A link that has just come up is alive: whoever contends for its place need not wait for a probe.
         self.alive(link, out);
@@ -546,7 +443,9 @@ impl SupervisorMachine {
         let Some(incumbent) = peer.incumbent.take_if(|incumbent| incumbent.id == link) else {
             return;
         };
-        let lived = incumbent.up_since.map_or(Duration::ZERO, |since| now.since(since));
+        let lived = incumbent
+            .up_since
+            .map_or(Duration::ZERO, |since| now.since(since));
         if lived >= limits::STABLE_AFTER {
             peer.backoff = Backoff::default();
         }
@@ -563,7 +462,11 @@ impl SupervisorMachine {
             _ => self.try_soon(now, id),
         };
         if incumbent.up_since.is_none() {
-            out.push(Output::Failed { peer: id, link, retry_in });
+            out.push(Output::Failed {
+                peer: id,
+                link,
+                retry_in,
+            });
             if blames_peer {
                 self.relight_failed(id);
             }
@@ -608,10 +511,19 @@ impl SupervisorMachine {
                 continue;
             };
             if let Some(contender) = peer.contender.take() {
-                out.push(Output::Refuse { link: contender.link, reason: CloseReason::Draining });
+                out.push(Output::Refuse {
+                    link: contender.link,
+                    reason: CloseReason::Draining,
+                });
             }
-            for link in [peer.incumbent.map(|link| link.id), peer.dial].into_iter().flatten() {
-                out.push(Output::Close { link, reason: CloseReason::Draining });
+            for link in [peer.incumbent.map(|link| link.id), peer.dial]
+                .into_iter()
+                .flatten()
+            {
+                out.push(Output::Close {
+                    link,
+                    reason: CloseReason::Draining,
+                });
             }
             self.reschedule(id);
         }
@@ -657,7 +569,12 @@ impl SupervisorMachine {
             peer.dial = Some(link);
             self.owners.insert(link, id);
             self.dialing += 1;
-            out.push(Output::Dial { link, peer: id, address, tag });
+            out.push(Output::Dial {
+                link,
+                peer: id,
+                address,
+                tag,
+            });
         }
     }
 
@@ -727,19 +644,14 @@ impl SupervisorMachine {
     }
 
     fn relight_failed(&mut self, id: NodeId) {
-        if let Some(relight) = &mut self.relight
-            && relight.waiting.remove(&id)
-        {
-            relight.failed += 1;
+        if let Some(relight) = &mut self.relight {
+            relight.failed(id);
         }
     }
 
     fn finish_relight(&mut self, out: &mut Vec<Output>) {
-        if let Some(relight) = self.relight.take_if(|relight| relight.waiting.is_empty()) {
-            let Relight { epoch, since, last_up, up, failed, .. } = relight;
-            if up + failed > 0 {
-                out.push(Output::Relit { epoch, took: last_up.map(|at| at.since(since)), up, failed });
-            }
+        if let Some(relight) = self.relight.take_if(|relight| relight.is_over()) {
+            out.extend(relight.outcome());
         }
     }
 

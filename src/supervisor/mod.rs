@@ -14,7 +14,9 @@ pub(crate) mod driver;
 mod inbox;
 mod listener;
 pub mod machine;
+mod orders;
 mod reaper;
+mod relight;
 mod roster;
 mod view;
 
@@ -97,7 +99,12 @@ pub struct PeerSpec {
 impl PeerSpec {
     /// A peer at one address.
     pub fn new(node_id: NodeId, address: SocketAddr) -> Self {
-        Self { node_id, addresses: vec![address], tag: None, weight: None }
+        Self {
+            node_id,
+            addresses: vec![address],
+            tag: None,
+            weight: None,
+        }
     }
 
     /// With a tag.
@@ -134,7 +141,10 @@ pub enum ConnectError {
     #[error("no address is known for this peer: give one")]
     NoAddress,
     /// No further peer is taken in.
-    #[error("{} peers are known, and that is the most: remove some", limits::PEERS_MAX)]
+    #[error(
+        "{} peers are known, and that is the most: remove some",
+        limits::PEERS_MAX
+    )]
     RosterFull,
     /// The peer is the node itself.
     #[error("this key is the node's own: it is no peer of itself")]
@@ -293,10 +303,24 @@ impl Builder {
             seed,
         });
         let shared = Arc::new(Shared::new(Arc::clone(&env), stop));
-        let channels = Channels { commands: commanded, reports: reported, signer: env.context.subscribe() };
-        reaper::start(Arc::clone(&env), lapsing, Arc::clone(&shared.last_lapse), stopped)?;
+        let channels = Channels {
+            commands: commanded,
+            reports: reported,
+            signer: env.context.subscribe(),
+        };
+        reaper::start(
+            Arc::clone(&env),
+            lapsing,
+            Arc::clone(&shared.last_lapse),
+            stopped,
+        )?;
         let keeper = Arc::new(BookKeeper::default());
-        let driver = Driver::new(Arc::clone(&env), Arc::clone(&shared), Arc::clone(&keeper), known);
+        let driver = Driver::new(
+            Arc::clone(&env),
+            Arc::clone(&shared),
+            Arc::clone(&keeper),
+            known,
+        );
         let clock = self.clock;
         let writing = tokio::spawn(Arc::clone(&keeper).run(self.book, telemetry.clone()));
         let stop = Arc::clone(&shared);
@@ -313,7 +337,14 @@ impl Builder {
         });
         let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
         let doorway = Arc::new(Doorway::new(env));
-        Ok((Supervisor { commands, shared, doorway }, inbox))
+        Ok((
+            Supervisor {
+                commands,
+                shared,
+                doorway,
+            },
+            inbox,
+        ))
     }
 }
 
@@ -357,7 +388,12 @@ impl Said {
 impl Shared {
     fn new(env: Arc<Env>, stop: watch::Sender<bool>) -> Self {
         let (since, entered) = (env.clock.unix(), env.clock.now());
-        let said = Said { mode: Mode::Waiting, since, entered, away: Duration::ZERO };
+        let said = Said {
+            mode: Mode::Waiting,
+            since,
+            entered,
+            away: Duration::ZERO,
+        };
         Self {
             env,
             draining: AtomicBool::new(false),
@@ -389,7 +425,16 @@ impl Shared {
             }
             let (since, entered) = (self.env.clock.unix(), self.env.clock.now());
             let away = said.away_until(entered);
-            std::mem::replace(&mut *said, Said { mode: to, since, entered, away }).mode
+            std::mem::replace(
+                &mut *said,
+                Said {
+                    mode: to,
+                    since,
+                    entered,
+                    away,
+                },
+            )
+            .mode
         };
         self.env.telemetry.emit(Event::ModeChanged { from, to });
     }
@@ -445,9 +490,16 @@ impl Supervisor {
     /// # Errors
     /// The address is in use, or not this machine's.
     pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
-        let bound = listener.local_addr().map_err(|source| ListenError { address, source })?;
-        self.shared.env.telemetry.emit(Event::Listening { address: bound });
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ListenError { address, source })?;
+        let bound = listener
+            .local_addr()
+            .map_err(|source| ListenError { address, source })?;
+        self.shared
+            .env
+            .telemetry
+            .emit(Event::Listening { address: bound });
         tokio::spawn(Arc::clone(&self.doorway).serve(listener, self.shared.stop.subscribe()));
         Ok(bound)
     }
@@ -459,7 +511,12 @@ impl Supervisor {
     /// [`ConnectError::SignerAway`], at once, when no signer is there; else what went wrong.
     pub async fn connect(&self, spec: PeerSpec) -> Result<LinkHandle, ConnectError> {
         let (done, outcome) = oneshot::channel();
-        self.command(Command::Want { spec, done: Some(done) }).await.map_err(|_| ConnectError::Stopped)?;
+        self.command(Command::Want {
+            spec,
+            done: Some(done),
+        })
+        .await
+        .map_err(|_| ConnectError::Stopped)?;
         outcome.await.unwrap_or(Err(ConnectError::Stopped))
     }
 
@@ -484,7 +541,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// The supervisor has stopped.
-    pub async fn declare_channel_peers(&self, peers: impl IntoIterator<Item = NodeId>) -> Result<(), Stopped> {
+    pub async fn declare_channel_peers(
+        &self,
+        peers: impl IntoIterator<Item = NodeId>,
+    ) -> Result<(), Stopped> {
         let peers = peers.into_iter().collect();
         self.ask(|done| Command::Declare { peers, done }).await
     }
@@ -494,7 +554,12 @@ impl Supervisor {
     /// # Errors
     /// The supervisor has stopped.
     pub async fn promote(&self, peer: NodeId) -> Result<(), Stopped> {
-        self.ask(|done| Command::Tag { peer, tag: Tag::ChannelBearing, done }).await
+        self.ask(|done| Command::Tag {
+            peer,
+            tag: Tag::ChannelBearing,
+            done,
+        })
+        .await
     }
 
     /// Says that the node has no channel with a peer: a live link leaves the signer's scope, or is closed if it has carried a
@@ -503,7 +568,12 @@ impl Supervisor {
     /// # Errors
     /// The supervisor has stopped.
     pub async fn demote(&self, peer: NodeId) -> Result<(), Stopped> {
-        self.ask(|done| Command::Tag { peer, tag: Tag::GossipOnly, done }).await
+        self.ask(|done| Command::Tag {
+            peer,
+            tag: Tag::GossipOnly,
+            done,
+        })
+        .await
     }
 
     /// Says how urgently a channel peer is needed back after an absence.
@@ -511,7 +581,12 @@ impl Supervisor {
     /// # Errors
     /// The supervisor has stopped.
     pub async fn set_urgency(&self, peer: NodeId, urgency: Urgency) -> Result<(), Stopped> {
-        self.ask(|done| Command::Urgency { peer, urgency, done }).await
+        self.ask(|done| Command::Urgency {
+            peer,
+            urgency,
+            done,
+        })
+        .await
     }
 
     /// The live link with a peer, if there is one.
@@ -533,8 +608,17 @@ impl Supervisor {
     /// The whole at a glance. Never waits, and works in every mode.
     pub fn snapshot(&self) -> Snapshot {
         let env = &self.shared.env;
-        let said = *self.shared.mode.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = self.shared.last_lapse.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let said = *self
+            .shared
+            .mode
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let last = self
+            .shared
+            .last_lapse
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let around = Surroundings {
             mode: self.mode(),
             since: said.since,
@@ -556,7 +640,10 @@ impl Supervisor {
         let _ = self.ask(|done| Command::Drain { done }).await;
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Stopped> {
         let (done, answer) = oneshot::channel();
         self.command(command(done)).await?;
         answer.await.map_err(|_| Stopped)
@@ -569,6 +656,9 @@ impl Supervisor {
 
 impl fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Supervisor").field("node_id", &self.node_id()).field("mode", &self.mode()).finish_non_exhaustive()
+        f.debug_struct("Supervisor")
+            .field("node_id", &self.node_id())
+            .field("mode", &self.mode())
+            .finish_non_exhaustive()
     }
 }

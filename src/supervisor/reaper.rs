@@ -26,9 +26,11 @@ pub(crate) fn start(
     let changes = env.context.subscribe();
     // A runtime without drivers: it only waits on channels.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    thread::Builder::new().name("pilotlight-reaper".into()).spawn(move || {
-        runtime.block_on(reap(&env, changes, &lapsed, &newest, stop));
-    })?;
+    thread::Builder::new()
+        .name("pilotlight-reaper".into())
+        .spawn(move || {
+            runtime.block_on(reap(&env, changes, &lapsed, &newest, stop));
+        })?;
     Ok(())
 }
 
@@ -67,6 +69,7 @@ fn report(env: &Env, lapse: Lapse, torn_down: TornDown, newest: &LastLapse) {
         channel_bearing: torn_down.channel_bearing,
         retained: torn_down.retained,
     };
-    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((env.clock.unix(), report.clone()));
+    *newest.lock().unwrap_or_else(PoisonError::into_inner) =
+        Some((env.clock.unix(), report.clone()));
     env.telemetry.emit(Event::SignerLapsed(report));
 }

@@ -41,7 +41,14 @@ pub enum PeerState {
 
 impl PeerState {
     /// Every state.
-    pub const ALL: [Self; 6] = [Self::Up, Self::Dialing, Self::Backoff, Self::Held, Self::Awaited, Self::Idle];
+    pub const ALL: [Self; 6] = [
+        Self::Up,
+        Self::Dialing,
+        Self::Backoff,
+        Self::Held,
+        Self::Awaited,
+        Self::Idle,
+    ];
 
     /// The label in JSON.
     pub fn as_str(self) -> &'static str {
@@ -115,10 +122,18 @@ impl DialKey {
         let urgency = peer.urgency;
         Self {
             gossip: tag == Tag::GossipOnly,
-            expiry: if urgency.pending_htlcs > 0 { urgency.earliest_expiry_height } else { u32::MAX },
+            expiry: if urgency.pending_htlcs > 0 {
+                urgency.earliest_expiry_height
+            } else {
+                u32::MAX
+            },
             weight: Reverse(peer.weight),
             // A short delay leaves little time to answer a cheat; none at all says that there is no channel.
-            csv_delay: if urgency.csv_delay == 0 { u16::MAX } else { urgency.csv_delay },
+            csv_delay: if urgency.csv_delay == 0 {
+                u16::MAX
+            } else {
+                urgency.csv_delay
+            },
         }
     }
 }
@@ -162,7 +177,12 @@ impl Backoff {
 impl Peer {
     /// The peer as the book keeps it.
     pub fn record(&self, node_id: NodeId) -> PeerRecord {
-        PeerRecord { node_id, addresses: self.addresses.clone(), tag: self.said, weight: self.weight }
+        PeerRecord {
+            node_id,
+            addresses: self.addresses.clone(),
+            tag: self.said,
+            weight: self.weight,
+        }
     }
 
     /// Whether an address is known.
@@ -188,7 +208,13 @@ impl Peer {
     /// Where it stands.
     pub fn state(&self) -> PeerState {
         match (self.incumbent, self.dial, self.wait) {
-            (Some(Incumbent { up_since: Some(_), .. }), _, _) => PeerState::Up,
+            (
+                Some(Incumbent {
+                    up_since: Some(_), ..
+                }),
+                _,
+                _,
+            ) => PeerState::Up,
             (Some(_), _, _) | (None, Some(_), _) => PeerState::Dialing,
             (None, None, Wait::Held) => PeerState::Held,
             (None, None, Wait::Queued(_)) => PeerState::Awaited,

@@ -1,7 +1,7 @@
 //! What a supervisor shows of itself: plain data, taken at one moment, for status pages, commands and tests.
 
-use super::roster::{Peer, PeerState};
 use super::Mode;
+use super::roster::{Peer, PeerState};
 use crate::clock::Moment;
 use crate::link::driver::Env;
 use crate::link::shared::LinkState;
@@ -131,7 +131,12 @@ fn kinds(census: &Census) -> Vec<LinksOfKind> {
     for tag in Tag::ALL {
         for direction in Direction::ALL {
             for identity in Identity::ALL {
-                kinds.push(LinksOfKind { tag, direction, identity, links: census.of(tag, direction, identity) });
+                kinds.push(LinksOfKind {
+                    tag,
+                    direction,
+                    identity,
+                    links: census.of(tag, direction, identity),
+                });
             }
         }
     }
@@ -189,7 +194,9 @@ impl PeerView {
     ) -> Self {
         Self {
             node_id,
-            address: link.map(|link| link.address).or_else(|| peer.shown_address()),
+            address: link
+                .map(|link| link.address)
+                .or_else(|| peer.shown_address()),
             tag,
             weight: peer.weight(),
             state: peer.state(),

@@ -27,7 +27,11 @@ impl Telemetry {
     /// be one, before: [`FrameMeters`] keep to the one that is there now.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let (sender, _) = broadcast::channel(limits::EVENTS_BUFFER);
-        Self { sender, clock, frames: Arc::new(FrameMeters::new()) }
+        Self {
+            sender,
+            clock,
+            frames: Arc::new(FrameMeters::new()),
+        }
     }
 
     /// Records `event`: counts it, logs it, and hands it to whoever listens. Never waits.
@@ -37,7 +41,10 @@ impl Telemetry {
             event.log();
         });
         // No listener is no error.
-        let _ = self.sender.send(Recorded { at: self.clock.unix(), event });
+        let _ = self.sender.send(Recorded {
+            at: self.clock.unix(),
+            event,
+        });
     }
 
     /// Counts a refused message without an event: for when there are too many of them.
@@ -52,7 +59,9 @@ impl Telemetry {
 
     /// A stream of all events from now on.
     pub fn subscribe(&self) -> EventStream {
-        EventStream { receiver: self.sender.subscribe() }
+        EventStream {
+            receiver: self.sender.subscribe(),
+        }
     }
 }
 
@@ -92,7 +101,9 @@ impl EventStream {
         match self.receiver.try_recv() {
             Ok(recorded) => Some(Next::Event(recorded)),
             Err(broadcast::error::TryRecvError::Lagged(missed)) => Some(Next::Missed(missed)),
-            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => None,
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => {
+                None
+            }
         }
     }
 }

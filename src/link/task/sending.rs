@@ -1,0 +1,218 @@
+//! The sending half of a link's task: from the queues through the cipher and the gate to the kernel, and a link's last words.
+//!
+//! The order is pongs, our own messages, the node's. A message of the node meets the firewall here for the last time.
+
+use super::{Ending, LinkTask};
+use crate::limits;
+use crate::link::delivery::Delivery;
+use crate::link::driver::Report;
+use crate::link::firewall::Outbound;
+use crate::link::outbox::Taken;
+use crate::link::shared::{LinkState, Written};
+use crate::link::{CloseReason, Direction};
+use crate::wire::{MessageType, Pong};
+use bytes::Buf;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::task::coop::consume_budget;
+
+/// Write buffers filled and flushed before the socket is read again: a quarter of a megabyte, some tenths of a millisecond.
+const BUFFERS_A_ROUND: usize = 4;
+
+impl LinkTask {
+    /// Encrypts and writes until nothing waits, the kernel takes no more, or it is the socket's turn to be read.
+    pub(super) async fn pump_out(&mut self) -> Result<(), CloseReason> {
+        for _ in 0..BUFFERS_A_ROUND {
+            if self.write.is_empty() {
+                self.fill().await?;
+                if self.write.is_empty() {
+                    return Ok(());
+                }
+            }
+            if !self.flush()? {
+                return Ok(());
+            }
+            self.state().outbox.settle();
+        }
+        self.state().wake.notify_one();
+        Ok(())
+    }
+
+    /// Encrypts what waits into the write buffer, up to its bound: pongs, then our own messages, then the node's.
+    async fn fill(&mut self) -> Result<(), CloseReason> {
+        while self.write.len() < limits::WRITE_BUFFER {
+            if let Some(bytes) = self.pongs.pop_front() {
+                self.seal(&Pong { ignored: bytes }.encode())?;
+            } else if let Some(message) = self.control.pop_front() {
+                self.seal(&message)?;
+            } else {
+                match self.take_from_node() {
+                    Taken::Message(message) => self.seal_from_node(&message)?,
+                    Taken::Held if self.ending == Ending::Quick => break,
+                    Taken::Held => self.promote().await?,
+                    Taken::Nothing => break,
+                }
+            }
+        }
+        if self.write.is_empty() {
+            // All that was taken has been refused.
+            self.state().outbox.settle();
+        }
+        Ok(())
+    }
+
+    /// The node's next message. Its first channel message is held until the peer is on record as channel-bearing.
+    fn take_from_node(&self) -> Taken {
+        let ambient = self.ambient();
+        let held = |message: &[u8]| {
+            !self.on_record && self.machine.send(ambient, message) == Outbound::PassWithLease
+        };
+        self.state().outbox.take_unless(held)
+    }
+
+    /// The firewall's last word on a message of the node: the mode may have changed since it was queued.
+    fn seal_from_node(&mut self, message: &[u8]) -> Result<(), CloseReason> {
+        let kind = MessageType::of(message).unwrap_or(MessageType(0));
+        let allowed = match self.machine.send(self.ambient(), message) {
+            Outbound::Pass => true,
+            Outbound::PassWithLease => self.on_record && self.take_lease().is_ok(),
+            Outbound::Refuse(_) => false,
+        };
+        if allowed {
+            return self.seal(message);
+        }
+        if self.state().dead_scope().is_some() {
+            // Not refused but ended: whoever waits for it to be flushed must not hear that it was.
+            return Err(CloseReason::Lapse);
+        }
+        self.state().outbox.refuse_taken(kind.0);
+        self.refused(kind, "not_sent");
+        Ok(())
+    }
+
+    /// The node speaks BOLT 2 to this peer, so it says that the peer bears a channel: on record before the first byte leaves.
+    /// The message waits in the queue; what the node was told of the peer before may still be on its way into the book too.
+    async fn promote(&mut self) -> Result<(), CloseReason> {
+        let (recorded, answer) = tokio::sync::oneshot::channel();
+        let peer = self.state().peer;
+        self.env().report(Report::Promote { peer, recorded }).await;
+        let shared = Arc::clone(&self.shared);
+        let recorded = tokio::select! {
+            biased;
+            answer = answer => matches!(answer, Ok(Ok(()))),
+            reason = must_not_wait(&shared.state, self.ending) => return Err(reason),
+        };
+        // Whatever else the task was woken for meanwhile is looked at in the next round.
+        shared.state.wake.notify_one();
+        if recorded {
+            self.on_record = true;
+            return Ok(());
+        }
+        // Nothing that is queued may leave: not this message, and none after it in its place.
+        self.state().outbox.end(CloseReason::Book);
+        Err(CloseReason::Book)
+    }
+
+    fn seal(&mut self, message: &[u8]) -> Result<(), CloseReason> {
+        let mut session = self.shared.session();
+        let sealed = session.seal(message, &mut self.write);
+        let (sent, _) = session.rotations();
+        drop(session);
+        if sealed.is_err() {
+            return Err(CloseReason::Transport);
+        }
+        if sent > self.rotations.0 {
+            self.rotated(Direction::Outbound, sent - self.rotations.0);
+            self.rotations.0 = sent;
+        }
+        self.count(
+            Direction::Outbound,
+            MessageType::of(message).unwrap_or(MessageType(0)),
+            message.len(),
+        );
+        Ok(())
+    }
+
+    /// Hands the write buffer to the kernel. `false`: the kernel takes no more for now.
+    fn flush(&mut self) -> Result<bool, CloseReason> {
+        while !self.write.is_empty() {
+            match self.shared.write(&self.write) {
+                Written::Bytes(count) => self.write.advance(count),
+                Written::WouldBlock => return Ok(false),
+                Written::Fenced => return Err(CloseReason::Lapse),
+                Written::Broken => return Err(CloseReason::Io),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The link's last words: flushes what may still leave, and hands back what the node has not received yet.
+    pub(crate) async fn finish(mut self, reason: CloseReason) -> VecDeque<Delivery> {
+        if !reason.is_abortive() {
+            let patient = matches!(
+                reason,
+                CloseReason::Draining
+                    | CloseReason::Requested
+                    | CloseReason::Removed
+                    | CloseReason::Demoted
+            );
+            self.ending = if patient {
+                Ending::Patient
+            } else {
+                Ending::Quick
+            };
+            if !self.flush_last(reason).await {
+                self.shared.reset(reason);
+            }
+        }
+        std::mem::take(&mut self.pending)
+    }
+
+    /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once. `false`: the peer
+    /// does not read, and the time is up.
+    async fn flush_last(&mut self, reason: CloseReason) -> bool {
+        let env = Arc::clone(self.env());
+        let deadline = async {
+            if reason == CloseReason::Draining {
+                // A drain has one deadline for all links. The supervisor resets and counts those that overrun it.
+                std::future::pending().await
+            } else {
+                env.clock
+                    .sleep_until(env.clock.now().after(limits::DRAIN_DEADLINE))
+                    .await;
+            }
+        };
+        let shared = Arc::clone(&self.shared);
+        let flush = async {
+            loop {
+                consume_budget().await;
+                if self.pump_out().await.is_err() || self.ending != Ending::Patient {
+                    return;
+                }
+                if self.write.is_empty() && shared.state.outbox.is_empty() {
+                    return;
+                }
+                if shared.socket.writable().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = flush => true,
+            () = deadline => false,
+        }
+    }
+}
+
+/// Ready when a book that hangs must not hold up the link's end: when it is asked to close; in its last words, when it is reset.
+async fn must_not_wait(state: &LinkState, ending: Ending) -> CloseReason {
+    loop {
+        if let Some(reason) = state
+            .close_requested()
+            .filter(|_| ending == Ending::No || state.outbox.is_ended())
+        {
+            return reason;
+        }
+        state.wake.notified().await;
+    }
+}

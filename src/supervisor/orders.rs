@@ -1,0 +1,169 @@
+//! What goes into the supervisor's machine and what comes out of it: plain data, so that a run is a list that can be replayed.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::roster::Urgency;
+use crate::book::PeerRecord;
+use crate::link::{CloseReason, Direction, LinkId, Tag};
+use crate::node_id::NodeId;
+use crate::signer::Epoch;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What happened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Input {
+    /// The node wants a link with this peer kept up. What it does not say stays as it was.
+    Want {
+        /// Who.
+        peer: NodeId,
+        /// Where; tried in this order.
+        addresses: Vec<SocketAddr>,
+        /// What the node says of it.
+        tag: Option<Tag>,
+        /// How much it matters among its like.
+        weight: Option<u32>,
+    },
+    /// The node wants nothing of this peer any more.
+    Unwant(NodeId),
+    /// The node says what a peer is.
+    Tag(NodeId, Tag),
+    /// These are all the peers that the node has channels with.
+    Declare(Vec<NodeId>),
+    /// How urgent a channel peer is.
+    Urgency(NodeId, Urgency),
+    /// A signer session began.
+    Attached(Epoch),
+    /// The signer session ended.
+    Lapsed,
+    /// A dial ended before the link was admitted.
+    DialFailed {
+        /// Which.
+        link: LinkId,
+        /// What the failure says of the peer.
+        failure: Failure,
+    },
+    /// A handshake is done; the link waits for a verdict.
+    Authenticated {
+        /// Which.
+        link: LinkId,
+        /// Who.
+        peer: NodeId,
+        /// Who dialled.
+        direction: Direction,
+        /// Where the peer is.
+        address: SocketAddr,
+    },
+    /// A link is up.
+    Up(LinkId),
+    /// A link has shown life after a probe.
+    Alive(LinkId),
+    /// An admitted link has ended, and the node has been told.
+    Ended {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// An inbound link ended before it was admitted.
+    Withdrawn(LinkId),
+    /// Time has passed.
+    Tick,
+    /// Dial no more, admit no more, close all.
+    Drain,
+}
+
+/// What a failed dial says of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It does not accept connections there.
+    Unreachable,
+    /// It accepted the connection, and then the handshake or `init` failed.
+    Handshake,
+    /// The signer went away: the peer is not to blame.
+    SignerAway,
+    /// The supervisor turned it away, because another link is there already.
+    Duplicate,
+    /// We or the signer failed, and the signer is still there: the peer is not to blame, and is tried again soon.
+    Ours,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Dial.
+    Dial {
+        /// The link's number.
+        link: LinkId,
+        /// Whom.
+        peer: NodeId,
+        /// Where.
+        address: SocketAddr,
+        /// Under a lease from the first byte, if it bears a channel.
+        tag: Tag,
+    },
+    /// Let an authenticated link in.
+    Admit {
+        /// Which.
+        link: LinkId,
+        /// As what.
+        tag: Tag,
+    },
+    /// Turn an authenticated link away.
+    Refuse {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Find out whether a link's peer is alive.
+    Probe(LinkId),
+    /// Close a link, or give up the dial of that number.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The tag of a live link's peer changed: the link moves into the signer's scope or out of it.
+    Retag {
+        /// Which.
+        link: LinkId,
+        /// The tag now.
+        tag: Tag,
+    },
+    /// Put a peer on record.
+    Save(PeerRecord),
+    /// Take a peer off the record.
+    Forget(NodeId),
+    /// A peer's tag changed.
+    Tagged {
+        /// Whose.
+        peer: NodeId,
+        /// The tag now.
+        tag: Tag,
+    },
+    /// A dial did not lead to a link; the next is due in `retry_in`, or when the signer returns.
+    Failed {
+        /// Whom.
+        peer: NodeId,
+        /// The failed link.
+        link: LinkId,
+        /// From now; `None` when no time is set.
+        retry_in: Option<Duration>,
+    },
+    /// A wanted peer cannot be dialled now, because no signer is there.
+    Held(NodeId),
+    /// Every channel peer that was to come back has come back or has failed to.
+    Relit {
+        /// Under which session.
+        epoch: Epoch,
+        /// From the attach to the last of them; `None` when none came.
+        took: Option<Duration>,
+        /// Who came back.
+        up: usize,
+        /// Who did not.
+        failed: usize,
+    },
+}
