@@ -3,6 +3,7 @@
 //! The supervisor writes to the book and never waits for it, with one exception: a promotion to channel-bearing is on record
 //! before the first channel message leaves.
 
+use crate::error::{Culprit, Retry};
 use crate::link::Tag;
 use crate::node_id::NodeId;
 use std::collections::BTreeMap;
@@ -31,6 +32,23 @@ pub type BookFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BookError>> +
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the peer book: {0}")]
 pub struct BookError(pub String);
+
+impl BookError {
+    /// Whose fault it is: whoever looks after the disk.
+    pub fn culprit(&self) -> Culprit {
+        Culprit::Operator
+    }
+
+    /// The rule that was applied.
+    pub fn rule(&self) -> &'static str {
+        "a book that can be read and written"
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn retry(&self) -> Retry {
+        Retry::Later
+    }
+}
 
 /// Where peers are remembered. All calls may be made from several tasks at once.
 pub trait Book: Send + Sync + 'static {

@@ -5,6 +5,7 @@
 use super::handshake::{Acts, HandshakeFailure, StaticKey};
 use crate::brontide::{HEADER_LEN, Session, SessionError};
 use crate::clock::{Clock, SystemClock};
+use crate::error::{Culprit, Retry};
 use crate::limits;
 use crate::node_id::{LocalKey, NodeId};
 use bytes::{Bytes, BytesMut};
@@ -36,6 +37,34 @@ pub enum RawError {
     /// A frame broke BOLT 8.
     #[error(transparent)]
     Session(#[from] SessionError),
+}
+
+impl RawError {
+    /// Whose fault it is.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::Handshake(failure) => failure.culprit(),
+            Self::Io(_) => Culprit::Peer,
+            Self::Session(error) => error.culprit(),
+        }
+    }
+
+    /// The rule that was applied.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Handshake(failure) => failure.rule(),
+            Self::Io(_) => "BOLT 8 § Overview",
+            Self::Session(error) => error.rule(),
+        }
+    }
+
+    /// Whether another connection may succeed.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Handshake(failure) => failure.retry(),
+            Self::Io(_) | Self::Session(_) => Retry::Later,
+        }
+    }
 }
 
 impl RawLink {

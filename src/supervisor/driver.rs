@@ -4,17 +4,17 @@
 //! back. So nobody's report to it is held up for long.
 
 use super::bookkeeper::BookKeeper;
-use super::machine::{Failure, Input, Output, SupervisorMachine};
+use super::cause::Cause;
+use super::machine::{Input, Output, SupervisorMachine};
 use super::{ConnectError, PeerSpec, PeerView, Shared, Urgency};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
-use crate::error::Culprit;
 use crate::limits;
 use crate::link::driver::{DialOrder, Env, Report, Verdict, dial};
 use crate::link::shared::Stage;
 use crate::link::{CloseReason, HandshakeFailure, LinkHandle, LinkId, Tag};
 use crate::node_id::NodeId;
-use crate::signer::{EcdhError, Epoch, SignerState};
+use crate::signer::{Epoch, SignerState};
 use crate::telemetry::Event;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -93,55 +93,6 @@ struct Dialing {
     give_up: Option<oneshot::Sender<CloseReason>>,
     /// Its handshake is done: it reports its own end.
     authenticated: Arc<AtomicBool>,
-}
-
-/// Why a dial did not lead to a link.
-enum Cause {
-    Failed(HandshakeFailure),
-    /// Admitted, and ended before it was up.
-    Ended(HandshakeFailure, CloseReason),
-}
-
-impl Cause {
-    fn label(&self) -> &'static str {
-        let (Self::Failed(failure) | Self::Ended(failure, _)) = self;
-        failure.label()
-    }
-
-    fn detail(&self) -> String {
-        let (Self::Failed(failure) | Self::Ended(failure, _)) = self;
-        failure.to_string()
-    }
-
-    /// What it says of the peer.
-    fn blame(failure: &HandshakeFailure) -> Failure {
-        match failure {
-            HandshakeFailure::NotAdmitted(CloseReason::SignerAway) | HandshakeFailure::Lapsed => {
-                Failure::SignerAway
-            }
-            HandshakeFailure::Ecdh(EcdhError::SignerAway(_)) => Failure::SignerAway,
-            HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
-            failure if failure.culprit() != Culprit::Peer => Failure::Ours,
-            failure if failure.was_connected() => Failure::Handshake,
-            _ => Failure::Unreachable,
-        }
-    }
-
-    fn error(&self) -> ConnectError {
-        let away = match self {
-            Self::Failed(failure) => Self::blame(failure) == Failure::SignerAway,
-            Self::Ended(_, reason) => {
-                matches!(reason, CloseReason::Lapse | CloseReason::SignerAway)
-            }
-        };
-        if away {
-            return ConnectError::SignerAway;
-        }
-        ConnectError::Failed {
-            failure: self.label(),
-            detail: self.detail(),
-        }
-    }
 }
 
 /// A drain in progress.

@@ -28,21 +28,21 @@ pub use super::roster::{PeerState, Urgency};
 
 /// The state of all peers.
 pub struct SupervisorMachine {
-    own_key: NodeId,
-    random: fastrand::Rng,
-    live: bool,
-    draining: bool,
+    pub(super) own_key: NodeId,
+    pub(super) random: fastrand::Rng,
+    pub(super) live: bool,
+    pub(super) draining: bool,
     /// The node has said, in this process, which peers it has channels with.
-    declared: bool,
+    pub(super) declared: bool,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     /// Whose each link is: admitted ones, contenders, and dials under way.
     pub(super) owners: HashMap<LinkId, NodeId>,
-    next_link: u64,
+    pub(super) next_link: u64,
     /// Peers that wait for a place to dial, the most urgent first.
-    queue: BTreeSet<(DialKey, NodeId)>,
-    dialing: usize,
-    timers: BTreeSet<(Moment, NodeId)>,
-    relight: Option<Relight>,
+    pub(super) queue: BTreeSet<(DialKey, NodeId)>,
+    pub(super) dialing: usize,
+    pub(super) timers: BTreeSet<(Moment, NodeId)>,
+    pub(super) relight: Option<Relight>,
 }
 
 impl SupervisorMachine {
@@ -65,7 +65,7 @@ impl SupervisorMachine {
     }
 
     /// Outbound links have even numbers; the listener numbers inbound ones oddly.
-    fn next_link(&mut self) -> LinkId {
+    pub(super) fn next_link(&mut self) -> LinkId {
         self.next_link = self.next_link.wrapping_add(2);
         LinkId(self.next_link)
     }
@@ -372,43 +372,10 @@ impl SupervisorMachine {
         self.forget_if_idle(id);
     }
 
-    /// The next dial of a peer that we failed waits as after a first failure, and nothing is held against the peer.
-    fn try_soon(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
-        let delay = Backoff::default().next(&mut self.random);
-        if !self.live || self.draining || !self.peers.get(&id)?.is_missing() {
-            return None;
-        }
-        self.set_wait(
-            id,
-            Wait::Backoff {
-                until: now.after(delay),
-            },
-        );
-        Some(delay)
-    }
-
     fn is_incumbent(&self, link: LinkId) -> bool {
         let peer = self.owner(link).and_then(|id| self.peers.get(&id));
         peer.and_then(|peer| peer.incumbent)
             .is_some_and(|incumbent| incumbent.id == link)
-    }
-
-    /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.
-    fn back_off(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
-        let live = self.live;
-        let peer = self.peers.get_mut(&id)?;
-        peer.next_address = peer.next_address.wrapping_add(1);
-        let delay = peer.backoff.next(&mut self.random);
-        if !live || self.draining || !peer.is_missing() {
-            return None;
-        }
-        self.set_wait(
-            id,
-            Wait::Backoff {
-                until: now.after(delay),
-            },
-        );
-        Some(delay)
     }
 
     fn up(&mut self, now: Moment, link: LinkId, out: &mut Vec<Output>) {
@@ -529,110 +496,11 @@ impl SupervisorMachine {
         }
     }
 
-    /// Sees to it that a wanted peer without a link is on its way to one.
-    fn pursue(&mut self, id: NodeId, out: &mut Vec<Output>) {
-        let Some(peer) = self.peers.get(&id) else {
-            return;
-        };
-        if self.draining || !peer.is_missing() || peer.wait != Wait::None {
-            return;
-        }
-        if self.live {
-            let key = DialKey::of(self.tag_of(id), peer);
-            self.set_wait(id, Wait::Queued(key));
-        } else {
-            self.hold(id, out);
-        }
-    }
-
-    /// No signer is there: the dial waits for its return.
-    fn hold(&mut self, id: NodeId, out: &mut Vec<Output>) {
-        self.set_wait(id, Wait::Held);
-        out.push(Output::Held(id));
-    }
-
-    /// Dials the most urgent while there are places.
-    fn fill_places(&mut self, out: &mut Vec<Output>) {
-        while self.dialing < limits::DIALS_IN_FLIGHT {
-            let Some((_, id)) = self.queue.first().copied() else {
-                return;
-            };
-            self.set_wait(id, Wait::None);
-            let tag = self.tag_of(id);
-            let link = self.next_link();
-            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_missing()) else {
-                continue;
-            };
-            let Some(address) = peer.address() else {
-                continue;
-            };
-            peer.dial = Some(link);
-            self.owners.insert(link, id);
-            self.dialing += 1;
-            out.push(Output::Dial {
-                link,
-                peer: id,
-                address,
-                tag,
-            });
-        }
-    }
-
-    fn dial_is_over(&mut self, id: NodeId, link: LinkId) {
-        if let Some(peer) = self.peers.get_mut(&id)
-            && peer.dial.take_if(|dial| *dial == link).is_some()
-        {
-            self.dialing = self.dialing.saturating_sub(1);
-        }
-    }
-
     fn drop_contender(&mut self, id: NodeId, link: LinkId) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.contender.take_if(|contender| contender.link == link);
             self.reschedule(id);
         }
-    }
-
-    /// Changes what a peer waits for, and keeps the queue and the timers in step.
-    fn set_wait(&mut self, id: NodeId, wait: Wait) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        if let Wait::Queued(key) = peer.wait {
-            self.queue.remove(&(key, id));
-        }
-        if let Wait::Queued(key) = wait {
-            self.queue.insert((key, id));
-        }
-        peer.wait = wait;
-        self.reschedule(id);
-    }
-
-    /// The peer's place in the queue follows its tag, urgency and weight.
-    fn requeue(&mut self, id: NodeId) {
-        if let Some(peer) = self.peers.get(&id)
-            && let Wait::Queued(_) = peer.wait
-        {
-            let key = DialKey::of(self.tag_of(id), peer);
-            self.set_wait(id, Wait::Queued(key));
-        }
-    }
-
-    pub(super) fn reschedule(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let due = peer.due();
-        if due == peer.timer {
-            return;
-        }
-        if let Some(old) = peer.timer.take() {
-            self.timers.remove(&(old, id));
-        }
-        if let Some(due) = due {
-            self.timers.insert((due, id));
-        }
-        peer.timer = due;
     }
 
     /// Strangers are remembered only while they are connected.

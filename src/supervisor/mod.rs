@@ -10,7 +10,11 @@
 
 mod admission;
 mod bookkeeper;
+mod builder;
+mod cause;
+mod dialling;
 pub(crate) mod driver;
+mod error;
 mod inbox;
 mod listener;
 pub mod machine;
@@ -20,27 +24,21 @@ mod relight;
 mod roster;
 mod view;
 
+pub use builder::Builder;
+pub use error::{ConnectError, ListenError, StartError, Stopped};
 pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};
 pub use view::{LapseView, LinkCounts, LinkView, LinksOfKind, PeerView, Snapshot};
 
-use crate::book::{Book, BookError, MemoryBook};
-use crate::clock::{Clock, Moment, SystemClock};
-use crate::error::{Culprit, Retry};
-use crate::limits;
-use crate::link::delivery::Deliveries;
-use crate::link::driver::{Env, NodeSettings};
+use crate::clock::Moment;
+use crate::link::driver::Env;
 use crate::link::{LinkHandle, Tag};
 use crate::node_id::NodeId;
 use crate::signer::SignerContext;
-use crate::telemetry::{Event, EventStream, Telemetry};
-use crate::vault::Vault;
-use crate::wire::{BITCOIN_MAINNET, ChainHash, Features};
-use bookkeeper::BookKeeper;
-use driver::{Channels, Command, Driver};
+use crate::telemetry::{Event, EventStream};
+use driver::Command;
 use listener::Doorway;
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,238 +118,6 @@ impl PeerSpec {
         self.weight = Some(weight);
         self
     }
-}
-
-/// Why [`Supervisor::connect`] gave no link. The peer stays wanted all the same.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// No signer is there: the dial is held until it returns.
-    #[error("no signer is there: the peer is dialled when it returns")]
-    SignerAway,
-    /// The attempt failed; the next follows with backoff.
-    #[error("{detail} (it is tried again)")]
-    Failed {
-        /// A label.
-        failure: &'static str,
-        /// In words.
-        detail: String,
-    },
-    /// No address is known.
-    #[error("no address is known for this peer: give one")]
-    NoAddress,
-    /// No further peer is taken in.
-    #[error(
-        "{} peers are known, and that is the most: remove some",
-        limits::PEERS_MAX
-    )]
-    RosterFull,
-    /// The peer is the node itself.
-    #[error("this key is the node's own: it is no peer of itself")]
-    OwnKey,
-    /// The peer was removed meanwhile.
-    #[error("the peer was removed")]
-    Removed,
-    /// The supervisor is draining.
-    #[error("the supervisor is draining")]
-    Draining,
-    /// The supervisor has stopped.
-    #[error("the supervisor has stopped")]
-    Stopped,
-}
-
-impl ConnectError {
-    /// Whose fault it is.
-    pub fn culprit(&self) -> Culprit {
-        match self {
-            Self::SignerAway => Culprit::Signer,
-            Self::Failed { .. } => Culprit::Peer,
-            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Culprit::Operator,
-            Self::Draining | Self::Stopped => Culprit::Us,
-        }
-    }
-
-    /// The rule that was applied.
-    pub fn rule(&self) -> &'static str {
-        match self {
-            Self::SignerAway => "design.md P5",
-            Self::Failed { .. } => "BOLT 8 § Handshake Exchange",
-            Self::NoAddress | Self::OwnKey | Self::Removed => "design.md § Architecture",
-            Self::RosterFull => "limits::PEERS_MAX",
-            Self::Draining | Self::Stopped => "design.md § Modes",
-        }
-    }
-
-    /// Whether the same call may succeed later.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::SignerAway => Retry::WhenSignerReturns,
-            Self::Failed { .. } => Retry::Later,
-            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Retry::Never,
-            Self::Draining | Self::Stopped => Retry::Never,
-        }
-    }
-}
-
-/// The supervisor has stopped: drained, or its runtime is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the supervisor has stopped")]
-pub struct Stopped;
-
-/// Why the supervisor did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The peer book could not be read.
-    #[error(transparent)]
-    Book(#[from] BookError),
-    /// The system gave no thread or no randomness.
-    #[error("the system refuses what the supervisor needs: {0}")]
-    System(#[from] io::Error),
-}
-
-/// Why the supervisor does not listen.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen for peers on {address}: {source}")]
-pub struct ListenError {
-    /// Where it should have.
-    pub address: SocketAddr,
-    /// What the system says.
-    #[source]
-    pub source: io::Error,
-}
-
-/// How a supervisor is made: see [`Supervisor::builder`].
-#[must_use]
-pub struct Builder {
-    context: SignerContext,
-    clock: Arc<dyn Clock>,
-    book: Arc<dyn Book>,
-    settings: NodeSettings,
-    seed: Option<u64>,
-}
-
-impl Builder {
-    /// Brings another clock than the machine's.
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Brings another peer book than one in memory.
-    pub fn book(mut self, book: Arc<dyn Book>) -> Self {
-        self.book = book;
-        self
-    }
-
-    /// What the node offers in `init` under its own identity, as BOLT 9 numbers it. Default: what gossip needs.
-    pub fn features(mut self, bits: impl IntoIterator<Item = u16>) -> Self {
-        self.settings.features = Features::from_bits(bits);
-        self
-    }
-
-    /// The chains that the node follows. Default: bitcoin's main chain. None: any.
-    pub fn networks(mut self, networks: impl IntoIterator<Item = ChainHash>) -> Self {
-        self.settings.networks = networks.into_iter().collect();
-        self
-    }
-
-    /// Whether the node answers gossip queries (261, 263) itself also while no signer is there. Default: no.
-    pub fn serves_gossip_queries(mut self, serves: bool) -> Self {
-        self.settings.queries_served = serves;
-        self
-    }
-
-    /// Whether the node understands custom messages of even types (32768 and above). Default: no.
-    pub fn understands_custom_types(mut self, understands: bool) -> Self {
-        self.settings.custom_even_ok = understands;
-        self
-    }
-
-    /// Fixes what is otherwise drawn at random (jitter), for tests that must replay.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
-    /// Starts the supervisor on the current tokio runtime. A recorder for the crate's metrics, if there is to be one, must be
-    /// installed before. It stops when the last [`Supervisor`] is dropped, or after a drain.
-    ///
-    /// # Errors
-    /// The book cannot be read, or the system refuses a thread or randomness.
-    pub async fn start(self) -> Result<(Supervisor, Inbox), StartError> {
-        let known = self.book.load().await?;
-        let seed = match self.seed {
-            Some(seed) => seed,
-            None => random_seed()?,
-        };
-        let telemetry = Telemetry::new(Arc::clone(&self.clock));
-        let (inbox, deliveries) = Deliveries::new();
-        let (reports, reported) = mpsc::channel(limits::COMMANDS);
-        let (commands, commanded) = mpsc::channel(limits::COMMANDS);
-        let (lapsing, lapsed) = watch::channel(self.context.last_lapse().map(|lapse| lapse.epoch));
-        let (stop, stopped) = watch::channel(false);
-        let env = Arc::new(Env {
-            clock: Arc::clone(&self.clock),
-            telemetry: telemetry.clone(),
-            context: self.context,
-            vault: Vault::default(),
-            inbox,
-            reports,
-            lapsed,
-            settings: self.settings,
-            seed,
-        });
-        let shared = Arc::new(Shared::new(Arc::clone(&env), stop));
-        let channels = Channels {
-            commands: commanded,
-            reports: reported,
-            signer: env.context.subscribe(),
-        };
-        reaper::start(
-            Arc::clone(&env),
-            lapsing,
-            Arc::clone(&shared.last_lapse),
-            stopped,
-        )?;
-        let keeper = Arc::new(BookKeeper::default());
-        let driver = Driver::new(
-            Arc::clone(&env),
-            Arc::clone(&shared),
-            Arc::clone(&keeper),
-            known,
-        );
-        let clock = self.clock;
-        let writing = tokio::spawn(Arc::clone(&keeper).run(self.book, telemetry.clone()));
-        let stop = Arc::clone(&shared);
-        tokio::spawn(async move {
-            driver.run(channels).await;
-            stop.stop.send_replace(true);
-            tokio::select! {
-                () = keeper.settle() => {}
-                () = clock.sleep_until(clock.now().after(limits::BOOK_DEADLINE)) => {
-                    tracing::error!("the peer book did not write in time what was left");
-                }
-            }
-            writing.abort();
-        });
-        let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
-        let doorway = Arc::new(Doorway::new(env));
-        Ok((
-            Supervisor {
-                commands,
-                shared,
-                doorway,
-            },
-            inbox,
-        ))
-    }
-}
-
-fn random_seed() -> io::Result<u64> {
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
-    Ok(u64::from_le_bytes(seed))
 }
 
 /// What the driver and the handles share.
@@ -456,18 +222,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// Begins to make a supervisor for the node whose signer `context` follows.
     pub fn builder(context: SignerContext) -> Builder {
-        Builder {
-            context,
-            clock: Arc::new(SystemClock::new()),
-            book: Arc::new(MemoryBook::default()),
-            settings: NodeSettings {
-                features: Features::gossip(),
-                networks: vec![BITCOIN_MAINNET],
-                queries_served: false,
-                custom_even_ok: false,
-            },
-            seed: None,
-        }
+        Builder::new(context)
     }
 
     /// The signer's presence: attach to it, lapse it, follow it.

@@ -1,0 +1,168 @@
+//! How a supervisor is made: what an embedder may replace, and the start of its tasks.
+
+use super::bookkeeper::BookKeeper;
+use super::driver::{Channels, Driver};
+use super::error::StartError;
+use super::inbox::Inbox;
+use super::listener::Doorway;
+use super::{Shared, Supervisor, reaper};
+use crate::book::{Book, MemoryBook};
+use crate::clock::{Clock, SystemClock};
+use crate::limits;
+use crate::link::delivery::Deliveries;
+use crate::link::driver::{Env, NodeSettings};
+use crate::signer::SignerContext;
+use crate::telemetry::Telemetry;
+use crate::vault::Vault;
+use crate::wire::{BITCOIN_MAINNET, ChainHash, Features};
+use std::io;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// How a supervisor is made: see [`Supervisor::builder`].
+#[must_use]
+pub struct Builder {
+    context: SignerContext,
+    clock: Arc<dyn Clock>,
+    book: Arc<dyn Book>,
+    settings: NodeSettings,
+    seed: Option<u64>,
+}
+
+impl Builder {
+    pub(super) fn new(context: SignerContext) -> Self {
+        Self {
+            context,
+            clock: Arc::new(SystemClock::new()),
+            book: Arc::new(MemoryBook::default()),
+            settings: NodeSettings {
+                features: Features::gossip(),
+                networks: vec![BITCOIN_MAINNET],
+                queries_served: false,
+                custom_even_ok: false,
+            },
+            seed: None,
+        }
+    }
+
+    /// Brings another clock than the machine's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Brings another peer book than one in memory.
+    pub fn book(mut self, book: Arc<dyn Book>) -> Self {
+        self.book = book;
+        self
+    }
+
+    /// What the node offers in `init` under its own identity, as BOLT 9 numbers it. Default: what gossip needs.
+    pub fn features(mut self, bits: impl IntoIterator<Item = u16>) -> Self {
+        self.settings.features = Features::from_bits(bits);
+        self
+    }
+
+    /// The chains that the node follows. Default: bitcoin's main chain. None: any.
+    pub fn networks(mut self, networks: impl IntoIterator<Item = ChainHash>) -> Self {
+        self.settings.networks = networks.into_iter().collect();
+        self
+    }
+
+    /// Whether the node answers gossip queries (261, 263) itself also while no signer is there. Default: no.
+    pub fn serves_gossip_queries(mut self, serves: bool) -> Self {
+        self.settings.queries_served = serves;
+        self
+    }
+
+    /// Whether the node understands custom messages of even types (32768 and above). Default: no.
+    pub fn understands_custom_types(mut self, understands: bool) -> Self {
+        self.settings.custom_even_ok = understands;
+        self
+    }
+
+    /// Fixes what is otherwise drawn at random (jitter), for tests that must replay.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Starts the supervisor on the current tokio runtime. A recorder for the crate's metrics, if there is to be one, must be
+    /// installed before. It stops when the last [`Supervisor`] is dropped, or after a drain.
+    ///
+    /// # Errors
+    /// The book cannot be read, or the system refuses a thread or randomness.
+    pub async fn start(self) -> Result<(Supervisor, Inbox), StartError> {
+        let known = self.book.load().await?;
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => random_seed()?,
+        };
+        let telemetry = Telemetry::new(Arc::clone(&self.clock));
+        let (inbox, deliveries) = Deliveries::new();
+        let (reports, reported) = mpsc::channel(limits::COMMANDS);
+        let (commands, commanded) = mpsc::channel(limits::COMMANDS);
+        let (lapsing, lapsed) = watch::channel(self.context.last_lapse().map(|lapse| lapse.epoch));
+        let (stop, stopped) = watch::channel(false);
+        let env = Arc::new(Env {
+            clock: Arc::clone(&self.clock),
+            telemetry: telemetry.clone(),
+            context: self.context,
+            vault: Vault::default(),
+            inbox,
+            reports,
+            lapsed,
+            settings: self.settings,
+            seed,
+        });
+        let shared = Arc::new(Shared::new(Arc::clone(&env), stop));
+        let channels = Channels {
+            commands: commanded,
+            reports: reported,
+            signer: env.context.subscribe(),
+        };
+        reaper::start(
+            Arc::clone(&env),
+            lapsing,
+            Arc::clone(&shared.last_lapse),
+            stopped,
+        )?;
+        let keeper = Arc::new(BookKeeper::default());
+        let driver = Driver::new(
+            Arc::clone(&env),
+            Arc::clone(&shared),
+            Arc::clone(&keeper),
+            known,
+        );
+        let clock = self.clock;
+        let writing = tokio::spawn(Arc::clone(&keeper).run(self.book, telemetry.clone()));
+        let stop = Arc::clone(&shared);
+        tokio::spawn(async move {
+            driver.run(channels).await;
+            stop.stop.send_replace(true);
+            tokio::select! {
+                () = keeper.settle() => {}
+                () = clock.sleep_until(clock.now().after(limits::BOOK_DEADLINE)) => {
+                    tracing::error!("the peer book did not write in time what was left");
+                }
+            }
+            writing.abort();
+        });
+        let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
+        let doorway = Arc::new(Doorway::new(env));
+        Ok((
+            Supervisor {
+                commands,
+                shared,
+                doorway,
+            },
+            inbox,
+        ))
+    }
+}
+
+fn random_seed() -> io::Result<u64> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    Ok(u64::from_le_bytes(seed))
+}

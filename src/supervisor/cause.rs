@@ -1,0 +1,56 @@
+//! Why a dial did not lead to a link, in words for people, and what it says of the peer.
+
+use super::ConnectError;
+use super::machine::Failure;
+use crate::error::Culprit;
+use crate::link::{CloseReason, HandshakeFailure};
+use crate::signer::EcdhError;
+
+/// Why a dial did not lead to a link.
+pub(super) enum Cause {
+    Failed(HandshakeFailure),
+    /// Admitted, and ended before it was up.
+    Ended(HandshakeFailure, CloseReason),
+}
+
+impl Cause {
+    pub(super) fn label(&self) -> &'static str {
+        let (Self::Failed(failure) | Self::Ended(failure, _)) = self;
+        failure.label()
+    }
+
+    pub(super) fn detail(&self) -> String {
+        let (Self::Failed(failure) | Self::Ended(failure, _)) = self;
+        failure.to_string()
+    }
+
+    /// What it says of the peer.
+    pub(super) fn blame(failure: &HandshakeFailure) -> Failure {
+        match failure {
+            HandshakeFailure::NotAdmitted(CloseReason::SignerAway) | HandshakeFailure::Lapsed => {
+                Failure::SignerAway
+            }
+            HandshakeFailure::Ecdh(EcdhError::SignerAway(_)) => Failure::SignerAway,
+            HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
+            failure if failure.culprit() != Culprit::Peer => Failure::Ours,
+            failure if failure.was_connected() => Failure::Handshake,
+            _ => Failure::Unreachable,
+        }
+    }
+
+    pub(super) fn error(&self) -> ConnectError {
+        let away = match self {
+            Self::Failed(failure) => Self::blame(failure) == Failure::SignerAway,
+            Self::Ended(_, reason) => {
+                matches!(reason, CloseReason::Lapse | CloseReason::SignerAway)
+            }
+        };
+        if away {
+            return ConnectError::SignerAway;
+        }
+        ConnectError::Failed {
+            failure: self.label(),
+            detail: self.detail(),
+        }
+    }
+}

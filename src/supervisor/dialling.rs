@@ -1,0 +1,146 @@
+//! Who is dialled next: the part of [`SupervisorMachine`] that keeps the queue, the places and the waits in step.
+//!
+//! Every wanted peer without a link is queued, dialled, held for want of a signer, or waits out a failure. Pure, as the machine is.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::machine::{Output, SupervisorMachine};
+use super::roster::{Backoff, DialKey, Wait};
+use crate::clock::Moment;
+use crate::limits;
+use crate::link::LinkId;
+use crate::node_id::NodeId;
+use std::time::Duration;
+
+impl SupervisorMachine {
+    /// Sees to it that a wanted peer without a link is on its way to one.
+    pub(super) fn pursue(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        if self.draining || !peer.is_missing() || peer.wait != Wait::None {
+            return;
+        }
+        if self.live {
+            let key = DialKey::of(self.tag_of(id), peer);
+            self.set_wait(id, Wait::Queued(key));
+        } else {
+            self.hold(id, out);
+        }
+    }
+
+    /// No signer is there: the dial waits for its return.
+    pub(super) fn hold(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        self.set_wait(id, Wait::Held);
+        out.push(Output::Held(id));
+    }
+
+    /// Dials the most urgent while there are places.
+    pub(super) fn fill_places(&mut self, out: &mut Vec<Output>) {
+        while self.dialing < limits::DIALS_IN_FLIGHT {
+            let Some((_, id)) = self.queue.first().copied() else {
+                return;
+            };
+            self.set_wait(id, Wait::None);
+            let tag = self.tag_of(id);
+            let link = self.next_link();
+            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_missing()) else {
+                continue;
+            };
+            let Some(address) = peer.address() else {
+                continue;
+            };
+            peer.dial = Some(link);
+            self.owners.insert(link, id);
+            self.dialing += 1;
+            out.push(Output::Dial {
+                link,
+                peer: id,
+                address,
+                tag,
+            });
+        }
+    }
+
+    pub(super) fn dial_is_over(&mut self, id: NodeId, link: LinkId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.dial.take_if(|dial| *dial == link).is_some()
+        {
+            self.dialing = self.dialing.saturating_sub(1);
+        }
+    }
+
+    /// Changes what a peer waits for, and keeps the queue and the timers in step.
+    pub(super) fn set_wait(&mut self, id: NodeId, wait: Wait) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Wait::Queued(key) = peer.wait {
+            self.queue.remove(&(key, id));
+        }
+        if let Wait::Queued(key) = wait {
+            self.queue.insert((key, id));
+        }
+        peer.wait = wait;
+        self.reschedule(id);
+    }
+
+    /// The peer's place in the queue follows its tag, urgency and weight.
+    pub(super) fn requeue(&mut self, id: NodeId) {
+        if let Some(peer) = self.peers.get(&id)
+            && let Wait::Queued(_) = peer.wait
+        {
+            let key = DialKey::of(self.tag_of(id), peer);
+            self.set_wait(id, Wait::Queued(key));
+        }
+    }
+
+    pub(super) fn reschedule(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let due = peer.due();
+        if due == peer.timer {
+            return;
+        }
+        if let Some(old) = peer.timer.take() {
+            self.timers.remove(&(old, id));
+        }
+        if let Some(due) = due {
+            self.timers.insert((due, id));
+        }
+        peer.timer = due;
+    }
+
+    /// The next dial of a peer that we failed waits as after a first failure, and nothing is held against the peer.
+    pub(super) fn try_soon(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
+        let delay = Backoff::default().next(&mut self.random);
+        if !self.live || self.draining || !self.peers.get(&id)?.is_missing() {
+            return None;
+        }
+        self.set_wait(
+            id,
+            Wait::Backoff {
+                until: now.after(delay),
+            },
+        );
+        Some(delay)
+    }
+
+    /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.
+    pub(super) fn back_off(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
+        let live = self.live;
+        let peer = self.peers.get_mut(&id)?;
+        peer.next_address = peer.next_address.wrapping_add(1);
+        let delay = peer.backoff.next(&mut self.random);
+        if !live || self.draining || !peer.is_missing() {
+            return None;
+        }
+        self.set_wait(
+            id,
+            Wait::Backoff {
+                until: now.after(delay),
+            },
+        );
+        Some(delay)
+    }
+}

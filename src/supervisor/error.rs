@@ -1,0 +1,163 @@
+//! Why the supervisor did not do what it was asked.
+
+use crate::book::BookError;
+use crate::error::{Culprit, Retry};
+use crate::limits;
+use std::io;
+use std::net::SocketAddr;
+
+/// Why [`Supervisor::connect`](super::Supervisor::connect) gave no link. The peer stays wanted all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No signer is there: the dial is held until it returns.
+    #[error("no signer is there: the peer is dialled when it returns")]
+    SignerAway,
+    /// The attempt failed; the next follows with backoff.
+    #[error("{detail} (it is tried again)")]
+    Failed {
+        /// A label.
+        failure: &'static str,
+        /// In words.
+        detail: String,
+    },
+    /// No address is known.
+    #[error("no address is known for this peer: give one")]
+    NoAddress,
+    /// No further peer is taken in.
+    #[error(
+        "{} peers are known, and that is the most: remove some",
+        limits::PEERS_MAX
+    )]
+    RosterFull,
+    /// The peer is the node itself.
+    #[error("this key is the node's own: it is no peer of itself")]
+    OwnKey,
+    /// The peer was removed meanwhile.
+    #[error("the peer was removed")]
+    Removed,
+    /// The supervisor is draining.
+    #[error("the supervisor is draining")]
+    Draining,
+    /// The supervisor has stopped.
+    #[error("the supervisor has stopped")]
+    Stopped,
+}
+
+impl ConnectError {
+    /// Whose fault it is.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::SignerAway => Culprit::Signer,
+            Self::Failed { .. } => Culprit::Peer,
+            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Culprit::Operator,
+            Self::Draining | Self::Stopped => Culprit::Us,
+        }
+    }
+
+    /// The rule that was applied.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::SignerAway => "design.md P5",
+            Self::Failed { .. } => "BOLT 8 § Handshake Exchange",
+            Self::NoAddress | Self::OwnKey | Self::Removed => "design.md § Architecture",
+            Self::RosterFull => "limits::PEERS_MAX",
+            Self::Draining | Self::Stopped => "design.md § Modes",
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::SignerAway => Retry::WhenSignerReturns,
+            Self::Failed { .. } => Retry::Later,
+            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Retry::Never,
+            Self::Draining | Self::Stopped => Retry::Never,
+        }
+    }
+}
+
+/// The supervisor has stopped: drained, or its runtime is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the supervisor has stopped")]
+pub struct Stopped;
+
+/// Why the supervisor did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The peer book could not be read.
+    #[error(transparent)]
+    Book(#[from] BookError),
+    /// The system gave no thread or no randomness.
+    #[error("the system refuses what the supervisor needs: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why the supervisor does not listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for peers on {address}: {source}")]
+pub struct ListenError {
+    /// Where it should have.
+    pub address: SocketAddr,
+    /// What the system says.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Stopped {
+    /// Whose doing it is: whoever drained the supervisor or dropped it.
+    pub fn culprit(&self) -> Culprit {
+        Culprit::Operator
+    }
+
+    /// The rule that was applied.
+    pub fn rule(&self) -> &'static str {
+        "design.md § Modes"
+    }
+
+    /// Whether the same call may succeed later: start another supervisor.
+    pub fn retry(&self) -> Retry {
+        Retry::Never
+    }
+}
+
+impl StartError {
+    /// Whose fault it is.
+    pub fn culprit(&self) -> Culprit {
+        Culprit::Operator
+    }
+
+    /// The rule that was applied.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Book(error) => error.rule(),
+            Self::System(_) => "design.md § Architecture",
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Book(error) => error.retry(),
+            Self::System(_) => Retry::Later,
+        }
+    }
+}
+
+impl ListenError {
+    /// Whose fault it is.
+    pub fn culprit(&self) -> Culprit {
+        Culprit::Operator
+    }
+
+    /// The rule that was applied.
+    pub fn rule(&self) -> &'static str {
+        "an address of this machine that nobody else listens on"
+    }
+
+    /// Whether the same call may succeed later: once the address is free.
+    pub fn retry(&self) -> Retry {
+        Retry::Later
+    }
+}
