@@ -4,7 +4,7 @@
 //! the supervisor taken when somebody asks ([`publish`]). [`METRICS`] lists every metric; nothing outside the list is ever
 //! recorded. A label's value comes from an enum or a table of this crate, never from a peer.
 
-use super::Event;
+use super::{Event, LapseReport};
 use crate::link::{Direction, Identity, Tag};
 use crate::signer::{Epoch, LapseReason};
 use crate::supervisor::{Mode, Snapshot};
@@ -454,19 +454,7 @@ pub fn publish(now: &Snapshot) {
 /// Counts an event.
 pub(crate) fn record(event: &Event) {
     match event {
-        Event::SignerLapsed(report) => {
-            counter!("pilotlight_signer_lapses_total", "reason" => report.reason.as_str())
-                .increment(1);
-            dropped(Tag::ChannelBearing, report.reason, report.channel_bearing);
-            dropped(
-                Tag::GossipOnly,
-                report.reason,
-                report.dropped.saturating_sub(report.channel_bearing),
-            );
-            counter!("pilotlight_peers_retained_total").increment(report.retained as u64);
-            histogram!("pilotlight_fence_duration_seconds").record(report.fence);
-            histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
-        }
+        Event::SignerLapsed(report) => lapsed(report),
         Event::Relit { took, .. } => {
             histogram!("pilotlight_relight_duration_seconds").record(*took);
         }
@@ -475,7 +463,7 @@ pub(crate) fn record(event: &Event) {
             identity,
             ..
         } => redialled(*identity, "ok"),
-        // Only the node dials under its own key so far that fails before a link knows its identity.
+        // Every dial is under the node's own key so far.
         Event::DialFailed { failure, .. } => redialled(Identity::Node, failure),
         Event::LinkDown { tag, reason, .. } => {
             counter!("pilotlight_links_closed_total", "tag" => tag.as_str(), "reason" => reason.as_str()).increment(1);
@@ -524,6 +512,19 @@ pub(crate) fn record(event: &Event) {
         | Event::BookFailed { .. }
         | Event::Drained { .. } => {}
     }
+}
+
+fn lapsed(report: &LapseReport) {
+    counter!("pilotlight_signer_lapses_total", "reason" => report.reason.as_str()).increment(1);
+    dropped(Tag::ChannelBearing, report.reason, report.channel_bearing);
+    dropped(
+        Tag::GossipOnly,
+        report.reason,
+        report.dropped.saturating_sub(report.channel_bearing),
+    );
+    counter!("pilotlight_peers_retained_total").increment(report.retained as u64);
+    histogram!("pilotlight_fence_duration_seconds").record(report.fence);
+    histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
 }
 
 fn redialled(identity: Identity, result: &'static str) {
