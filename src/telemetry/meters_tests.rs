@@ -76,7 +76,7 @@ fn events() -> Vec<Event> {
         lapse(),
         Event::Relit {
             epoch: Epoch::FIRST,
-            took,
+            took: Some(took),
             up: 3,
             failed: 1,
         },

@@ -95,6 +95,16 @@ impl Journal {
             .collect()
     }
 
+    /// How many those are.
+    pub(super) fn count_for_peer(&self, from: usize, peer: usize) -> usize {
+        let entries = lock(&self.entries);
+        entries
+            .iter()
+            .skip(from)
+            .filter(|(stamp, _)| stamp.origin != peer)
+            .count()
+    }
+
     fn batch(&self, from: usize) -> Vec<(Stamp, Bytes)> {
         lock(&self.entries)
             .iter()
@@ -231,7 +241,7 @@ impl Node {
                 Some(Inbound::Up { link, .. }) => self.up(link),
                 Some(Inbound::Message(message)) => self.take(&message, began),
                 Some(Inbound::Down { link, reason, .. }) => {
-                    self.with(link, |link| link.down = Some(reason))
+                    self.with(link, |link| link.down = Some(reason));
                 }
                 None => return,
             }
