@@ -163,6 +163,10 @@ pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 /// Events that wait for one listener at the admin address, in front of [`EVENTS_BUFFER`]: what one write may carry.
 pub const ADMIN_EVENTS: usize = 16;
 
+/// How long the admin address waits at its end for answers that are on their way. They are short; a client that reads nothing is not
+/// worth more of a shutdown.
+pub const ADMIN_FAREWELL: Duration = Duration::from_secs(1);
+
 /// How often a quiet event stream shows that it is alive. Proxies give up after 30 s and more.
 pub const ADMIN_EVENTS_KEEPALIVE: Duration = Duration::from_secs(15);
 

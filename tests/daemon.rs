@@ -10,14 +10,16 @@
 mod support;
 
 use pilotlight::admin::{AdminServer, DataDir, Parts, Settings, SignerControl, TokenKind};
+use pilotlight::limits;
 use pilotlight::link::raw::RawLink;
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::signer::SignerContext;
 use pilotlight::supervisor::Supervisor;
 use pilotlight::telemetry::METRICS;
-use pilotlight::wire::{BITCOIN_MAINNET, Features, Init, MessageType};
+use pilotlight::wire::{BITCOIN_MAINNET, Features, Init, MessageType, Ping};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -552,6 +554,48 @@ fn the_event_stream_shows_a_lapse_and_ends_with_the_daemon() {
             "the stream ended with the daemon: {status}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_hold_every_admin_place_hurt_neither_a_link_nor_the_end() {
+    let mut daemon = Daemon::start();
+    let node = daemon.text("node_id").parse().unwrap();
+    let address = daemon.text("listen").parse().unwrap();
+    let mut link = RawLink::connect(address, Arc::new(key(1)), node)
+        .await
+        .unwrap();
+    let init = Init::with_features(Features::gossip(), vec![BITCOIN_MAINNET]);
+    link.send(&init.encode()).await.unwrap();
+    daemon.ask_until(&["info"], |info| info["links"]["gossip_only"] == 1);
+
+    // One asks for events and never reads them; the others never say what they want.
+    let token = daemon.token("readonly.token");
+    let admin = daemon.text("admin").to_owned();
+    let mut clients: Vec<_> = (0..limits::ADMIN_CONNECTIONS)
+        .map(|_| std::net::TcpStream::connect(&admin).unwrap())
+        .collect();
+    let ask = format!(
+        "GET /v1/events HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    clients[0].write_all(ask.as_bytes()).unwrap();
+
+    let ping = Ping {
+        num_pong_bytes: 9,
+        ignored: 0,
+    };
+    link.send(&ping.encode()).await.unwrap();
+    let pong = tokio::time::timeout(HANG, async {
+        loop {
+            let message = link.receive().await.unwrap().expect("the link lives");
+            if MessageType::of(&message).unwrap() == MessageType::PONG {
+                return message.len();
+            }
+        }
+    });
+    assert_eq!(pong.await.unwrap(), 2 + 2 + 9);
+    daemon.signal("-TERM");
+    assert!(daemon.ended().success(), "no client is waited for");
+    drop(clients);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 
 /// How the admin address is kept.
 #[derive(Debug, Clone)]
@@ -92,21 +93,29 @@ impl AdminServer {
         self.address
     }
 
-    /// Answers until `stop` turns true or its sender is gone; requests that are being answered then are answered first.
+    /// Answers until `stop` turns true or its sender is gone. Requests that are being answered then are answered first, within
+    /// [`ADMIN_FAREWELL`](limits::ADMIN_FAREWELL).
     pub async fn serve(self, parts: Parts, mut stop: watch::Receiver<bool>) {
         let exporter = parts.exporter.clone();
         let router = router(&Arc::new(self.admin(parts, &stop)));
         let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
         let mut upkeep = tokio::time::interval(UPKEEP);
+        let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                () = stopping(&mut stop) => return,
+                () = stopping(&mut stop) => break,
                 _ = upkeep.tick() => if let Some(exporter) = &exporter { exporter.upkeep() },
                 accepted = accept(&self.listener, &places) => if let Some((socket, place)) = accepted {
-                    tokio::spawn(connection(socket, place, router.clone(), stop.clone()));
+                    connections.spawn(connection(socket, place, router.clone(), stop.clone()));
                 },
+                // A connection that panicked harmed nobody but its client.
+                Some(_ended) = connections.join_next() => {}
             }
         }
+        drop(self.listener);
+        let farewell = async { while connections.join_next().await.is_some() {} };
+        // Who has not gone by then is cut off, as the set is dropped.
+        let _ = tokio::time::timeout(limits::ADMIN_FAREWELL, farewell).await;
     }
 
     fn admin(&self, parts: Parts, stop: &watch::Receiver<bool>) -> Admin {

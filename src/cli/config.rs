@@ -192,6 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_key_and_variable() {
+        let readme = include_str!("../../README.md");
+        let keys = KEYS.iter().filter(|key| **key != "peers").chain(PEER_KEYS);
+        let variables = crate::cli::args::VARIABLES;
+        for name in keys.chain(variables) {
+            assert!(readme.contains(&format!("`{name}`")), "{name}");
+        }
+        assert!(readme.contains("`[[peers]]`"));
+    }
+
+    #[test]
     fn a_whole_file_is_read() {
         let text = format!(
             "listen = \"127.0.0.1:1\"\nadmin = \"[::1]:2\"\nadmin_hosts = [\"n.lan\"]\nscrape_needs_token = true\n\

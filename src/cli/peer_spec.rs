@@ -81,7 +81,7 @@ mod tests {
     fn an_error_names_the_part_and_shows_a_right_one() {
         let (id, _) = EXAMPLE.split_once('@').unwrap();
         for (text, part) in [
-            ("".to_owned(), "no @"),
+            (String::new(), "no @"),
             (id.to_owned(), "no @"),
             ("@h:1".to_owned(), "ID is missing"),
             ("02ab@h:1".to_owned(), "ID: a node id is 33 bytes"),

@@ -483,7 +483,7 @@ pub(crate) fn record(event: &Event) {
             identity,
             ..
         } => redialled(*identity, "ok"),
-        // Only the node dials under its own key so far that fails before a link knows its identity.
+        // Every dial is under the node's own key so far.
         Event::DialFailed { failure, .. } => redialled(Identity::Node, failure),
         Event::LinkDown { tag, reason, .. } => {
             counter!("pilotlight_links_closed_total", "tag" => tag.as_str(), "reason" => reason.as_str()).increment(1);
@@ -531,6 +531,19 @@ pub(crate) fn record(event: &Event) {
         | Event::BookFailed { .. }
         | Event::Drained { .. } => {}
     }
+}
+
+fn lapsed(report: &LapseReport) {
+    counter!("pilotlight_signer_lapses_total", "reason" => report.reason.as_str()).increment(1);
+    dropped(Tag::ChannelBearing, report.reason, report.channel_bearing);
+    dropped(
+        Tag::GossipOnly,
+        report.reason,
+        report.dropped.saturating_sub(report.channel_bearing),
+    );
+    counter!("pilotlight_peers_retained_total").increment(report.retained as u64);
+    histogram!("pilotlight_fence_duration_seconds").record(report.fence);
+    histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
 }
 
 fn redialled(identity: Identity, result: &'static str) {

@@ -12,7 +12,6 @@ use crate::link::{CloseReason, LinkId};
 use crate::node_id::{LocalKey, NodeId};
 use crate::signer::SignerContext;
 use crate::supervisor::Supervisor;
-use crate::telemetry::LapseReport;
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use std::collections::{BTreeMap, BTreeSet};
