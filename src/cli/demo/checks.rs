@@ -400,13 +400,13 @@ pub(super) fn epochs(leases: &Leases, channel: usize) -> Check {
             leases.old_handles_alive
         ));
     }
-    let leased = leases
+    let newest = leases
         .channel
         .iter()
         .filter(|(_, lease)| *lease == Some(leases.epoch))
         .count();
     let figure = format!(
-        "{leased} of {channel} channel links leased under session {}, the newest",
+        "{newest} of {channel} channel links leased under session {}, the newest",
         leases.epoch
     );
     Check::new("P6", "no link of the old session lives", figure, faults)

@@ -441,7 +441,7 @@ impl Stage<'_> {
         );
         let took = self.relit(epoch).unwrap_or_default();
         screen.add(&format!(
-            "6 channel peers dialled unasked and up in {:.1} ms, the soonest HTLC expiry first:",
+            "6 channel peers dialled unasked and up in {:.1} ms, the soonest HTLC expiry first, in blocks:",
             millis(took)
         ));
         screen.add(&self.tell_order(epoch));
@@ -470,8 +470,8 @@ impl Stage<'_> {
             });
             let kind = member.map(|member| member.kind);
             match (kind, blocks) {
-                (Some(Kind::Channel), 0) => format!("{name} (none)"),
-                (Some(Kind::Channel), blocks) => format!("{name} ({blocks} blocks)"),
+                (Some(Kind::Channel), 0) => format!("{name} without one"),
+                (Some(Kind::Channel), blocks) => format!("{name} in {blocks}"),
                 _ => format!("then {name}"),
             }
         });
