@@ -38,6 +38,8 @@
 //!
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod book;
 pub mod brontide;
 #[cfg(feature = "cli")]

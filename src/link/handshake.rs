@@ -78,6 +78,12 @@ pub enum HandshakeFailure {
         /// 1 to 3.
         act: u8,
     },
+    /// The signer did not answer in the time that the act has. The answer, should it come, is dropped.
+    #[error("the signer did not answer within {} s in act {act}", limits::ACT_DEADLINE.as_secs())]
+    EcdhLate {
+        /// 2 or 3.
+        act: u8,
+    },
     /// An act broke BOLT 8.
     #[error(transparent)]
     Protocol(#[from] HandshakeError),
@@ -96,6 +102,9 @@ pub enum HandshakeFailure {
     /// The supervisor did not want the link.
     #[error("not admitted: {0}")]
     NotAdmitted(super::CloseReason),
+    /// The handshake was done, and then the link ended before both `init`s had passed.
+    #[error("the link ended before init: {0}")]
+    BeforeInit(super::CloseReason),
 }
 
 impl HandshakeFailure {
@@ -109,8 +118,11 @@ impl HandshakeFailure {
             Self::Timeout { .. } => "timeout",
             Self::Protocol(_) => "protocol",
             Self::Ecdh(EcdhError::SignerAway(_)) | Self::Lapsed => "signer_away",
+            Self::EcdhLate { .. } => "signer_late",
             Self::Ecdh(_) => "signer",
             Self::NotAdmitted(_) => "not_admitted",
+            Self::BeforeInit(super::CloseReason::Lapse) => "signer_away",
+            Self::BeforeInit(reason) => reason.as_str(),
             Self::Entropy => "entropy",
             Self::Panicked => "panicked",
         }
@@ -125,7 +137,8 @@ impl HandshakeFailure {
     pub fn culprit(&self) -> Culprit {
         match self {
             Self::Protocol(error) => error.culprit(),
-            Self::Ecdh(_) | Self::Lapsed => Culprit::Signer,
+            Self::Ecdh(_) | Self::EcdhLate { .. } | Self::Lapsed => Culprit::Signer,
+            Self::Connect(error) if is_ours(error) => Culprit::Us,
             Self::NotAdmitted(_) | Self::Entropy | Self::Panicked => Culprit::Us,
             _ => Culprit::Peer,
         }
@@ -136,10 +149,11 @@ impl HandshakeFailure {
         match self {
             Self::Connect(_) | Self::ConnectTimeout => "limits::CONNECT_DEADLINE",
             Self::Io { .. } | Self::Closed { .. } => "BOLT 8 § Handshake Exchange",
-            Self::Timeout { .. } => "limits::ACT_DEADLINE",
+            Self::Timeout { .. } | Self::EcdhLate { .. } => "limits::ACT_DEADLINE",
             Self::Protocol(error) => error.rule(),
             Self::Ecdh(_) | Self::Lapsed => "design.md P6",
             Self::NotAdmitted(_) => "design.md § The link's driver",
+            Self::BeforeInit(_) => "BOLT 1 § The init Message",
             Self::Entropy => "BOLT 8 § Handshake State",
             Self::Panicked => "no panic is reachable from outside data",
         }
@@ -148,10 +162,17 @@ impl HandshakeFailure {
     /// Whether another attempt may succeed.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Ecdh(_) | Self::Lapsed => Retry::WhenSignerReturns,
+            Self::Ecdh(EcdhError::SignerAway(_)) | Self::Lapsed => Retry::WhenSignerReturns,
             _ => Retry::Later,
         }
     }
+}
+
+/// Whether a connection failed for want of something of ours: descriptors, memory, local ports.
+fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
 }
 
 /// A finished handshake, and the lease under which our key answered; `None` for a key of this process.
@@ -183,14 +204,11 @@ impl Acts<'_> {
         let mut two = [0; 50];
         self.within(2, self.read(2, &mut two)).await?;
         let state = state.act_two(&two)?;
-        self.within(3, async {
-            let (secret, ecdh_lease) = self.ecdh(key, state.request(), Direction::Outbound).await?;
-            let lease = lease.or(ecdh_lease);
-            let (three, authenticated) = state.resume(secret)?;
-            self.write(3, &three, lease.as_ref()).await?;
-            Ok(Done { authenticated, lease })
-        })
-        .await
+        let (secret, ecdh_lease) = self.ecdh(3, key, state.request(), Direction::Outbound).await?;
+        let lease = lease.or(ecdh_lease);
+        let (three, authenticated) = state.resume(secret)?;
+        self.within(3, self.write(3, &three, lease.as_ref())).await?;
+        Ok(Done { authenticated, lease })
     }
 
     /// BOLT 8 as responder.
@@ -198,30 +216,37 @@ impl Acts<'_> {
         let mut one = [0; 50];
         self.within(1, self.read(1, &mut one)).await?;
         let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(&one)?;
-        let (state, lease) = self
-            .within(2, async {
-                let (secret, lease) = self.ecdh(key, state.request(), Direction::Inbound).await?;
-                let (state, two) = state.resume(secret)?;
-                self.write(2, &two, lease.as_ref()).await?;
-                Ok((state, lease))
-            })
-            .await?;
+        let (secret, lease) = self.ecdh(2, key, state.request(), Direction::Inbound).await?;
+        let (state, two) = state.resume(secret)?;
+        self.within(2, self.write(2, &two, lease.as_ref())).await?;
         let mut three = [0; 66];
         self.within(3, self.read(3, &mut three)).await?;
         let authenticated = state.act_three(&three)?;
         Ok(Done { authenticated, lease })
     }
 
+    /// Asks the signer, for at most the time of an act: an answer later than that serves no peer.
     async fn ecdh(
         &self,
+        act: u8,
         key: &StaticKey,
         request: EcdhRequest,
         source: Direction,
     ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
         let started = self.clock.now();
-        let result = key.ecdh(request).await;
+        let deadline = self.clock.sleep_until(started.after(limits::ACT_DEADLINE));
+        let result = tokio::select! {
+            biased;
+            result = key.ecdh(request) => result,
+            () = deadline => Err(HandshakeFailure::EcdhLate { act }),
+        };
         if let Some(observer) = self.observer {
-            let label = result.as_ref().map_or_else(HandshakeFailure::label, |_| "ok");
+            let label = match &result {
+                Ok(_) => "ok",
+                Err(HandshakeFailure::EcdhLate { .. }) => "late",
+                Err(HandshakeFailure::Ecdh(EcdhError::SignerAway(_))) => "away",
+                Err(_) => "failed",
+            };
             observer.emit(Event::Ecdh { source, result: label, took: self.clock.now().since(started) });
         }
         result

@@ -11,6 +11,8 @@
 //! holds a [`Lease`](crate::signer::Lease): each of its writes happens inside the fence's gate, and the reaper may wipe its
 //! secrets and reset its socket at any moment, whoever else holds them.
 
+pub mod allowance;
+pub(crate) mod delivery;
 pub(crate) mod driver;
 pub mod firewall;
 pub(crate) mod handshake;
@@ -55,6 +57,9 @@ pub enum Tag {
 }
 
 impl Tag {
+    /// Both tags.
+    pub const ALL: [Self; 2] = [Self::GossipOnly, Self::ChannelBearing];
+
     /// The label in metrics, JSON and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -99,6 +104,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both directions.
+    pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+
     /// The label in metrics and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -118,6 +126,9 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// Both identities.
+    pub const ALL: [Self; 2] = [Self::Node, Self::Persona];
+
     /// The label in metrics and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -147,6 +158,8 @@ pub enum CloseReason {
     Mistag,
     /// The peer sent an `error` for all channels.
     ErrorReceived,
+    /// The peer asked for more pongs than anybody needs.
+    PingFlood,
     /// The peer did not answer a ping in time.
     PongTimeout,
     /// The peer sent no `init` in time.
@@ -183,6 +196,7 @@ impl CloseReason {
             Self::ChannelMessage => "channel_message",
             Self::Mistag => "mistag",
             Self::ErrorReceived => "error_received",
+            Self::PingFlood => "ping_flood",
             Self::PongTimeout => "pong_timeout",
             Self::InitTimeout => "init_timeout",
             Self::Duplicate => "duplicate",

@@ -26,12 +26,31 @@ struct Queue {
     queued: u64,
     /// Messages that have left for the kernel, or were refused at the door.
     settled: u64,
+    /// The newest of those that were refused at the door, with their types.
+    refused: VecDeque<(u64, u16)>,
+    /// Nothing more is taken in; what waits may still leave.
+    closing: Option<CloseReason>,
     ended: Option<CloseReason>,
+}
+
+impl Queue {
+    /// Messages that have been taken: the number of the newest of them.
+    fn taken(&self) -> u64 {
+        self.queued.saturating_sub(self.waiting.len() as u64)
+    }
 }
 
 /// The place of a queued message in its link's order, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(pub(crate) u64);
+
+/// What [`Outbox::take_unless`] gives.
+pub(crate) enum Taken {
+    Message(Bytes),
+    /// The oldest message may not leave yet.
+    Held,
+    Nothing,
+}
 
 impl Outbox {
     pub(crate) fn new() -> Self {
@@ -63,11 +82,23 @@ impl Outbox {
         self.push(message)
     }
 
-    /// The oldest message, whose room is free again from now on.
-    pub(crate) fn take(&self) -> Option<Bytes> {
-        let message = self.lock().waiting.pop_front()?;
+    /// The oldest message, whose room is free again from now on; it stays where it is if `hold` says so.
+    pub(crate) fn take_unless(&self, hold: impl FnOnce(&[u8]) -> bool) -> Taken {
+        let mut queue = self.lock();
+        if queue.waiting.front().is_some_and(|message| hold(message)) {
+            return Taken::Held;
+        }
+        let Some(message) = queue.waiting.pop_front() else {
+            return Taken::Nothing;
+        };
+        drop(queue);
         self.room.add_permits(message.len().saturating_add(limits::OUTBOX_OVERHEAD));
-        Some(message)
+        Taken::Message(message)
+    }
+
+    /// Whether [`end`](Self::end) has been called.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.lock().ended.is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -82,9 +113,19 @@ impl Outbox {
             if queue.ended.is_some() {
                 return;
             }
-            queue.settled = queue.queued.saturating_sub(queue.waiting.len() as u64);
+            queue.settled = queue.taken();
         }
         self.progress.notify_waiters();
+    }
+
+    /// The message that was taken last does not leave after all: whoever waits for it is told.
+    pub(crate) fn refuse_taken(&self, kind: u16) {
+        let mut queue = self.lock();
+        let number = queue.taken();
+        if queue.refused.len() >= limits::REFUSED_TICKETS {
+            queue.refused.pop_front();
+        }
+        queue.refused.push_back((number, kind));
     }
 
     /// Waits until the message with `ticket` has been handed to the kernel. Cancel safe.
@@ -97,7 +138,8 @@ impl Outbox {
             {
                 let queue = self.lock();
                 if queue.settled >= ticket.0 {
-                    return Ok(());
+                    let refused = queue.refused.iter().find(|(number, _)| *number == ticket.0);
+                    return refused.map_or(Ok(()), |(_, kind)| Err(SendError::Refused { kind: *kind, rule: "when_it_came_to_it" }));
                 }
                 if let Some(reason) = queue.ended {
                     return Err(SendError::Ended { reason });
@@ -105,6 +147,12 @@ impl Outbox {
             }
             progress.await;
         }
+    }
+
+    /// Takes nothing more in: who wants to send is told `reason`. What waits may still leave.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.lock().closing.get_or_insert(reason);
+        self.room.close();
     }
 
     /// Ends the queue: what waits is dropped, who waits is told `reason`. The first reason stays.
@@ -120,7 +168,7 @@ impl Outbox {
 
     fn push(&self, message: Bytes) -> Result<Ticket, SendError> {
         let mut queue = self.lock();
-        if let Some(reason) = queue.ended {
+        if let Some(reason) = queue.ended.or(queue.closing) {
             return Err(SendError::Ended { reason });
         }
         queue.waiting.push_back(message);
@@ -129,7 +177,8 @@ impl Outbox {
     }
 
     fn ended_error(&self) -> SendError {
-        SendError::Ended { reason: self.lock().ended.unwrap_or(CloseReason::Requested) }
+        let queue = self.lock();
+        SendError::Ended { reason: queue.ended.or(queue.closing).unwrap_or(CloseReason::Requested) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
@@ -153,6 +202,27 @@ mod tests {
 
     fn message(number: u16) -> Bytes {
         Bytes::from(number.to_be_bytes().to_vec())
+    }
+
+    impl Outbox {
+        fn take(&self) -> Option<Bytes> {
+            match self.take_unless(|_| false) {
+                Taken::Message(message) => Some(message),
+                Taken::Held | Taken::Nothing => None,
+            }
+        }
+    }
+
+    #[test]
+    fn p2_a_message_that_is_held_keeps_its_place_and_its_room() {
+        let outbox = Outbox::new();
+        for number in 0..2 {
+            outbox.try_put(message(number)).unwrap();
+        }
+        let room = outbox.room.available_permits();
+        assert!(matches!(outbox.take_unless(|_| true), Taken::Held));
+        assert_eq!(outbox.room.available_permits(), room);
+        assert_eq!(outbox.take().unwrap(), message(0));
     }
 
     #[tokio::test]
@@ -223,6 +293,32 @@ mod tests {
         assert_eq!(waiting.await, Err(ended.clone()));
         assert_eq!(outbox.try_put(message(1)), Err(ended));
         assert!(outbox.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn flushed_says_so_when_the_message_was_refused_in_the_end() {
+        let outbox = Outbox::new();
+        let refused = outbox.put(message(258)).await.unwrap();
+        let sent = outbox.put(message(1)).await.unwrap();
+        outbox.take();
+        outbox.refuse_taken(258);
+        outbox.take();
+        outbox.settle();
+        assert_eq!(outbox.flushed(refused).await, Err(SendError::Refused { kind: 258, rule: "when_it_came_to_it" }));
+        outbox.flushed(sent).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_closing_queue_takes_nothing_in_and_gives_out_what_waits() {
+        let outbox = Outbox::new();
+        let queued = outbox.put(message(1)).await.unwrap();
+        outbox.close(CloseReason::Draining);
+        let ended = SendError::Ended { reason: CloseReason::Draining };
+        assert_eq!(outbox.put(message(2)).await, Err(ended.clone()));
+        assert_eq!(outbox.try_put(message(2)), Err(ended));
+        assert!(outbox.take().is_some());
+        outbox.settle();
+        outbox.flushed(queued).await.unwrap();
     }
 
     #[test]

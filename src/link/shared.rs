@@ -48,8 +48,22 @@ pub(crate) struct LinkState {
     scope: Mutex<Scope>,
     close: Mutex<Option<CloseReason>>,
     tag: AtomicU8,
+    stage: AtomicU8,
     probe: AtomicBool,
     filter_received: AtomicBool,
+    /// The node has received the link's beginning, so it shall receive its end.
+    told: AtomicBool,
+}
+
+/// How far a link has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The handshake is done; the supervisor has not let it in yet.
+    Authenticated,
+    /// It is let in.
+    Admitted,
+    /// Both `init`s have passed.
+    Up,
 }
 
 /// What the link depends on.
@@ -91,7 +105,7 @@ pub(crate) struct Birth {
     pub(crate) address: SocketAddr,
     pub(crate) direction: Direction,
     pub(crate) identity: Identity,
-    pub(crate) tag: Tag,
+    /// The one that the handshake was made under. The supervisor decides whether the link keeps it.
     pub(crate) lease: Option<Lease>,
 }
 
@@ -110,9 +124,12 @@ impl LinkShared {
             env,
             scope: Mutex::new(Scope { lease: birth.lease, carried: false }),
             close: Mutex::new(None),
-            tag: AtomicU8::new(tag_code(birth.tag)),
+            // Until the supervisor has said otherwise: fail safe.
+            tag: AtomicU8::new(tag_code(Tag::ChannelBearing)),
+            stage: AtomicU8::new(Stage::Authenticated as u8),
             probe: AtomicBool::new(false),
             filter_received: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         };
         Self { state: Arc::new(state), socket, session: Mutex::new(session) }
     }
@@ -128,9 +145,31 @@ impl LinkShared {
 
     /// Resets the connection at once, whoever else holds the descriptor, and tells the task why.
     pub(crate) fn reset(&self, reason: CloseReason) {
-        reset_socket(&self.socket);
+        // The reason first: whoever sees the reset can also see why.
         self.state.outbox.end(reason);
         self.state.request_close(reason);
+        reset_socket(&self.socket);
+    }
+
+    /// Puts the link into the scope that its peer's tag asks for. A link that cannot follow ends: reset if its session has lapsed,
+    /// closed if it has carried channel messages and its peer bears no channel any more.
+    pub(crate) fn follow_tag(&self, tag: Tag) {
+        let state = &self.state;
+        state.set_tag(tag);
+        let follows = match tag {
+            Tag::ChannelBearing => state.take_lease(false).is_ok(),
+            Tag::GossipOnly => state.release_lease(),
+        };
+        if follows {
+            return;
+        }
+        if tag == Tag::GossipOnly && state.dead_scope().is_none() {
+            state.request_close(CloseReason::Demoted);
+        } else {
+            // Stored after the reaper had looked, perhaps: nobody else would come for it.
+            self.wipe();
+            self.reset(CloseReason::Lapse);
+        }
     }
 
     /// Hands bytes to the kernel without waiting; inside the gate, and at most `GATE_WRITE_MAX`, when the link is leased.
@@ -186,14 +225,22 @@ impl LinkState {
         if lease.is_live() { Ok(lease.epoch()) } else { Err(SignerAway) }
     }
 
-    /// Moves the link back into the server's scope. `false` when it has carried a channel message: then it must be closed.
+    /// Moves the link back into the server's scope. `false` when it has carried a channel message, or its session has lapsed
+    /// (P6): then it must be closed.
     pub(crate) fn release_lease(&self) -> bool {
         let mut scope = self.scope();
         if scope.carried {
             return false;
         }
-        scope.lease = None;
-        true
+        let Some(lease) = scope.lease.take() else {
+            return true;
+        };
+        // A lapse that begins after this look finds the link released; one that began before it finds the lease in its place.
+        let is_released = lease.enter().is_some();
+        if !is_released {
+            scope.lease = Some(lease);
+        }
+        is_released
     }
 
     /// The session that the link depends on; `None` in the server's scope.
@@ -201,15 +248,11 @@ impl LinkState {
         self.scope().lease.as_ref().map(Lease::epoch)
     }
 
-    /// Whether the link's lease is dead: then the link must end, if nobody has ended it yet.
-    pub(crate) fn scope_is_dead(&self) -> bool {
-        self.scope().lease.as_ref().is_some_and(|lease| !lease.is_live())
-    }
-
-    /// The session that the link depends on, if that session has lapsed or is lapsing now.
-    pub(crate) fn lapsed_lease(&self) -> Option<Epoch> {
+    /// The session that the link depended on, if it has lapsed or is lapsing: then the link must end, if nobody has ended it yet.
+    pub(crate) fn dead_scope(&self) -> Option<Epoch> {
         let scope = self.scope();
         let lease = scope.lease.as_ref()?;
+        // A session that is lapsing is dead too: its fence is on its way up.
         (!self.env.context.is_live() || !lease.is_live()).then(|| lease.epoch())
     }
 
@@ -232,6 +275,38 @@ impl LinkState {
     /// Why the link shall close, if it shall.
     pub(crate) fn close_requested(&self) -> Option<CloseReason> {
         *self.close.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready when the link shall close.
+    pub(crate) async fn closed(&self) -> CloseReason {
+        loop {
+            if let Some(reason) = self.close_requested() {
+                return reason;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Authenticated,
+            1 => Stage::Admitted,
+            _ => Stage::Up,
+        }
+    }
+
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+    }
+
+    /// The node receives the link's beginning.
+    pub(crate) fn set_told(&self) {
+        self.told.store(true, Ordering::Release);
+    }
+
+    /// Whether the node has received the link's beginning.
+    pub(crate) fn was_told(&self) -> bool {
+        self.told.load(Ordering::Acquire)
     }
 
     /// Asks the task to find out whether the peer is alive.
@@ -274,6 +349,10 @@ impl LinkState {
             [high, low, ..] => u16::from_be_bytes([*high, *low]),
             _ => return Err(SendError::Length { length: message.len() }),
         };
+        if self.dead_scope().is_some() {
+            // The reaper may not have come yet, but nothing leaves on this link any more (P1).
+            return Err(SendError::Ended { reason: CloseReason::Lapse });
+        }
         let situation = self.situation();
         if firewall::is_link_owned(MessageType(kind)) {
             return Err(SendError::LinkOwned { kind });

@@ -9,10 +9,13 @@
 //! Bounded: it reads no more while what it has read is not delivered, or while what it must answer is not written. An idle link
 //! holds no buffer. It never waits for another link.
 
-use super::driver::{Delivery, Env, Report};
+use super::allowance::Allowance;
+use super::delivery::{Delivery, Room};
+use super::driver::{Env, Report};
 use super::firewall::Outbound;
 use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
-use super::shared::{LinkShared, LinkState, Written};
+use super::outbox::Taken;
+use super::shared::{LinkShared, LinkState, Stage, Written};
 use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
 use crate::clock::{Moment, Sleep};
 use crate::limits;
@@ -26,10 +29,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::Interest;
-use tokio::sync::mpsc;
+use tokio::task::coop::consume_budget;
 
 /// A place in the inbox that is being waited for. Kept between rounds of the loop, so that the link keeps its turn.
-type Place = Pin<Box<dyn Future<Output = Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>>> + Send>>;
+type Place = Pin<Box<dyn Future<Output = Room> + Send>>;
 
 /// Write buffers filled and flushed before the socket is read again: a quarter of a megabyte, some tenths of a millisecond.
 const BUFFERS_A_ROUND: usize = 4;
@@ -55,7 +58,24 @@ pub(crate) struct LinkTask {
     rotations: (u64, u64),
     /// The supervisor wants to hear of the next sign of life.
     probing: bool,
-    was_up: bool,
+    /// The socket was not read in the last round, because the node does not receive.
+    deaf: bool,
+    /// Refusals that may still be told as events.
+    refusals: Allowance,
+    /// The peer is on record as channel-bearing: its channel messages may leave.
+    on_record: bool,
+    ending: Ending,
+}
+
+/// How a link ends, once it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Not yet.
+    No,
+    /// With what the kernel takes at once.
+    Quick,
+    /// When the kernel has taken all that is queued.
+    Patient,
 }
 
 impl LinkTask {
@@ -67,7 +87,9 @@ impl LinkTask {
         // Spreads the pings; predictable is good enough, and it must not fail.
         let seed = shared.state.id.get() ^ env.seed;
         let machine = LinkMachine::new(settings, env.settings.networks.clone(), env.clock.now(), seed);
+        let refusals = Allowance::full(limits::REFUSAL_EVENTS, 1, limits::WARNING_INTERVAL, env.clock.now());
         let features = if persona { Features::gossip() } else { env.settings.features.clone() };
+        let machine = machine.knowing(&features);
         let init = Init::with_features(features, env.settings.networks.clone()).encode();
         Self {
             machine,
@@ -81,42 +103,72 @@ impl LinkTask {
             alarm: None,
             rotations: (0, 0),
             probing: false,
-            was_up: false,
+            deaf: false,
+            refusals,
+            on_record: false,
+            ending: Ending::No,
             shared,
         }
-    }
-
-    /// Whether both `init`s have passed, so that the node knows of the link.
-    pub(crate) fn was_up(&self) -> bool {
-        self.was_up
     }
 
     /// Runs until the link must end, and says why.
     pub(crate) async fn run(&mut self) -> CloseReason {
         loop {
             if let Err(reason) = self.round().await {
-                // Whoever asked for the end knows best why: a reset by the reaper looks like a broken connection from here.
-                return self.state().close_requested().unwrap_or(reason);
+                // A lapse ends the link whatever else is seen: the reaper wipes and resets before it says so, and secrets that are
+                // gone or a connection that is reset look like the peer's fault from here. Else whoever asked for the end knows.
+                let lapsed = self.state().dead_scope().map(|_| CloseReason::Lapse);
+                return self.state().close_requested().or(lapsed).unwrap_or(reason);
             }
         }
     }
 
     async fn round(&mut self) -> Result<(), CloseReason> {
+        // A peer that never stops sending takes its turn with the other links of this thread.
+        consume_budget().await;
         if let Some(reason) = self.state().close_requested() {
             return Err(reason);
         }
         if self.state().take_probe() {
-            self.probing = true;
-            let due = self.machine.probe(self.now());
-            self.act(due)?;
+            self.probe().await?;
         }
         self.pump_out().await?;
         self.pump_inbox();
-        let due = self.machine.expire(self.now());
-        if due != Due::Nothing {
-            return self.act(due);
+        if !self.listens() {
+            // Silence that we do not listen to is not the peer's.
+            self.deaf = true;
+        } else if std::mem::take(&mut self.deaf) {
+            self.machine.resume(self.now());
+        } else {
+            let due = self.machine.expire(self.now());
+            if due != Due::Nothing {
+                return self.act(due);
+            }
         }
         self.wait().await
+    }
+
+    /// Finds out whether the peer is alive. If it is we who do not listen, it is given the benefit of the doubt.
+    async fn probe(&mut self) -> Result<(), CloseReason> {
+        if !self.listens() {
+            return self.alive().await;
+        }
+        self.probing = true;
+        let due = self.machine.probe(self.now());
+        self.act(due)
+    }
+
+    async fn alive(&mut self) -> Result<(), CloseReason> {
+        self.probing = false;
+        let link = self.state().id;
+        self.env().report(Report::Alive { link }).await;
+        Ok(())
+    }
+
+    /// Whether there is room for what the socket brings. A few answers may wait: two ends that both stop reading until they have
+    /// written would wait for each other.
+    fn listens(&self) -> bool {
+        self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX
     }
 
     /// Waits for whatever comes first. Everything awaited here may be dropped and awaited again.
@@ -134,9 +186,11 @@ impl LinkTask {
         // Without an order of preference: a busy outbox must not keep the link from reading, nor the other way round.
         tokio::select! {
             () = shared.state.wake.notified() => Ok(()),
-            permit = wait_for_place(&mut self.place) => {
+            room = wait_for_place(&mut self.place) => {
                 self.place = None;
-                self.deliver_to(permit);
+                if let Some(delivery) = self.pending.pop_front() {
+                    self.env().inbox.send(delivery, room.ok());
+                }
                 Ok(())
             }
             ready = ready => match ready {
@@ -151,11 +205,9 @@ impl LinkTask {
         }
     }
 
-    /// What to wait for at the socket: it is read only while there is room for what it brings. A few answers may wait: two ends
-    /// that both stop reading until they have written would wait for each other.
+    /// What to wait for at the socket.
     fn interest(&self) -> Option<Interest> {
-        let may_read = self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX;
-        match (may_read, !self.write.is_empty()) {
+        match (self.listens(), !self.write.is_empty()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
             (false, true) => Some(Interest::WRITABLE),
@@ -176,6 +228,10 @@ impl LinkTask {
     /// The timer is set anew only when it would ring too late: most messages push the deadline back, and the alarm then finds
     /// nothing due and is set again.
     fn set_alarm(&mut self) {
+        if self.deaf {
+            self.alarm = None;
+            return;
+        }
         let deadline = self.machine.deadline();
         if self.alarm.as_ref().is_none_or(|(at, _)| *at > deadline) {
             self.alarm = Some((deadline, self.env().clock.sleep_until(deadline)));
@@ -185,25 +241,27 @@ impl LinkTask {
     async fn read_some(&mut self) -> Result<(), CloseReason> {
         let needed = self.shared.session().needed(self.read.len());
         self.read.reserve(needed.max(limits::READ_CHUNK));
-        match self.shared.socket.try_read_buf(&mut self.read) {
+        let count = match self.shared.socket.try_read_buf(&mut self.read) {
             Ok(0) => return Err(CloseReason::PeerClosed),
-            Ok(count) => {
-                self.state().counters.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
-            }
+            Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return Err(CloseReason::Io),
-        }
+        };
+        self.state().counters.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
         let failed = self.decrypt();
         let ambient = self.ambient();
         let mut frames = std::mem::take(&mut self.frames);
         for frame in frames.drain(..) {
-            self.take_message(ambient, frame.freeze()).await?;
+            let message = if count < limits::COPY_BELOW && frame.len() < limits::COPY_BELOW {
+                Bytes::copy_from_slice(&frame)
+            } else {
+                frame.freeze()
+            };
+            self.take_message(ambient, message).await?;
         }
         self.frames = frames;
         if self.probing {
-            self.probing = false;
-            let link = self.state().id;
-            self.env().report(Report::Alive { link }).await;
+            self.alive().await?;
         }
         if failed { Err(CloseReason::Transport) } else { Ok(()) }
     }
@@ -232,6 +290,10 @@ impl LinkTask {
         self.count(Direction::Inbound, kind, message.len());
         // Read for each message: the mode may change within a batch.
         let ambient = Ambient { signer_away: self.signer_away(), ..ambient };
+        if ambient.signer_away && self.state().dead_scope().is_some() {
+            // The firewall is for links that live on; this one only waits for the reaper.
+            return Err(CloseReason::Lapse);
+        }
         match self.machine.receive(ambient, &message) {
             Received::Up(_) => self.up(message).await,
             Received::Deliver { lease } => self.deliver(kind, lease, message)?,
@@ -242,7 +304,7 @@ impl LinkTask {
                 self.refused(kind, action);
                 self.control.extend(warning);
             }
-            Received::Ignored => {}
+            Received::Ignored => self.env().telemetry.count_refused(kind.label(), "ignored"),
             Received::Close { deliver, reason, warning } => return self.close_on(kind, message, deliver, reason, warning),
         }
         Ok(())
@@ -269,7 +331,7 @@ impl LinkTask {
     }
 
     async fn up(&mut self, init: Bytes) {
-        self.was_up = true;
+        self.state().set_stage(Stage::Up);
         let state = Arc::clone(&self.shared.state);
         self.emit(Event::LinkUp {
             peer: state.peer,
@@ -293,6 +355,7 @@ impl LinkTask {
         if kind.plane() == Plane::Gossip {
             let now = self.env().clock.unix().as_secs();
             self.state().counters.last_gossip.store(now, Ordering::Relaxed);
+            self.env().telemetry.frames().gossip_came(now);
         }
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
             self.state().set_filter_received();
@@ -321,25 +384,11 @@ impl LinkTask {
             return;
         }
         while let Some(delivery) = self.pending.pop_front() {
-            match self.env().inbox.try_send(delivery) {
-                // Without a node that listens there is nobody to tell.
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-                Err(mpsc::error::TrySendError::Full(delivery)) => {
-                    self.pending.push_front(delivery);
-                    self.place = Some(Box::pin(self.env().inbox.clone().reserve_owned()));
-                    return;
-                }
+            if let Err(delivery) = self.env().inbox.try_send(delivery) {
+                self.place = Some(Box::pin(self.env().inbox.room_for(&delivery)));
+                self.pending.push_front(delivery);
+                return;
             }
-        }
-    }
-
-    fn deliver_to(&mut self, permit: Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>>) {
-        match (permit, self.pending.pop_front()) {
-            (Ok(permit), Some(delivery)) => {
-                permit.send(delivery);
-            }
-            (Err(_), _) => self.pending.clear(),
-            (Ok(_), None) => {}
         }
     }
 
@@ -368,10 +417,13 @@ impl LinkTask {
                 self.seal(&Pong { ignored: bytes }.encode())?;
             } else if let Some(message) = self.control.pop_front() {
                 self.seal(&message)?;
-            } else if let Some(message) = self.state().outbox.take() {
-                self.seal_from_node(&message).await?;
             } else {
-                break;
+                match self.take_from_node() {
+                    Taken::Message(message) => self.seal_from_node(&message)?,
+                    Taken::Held if self.ending == Ending::Quick => break,
+                    Taken::Held => self.promote().await?,
+                    Taken::Nothing => break,
+                }
             }
         }
         if self.write.is_empty() {
@@ -381,33 +433,54 @@ impl LinkTask {
         Ok(())
     }
 
+    /// The node's next message. Its first channel message is held until the peer is on record as channel-bearing.
+    fn take_from_node(&self) -> Taken {
+        let ambient = self.ambient();
+        let held = |message: &[u8]| !self.on_record && self.machine.send(ambient, message) == Outbound::PassWithLease;
+        self.state().outbox.take_unless(held)
+    }
+
     /// The firewall's last word on a message of the node: the mode may have changed since it was queued.
-    async fn seal_from_node(&mut self, message: &[u8]) -> Result<(), CloseReason> {
+    fn seal_from_node(&mut self, message: &[u8]) -> Result<(), CloseReason> {
         let kind = MessageType::of(message).unwrap_or(MessageType(0));
         let allowed = match self.machine.send(self.ambient(), message) {
             Outbound::Pass => true,
-            Outbound::PassWithLease => self.promote().await? && self.take_lease().is_ok(),
+            Outbound::PassWithLease => self.on_record && self.take_lease().is_ok(),
             Outbound::Refuse(_) => false,
         };
-        if !allowed {
-            self.refused(kind, "not_sent");
-            return Ok(());
+        if allowed {
+            return self.seal(message);
         }
-        self.seal(message)
+        if self.state().dead_scope().is_some() {
+            // Not refused but ended: whoever waits for it to be flushed must not hear that it was.
+            return Err(CloseReason::Lapse);
+        }
+        self.state().outbox.refuse_taken(kind.0);
+        self.refused(kind, "not_sent");
+        Ok(())
     }
 
     /// The node speaks BOLT 2 to this peer, so it says that the peer bears a channel: on record before the first byte leaves.
-    async fn promote(&mut self) -> Result<bool, CloseReason> {
-        if self.state().tag() == Tag::ChannelBearing {
-            return Ok(true);
-        }
+    /// The message waits in the queue; what the node was told of the peer before may still be on its way into the book too.
+    async fn promote(&mut self) -> Result<(), CloseReason> {
         let (recorded, answer) = tokio::sync::oneshot::channel();
         let peer = self.state().peer;
         self.env().report(Report::Promote { peer, recorded }).await;
-        match answer.await {
-            Ok(Ok(())) => Ok(true),
-            _ => Err(CloseReason::Book),
+        let shared = Arc::clone(&self.shared);
+        let recorded = tokio::select! {
+            biased;
+            answer = answer => matches!(answer, Ok(Ok(()))),
+            reason = must_not_wait(&shared.state, self.ending) => return Err(reason),
+        };
+        // Whatever else the task was woken for meanwhile is looked at in the next round.
+        shared.state.wake.notify_one();
+        if recorded {
+            self.on_record = true;
+            return Ok(());
         }
+        // Nothing that is queued may leave: not this message, and none after it in its place.
+        self.state().outbox.end(CloseReason::Book);
+        Err(CloseReason::Book)
     }
 
     fn seal(&mut self, message: &[u8]) -> Result<(), CloseReason> {
@@ -460,19 +533,31 @@ impl LinkTask {
                     | CloseReason::Removed
                     | CloseReason::Demoted
             );
-            self.flush_last(patient).await;
+            self.ending = if patient { Ending::Patient } else { Ending::Quick };
+            if !self.flush_last(reason).await {
+                self.shared.reset(reason);
+            }
         }
         std::mem::take(&mut self.pending)
     }
 
-    /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once.
-    async fn flush_last(&mut self, patient: bool) {
+    /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once. `false`: the peer
+    /// does not read, and the time is up.
+    async fn flush_last(&mut self, reason: CloseReason) -> bool {
         let env = Arc::clone(self.env());
-        let deadline = env.clock.sleep_until(env.clock.now().after(limits::DRAIN_DEADLINE));
+        let deadline = async {
+            if reason == CloseReason::Draining {
+                // A drain has one deadline for all links. The supervisor resets and counts those that overrun it.
+                std::future::pending().await
+            } else {
+                env.clock.sleep_until(env.clock.now().after(limits::DRAIN_DEADLINE)).await;
+            }
+        };
         let shared = Arc::clone(&self.shared);
         let flush = async {
             loop {
-                if self.pump_out().await.is_err() || !patient {
+                consume_budget().await;
+                if self.pump_out().await.is_err() || self.ending != Ending::Patient {
                     return;
                 }
                 if self.write.is_empty() && shared.state.outbox.is_empty() {
@@ -484,8 +569,8 @@ impl LinkTask {
             }
         };
         tokio::select! {
-            () = flush => {}
-            () = deadline => {}
+            () = flush => true,
+            () = deadline => false,
         }
     }
 
@@ -513,9 +598,13 @@ impl LinkTask {
         self.env().telemetry.emit(event);
     }
 
-    fn refused(&self, kind: MessageType, action: &'static str) {
+    fn refused(&mut self, kind: MessageType, action: &'static str) {
         let (peer, link) = (self.state().peer, self.state().id);
-        self.emit(Event::Refused { peer, link, kind: kind.0, name: kind.label(), action });
+        if self.refusals.spend(self.now(), 1) {
+            self.emit(Event::Refused { peer, link, kind: kind.0, name: kind.label(), action });
+        } else {
+            self.env().telemetry.count_refused(kind.label(), action);
+        }
     }
 
     fn complained(&self, kind: MessageType, message: &[u8]) {
@@ -541,9 +630,17 @@ impl LinkTask {
     }
 }
 
-async fn wait_for_place(
-    place: &mut Option<Place>,
-) -> Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>> {
+/// Ready when a book that hangs must not hold up the link's end: when it is asked to close; in its last words, when it is reset.
+async fn must_not_wait(state: &LinkState, ending: Ending) -> CloseReason {
+    loop {
+        if let Some(reason) = state.close_requested().filter(|_| ending == Ending::No || state.outbox.is_ended()) {
+            return reason;
+        }
+        state.wake.notified().await;
+    }
+}
+
+async fn wait_for_place(place: &mut Option<Place>) -> Room {
     match place {
         Some(place) => place.await,
         None => std::future::pending().await,

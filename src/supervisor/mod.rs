@@ -20,12 +20,13 @@ mod view;
 
 pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};
-pub use view::{LapseView, LinkCounts, LinkView, PeerView, Snapshot};
+pub use view::{LapseView, LinkCounts, LinkView, LinksOfKind, PeerView, Snapshot};
 
 use crate::book::{Book, BookError, MemoryBook};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Moment, SystemClock};
 use crate::error::{Culprit, Retry};
 use crate::limits;
+use crate::link::delivery::Deliveries;
 use crate::link::driver::{Env, NodeSettings};
 use crate::link::{LinkHandle, Tag};
 use crate::node_id::NodeId;
@@ -44,6 +45,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use view::Surroundings;
 
 /// What the node can do at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,6 +133,12 @@ pub enum ConnectError {
     /// No address is known.
     #[error("no address is known for this peer: give one")]
     NoAddress,
+    /// No further peer is taken in.
+    #[error("{} peers are known, and that is the most: remove some", limits::PEERS_MAX)]
+    RosterFull,
+    /// The peer is the node itself.
+    #[error("this key is the node's own: it is no peer of itself")]
+    OwnKey,
     /// The peer was removed meanwhile.
     #[error("the peer was removed")]
     Removed,
@@ -148,7 +156,7 @@ impl ConnectError {
         match self {
             Self::SignerAway => Culprit::Signer,
             Self::Failed { .. } => Culprit::Peer,
-            Self::NoAddress | Self::Removed => Culprit::Operator,
+            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Culprit::Operator,
             Self::Draining | Self::Stopped => Culprit::Us,
         }
     }
@@ -158,7 +166,8 @@ impl ConnectError {
         match self {
             Self::SignerAway => "design.md P5",
             Self::Failed { .. } => "BOLT 8 § Handshake Exchange",
-            Self::NoAddress | Self::Removed => "design.md § Architecture",
+            Self::NoAddress | Self::OwnKey | Self::Removed => "design.md § Architecture",
+            Self::RosterFull => "limits::PEERS_MAX",
             Self::Draining | Self::Stopped => "design.md § Modes",
         }
     }
@@ -168,7 +177,8 @@ impl ConnectError {
         match self {
             Self::SignerAway => Retry::WhenSignerReturns,
             Self::Failed { .. } => Retry::Later,
-            Self::NoAddress | Self::Removed | Self::Draining | Self::Stopped => Retry::Never,
+            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Retry::Never,
+            Self::Draining | Self::Stopped => Retry::Never,
         }
     }
 }
@@ -254,7 +264,8 @@ impl Builder {
         self
     }
 
-    /// Starts the supervisor on the current tokio runtime. It stops when the last [`Supervisor`] is dropped, or after a drain.
+    /// Starts the supervisor on the current tokio runtime. A recorder for the crate's metrics, if there is to be one, must be
+    /// installed before. It stops when the last [`Supervisor`] is dropped, or after a drain.
     ///
     /// # Errors
     /// The book cannot be read, or the system refuses a thread or randomness.
@@ -265,7 +276,7 @@ impl Builder {
             None => random_seed()?,
         };
         let telemetry = Telemetry::new(Arc::clone(&self.clock));
-        let (inbox, deliveries) = mpsc::channel(limits::INBOX_MESSAGES);
+        let (inbox, deliveries) = Deliveries::new();
         let (reports, reported) = mpsc::channel(limits::COMMANDS);
         let (commands, commanded) = mpsc::channel(limits::COMMANDS);
         let (lapsing, lapsed) = watch::channel(self.context.last_lapse().map(|lapse| lapse.epoch));
@@ -286,11 +297,18 @@ impl Builder {
         reaper::start(Arc::clone(&env), lapsing, Arc::clone(&shared.last_lapse), stopped)?;
         let keeper = Arc::new(BookKeeper::default());
         let driver = Driver::new(Arc::clone(&env), Arc::clone(&shared), Arc::clone(&keeper), known);
-        let writing = tokio::spawn(keeper.run(self.book, telemetry.clone()));
+        let clock = self.clock;
+        let writing = tokio::spawn(Arc::clone(&keeper).run(self.book, telemetry.clone()));
         let stop = Arc::clone(&shared);
         tokio::spawn(async move {
             driver.run(channels).await;
             stop.stop.send_replace(true);
+            tokio::select! {
+                () = keeper.settle() => {}
+                () = clock.sleep_until(clock.now().after(limits::BOOK_DEADLINE)) => {
+                    tracing::error!("the peer book did not write in time what was left");
+                }
+            }
             writing.abort();
         });
         let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
@@ -309,18 +327,41 @@ fn random_seed() -> io::Result<u64> {
 pub(crate) struct Shared {
     env: Arc<Env>,
     draining: AtomicBool,
-    mode: Mutex<(Mode, Duration)>,
+    mode: Mutex<Said>,
     last_lapse: reaper::LastLapse,
     stop: watch::Sender<bool>,
 }
 
+/// The mode that was said last.
+#[derive(Clone, Copy)]
+struct Said {
+    mode: Mode,
+    /// Since when, since the Unix epoch.
+    since: Duration,
+    /// The same on the monotonic line.
+    entered: Moment,
+    /// How long no signer had been there before that.
+    away: Duration,
+}
+
+impl Said {
+    /// How long no signer has been there, up to `now`.
+    fn away_until(&self, now: Moment) -> Duration {
+        match self.mode {
+            Mode::Waiting | Mode::Safe => self.away.saturating_add(now.since(self.entered)),
+            Mode::Live | Mode::Draining => self.away,
+        }
+    }
+}
+
 impl Shared {
     fn new(env: Arc<Env>, stop: watch::Sender<bool>) -> Self {
-        let since = env.clock.unix();
+        let (since, entered) = (env.clock.unix(), env.clock.now());
+        let said = Said { mode: Mode::Waiting, since, entered, away: Duration::ZERO };
         Self {
             env,
             draining: AtomicBool::new(false),
-            mode: Mutex::new((Mode::Waiting, since)),
+            mode: Mutex::new(said),
             last_lapse: reaper::LastLapse::default(),
             stop,
         }
@@ -343,10 +384,12 @@ impl Shared {
         let to = self.mode();
         let from = {
             let mut said = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.0 == to {
+            if said.mode == to {
                 return;
             }
-            std::mem::replace(&mut *said, (to, self.env.clock.unix())).0
+            let (since, entered) = (self.env.clock.unix(), self.env.clock.now());
+            let away = said.away_until(entered);
+            std::mem::replace(&mut *said, Said { mode: to, since, entered, away }).mode
         };
         self.env.telemetry.emit(Event::ModeChanged { from, to });
     }
@@ -489,9 +532,17 @@ impl Supervisor {
 
     /// The whole at a glance. Never waits, and works in every mode.
     pub fn snapshot(&self) -> Snapshot {
-        let (_, since) = *self.shared.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        let env = &self.shared.env;
+        let said = *self.shared.mode.lock().unwrap_or_else(PoisonError::into_inner);
         let last = self.shared.last_lapse.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Snapshot::new(&self.shared.env, self.mode(), since, last)
+        let around = Surroundings {
+            mode: self.mode(),
+            since: said.since,
+            last,
+            parked: self.doorway.parked(),
+            signer_away: said.away_until(env.clock.now()),
+        };
+        Snapshot::new(env, around)
     }
 
     /// Everything that happens, from now on.

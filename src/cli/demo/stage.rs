@@ -83,7 +83,7 @@ impl<'a> Stage<'a> {
     /// How long the relight of that session took, once it is complete.
     pub(super) fn relit(&self, session: Epoch) -> Option<Duration> {
         self.node.event(|event| match event {
-            Event::Relit { epoch, took, .. } if *epoch == session => Some(*took),
+            Event::Relit { epoch, took, .. } if *epoch == session => Some(took.unwrap_or_default()),
             _ => None,
         })
     }
