@@ -105,10 +105,10 @@ async fn handshakes_that_wait_for_ever_for_their_ecdh_delay_no_other_link() {
     let late = |event: &Event| match event {
         Event::InboundFailed {
             failure, detail, ..
-        } => (*failure, &**detail) == ("timeout", "act 2 took longer than 5 s"),
+        } => (*failure, &**detail) == ("signer_late", "the signer did not answer within 5 s in act 2"),
         Event::DialFailed {
             failure, detail, ..
-        } => (*failure, &**detail) == ("timeout", "act 3 took longer than 5 s"),
+        } => (*failure, &**detail) == ("signer_late", "the signer did not answer within 5 s in act 3"),
         _ => false,
     };
     node.watch

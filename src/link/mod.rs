@@ -211,6 +211,23 @@ impl CloseReason {
         }
     }
 
+    /// Whether the end was our own doing, or the signer's: then nothing is held against the peer.
+    pub fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Lapse
+                | Self::SignerAway
+                | Self::Duplicate
+                | Self::Demoted
+                | Self::Removed
+                | Self::Requested
+                | Self::Refused
+                | Self::Draining
+                | Self::Book
+                | Self::Internal
+        )
+    }
+
     /// Whether the connection is reset at once (RST) rather than flushed and closed (FIN).
     pub fn is_abortive(self) -> bool {
         matches!(self, Self::Lapse | Self::Transport | Self::Io | Self::Internal)

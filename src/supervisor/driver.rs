@@ -489,6 +489,8 @@ impl Driver {
     fn reset_all(&self) -> usize {
         let left = self.env.vault.all();
         for link in &left {
+            // Said first: a session that is wiped looks like the peer's fault to the link's task.
+            link.state.request_close(CloseReason::Draining);
             link.wipe();
             link.reset(CloseReason::Draining);
         }

@@ -556,8 +556,12 @@ impl SupervisorMachine {
             self.reschedule(id);
             return;
         }
-        let blames_peer = !matches!(reason, CloseReason::Lapse | CloseReason::SignerAway);
-        let retry_in = if blames_peer { self.back_off(now, id) } else { None };
+        let blames_peer = !reason.is_ours();
+        let retry_in = match reason {
+            CloseReason::Lapse | CloseReason::SignerAway => None,
+            _ if blames_peer => self.back_off(now, id),
+            _ => self.try_soon(now, id),
+        };
         if incumbent.up_since.is_none() {
             out.push(Output::Failed { peer: id, link, retry_in });
             if blames_peer {

@@ -392,7 +392,7 @@ impl Neighbourhood {
             unreachable!()
         };
         assert_eq!((up, failed), (3, 0));
-        took
+        took.expect("some came back")
     }
 }
 
