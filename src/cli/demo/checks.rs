@@ -109,15 +109,26 @@ pub(super) fn fence(links: &[Fenced], expected: usize, dropped: usize) -> Check 
             ));
         }
     }
-    let messages: u64 = links.iter().map(|link| link.channel_messages).sum();
-    let bytes: u64 = links.iter().map(|link| link.written_at_return).sum();
+    let sum = |of: fn(&Fenced) -> u64| links.iter().map(of).sum::<u64>();
+    let late_bytes = sum(|link| {
+        link.written_at_end
+            .max(link.far_bytes)
+            .saturating_sub(link.written_at_return)
+    });
+    let late_deliveries = links
+        .iter()
+        .filter(|link| link.delivered_after.is_some())
+        .count();
+    let figure = format!(
+        "{late_bytes} bytes, {late_deliveries} deliveries on {} links that had carried {} channel messages, {} bytes",
+        links.len(),
+        sum(|link| link.channel_messages),
+        sum(|link| link.written_at_return),
+    );
     Check::new(
         "P1",
         "after lapse() returned, no byte and no delivery on a channel link",
-        format!(
-            "0 bytes, 0 deliveries on {} links that had carried {messages} channel messages, {bytes} bytes",
-            links.len()
-        ),
+        figure,
         faults,
     )
 }
@@ -389,9 +400,13 @@ pub(super) fn epochs(leases: &Leases, channel: usize) -> Check {
             leases.old_handles_alive
         ));
     }
+    let newest = leases
+        .channel
+        .iter()
+        .filter(|(_, lease)| *lease == Some(leases.epoch))
+        .count();
     let figure = format!(
-        "{} channel links, all leased under session {}",
-        leases.channel.len(),
+        "{newest} of {channel} channel links leased under session {}, the newest",
         leases.epoch
     );
     Check::new("P6", "no link of the old session lives", figure, faults)
@@ -428,12 +443,20 @@ pub(super) fn relight(relight: &Relight) -> Check {
     if relight.took.is_none() || relight.due.is_empty() {
         faults.push("the return was never complete".to_owned());
     }
-    let took = relight.took.unwrap_or_default();
+    let took = relight.took.map_or("never all".to_owned(), |took| {
+        format!("{:.1} ms after attach", millis(took))
+    });
+    let order: Vec<&str> = relight
+        .dialled
+        .iter()
+        .take(relight.due.len())
+        .copied()
+        .collect();
     let figure = format!(
-        "{} of {} up {:.1} ms after attach, dialled in order of urgency",
+        "{} of {} up, {took}; dialled {}",
         relight.up.len(),
         relight.due.len(),
-        millis(took)
+        order.join(" ")
     );
     Check::new(
         "P8",
@@ -525,6 +548,19 @@ mod tests {
     }
 
     #[test]
+    fn p1_counts_what_moved_in_its_figure() {
+        let check = fence_with(|link| {
+            link.far_bytes = 1007;
+            link.delivered_after = Some(Duration::ZERO);
+        });
+        assert!(
+            check.figure.starts_with("7 bytes, 1 deliveries on 2 links"),
+            "{}",
+            check.figure
+        );
+    }
+
+    #[test]
     fn p1_fails_when_there_is_nothing_to_see() {
         assert_fault(
             &fence_with(|link| link.channel_messages = 0),
@@ -563,7 +599,9 @@ mod tests {
     #[test]
     fn p2_fails_for_a_loss_a_repetition_and_a_change_of_order_in_either_direction() {
         assert_fault(
-            &retention_with(|link| drop(link.delivered.remove(2))),
+            &retention_with(|link| {
+                link.delivered.remove(2);
+            }),
             "Oak to the node: message 4 of peer 9 is out of order",
         );
         assert_fault(

@@ -3,7 +3,7 @@
 //! Each act waits for what it is about to tell, on the records of the node and of the far sides, under a guard that turns a hang
 //! into an error. Pauses only pace it.
 
-use super::cast::{Cast, Kind};
+use super::cast::{Cast, HEIGHT, Kind};
 use super::checks::{Absence, millis};
 use super::evidence::{self, Aftermath, Cut, CutLink, Outcome};
 use super::far::{End, Far};
@@ -12,7 +12,7 @@ use super::screen::{Ink, Screen};
 use super::stage::Stage;
 use super::{DemoError, gossip};
 use crate::link::{CloseReason, Tag};
-use crate::signer::{Lapse, SignerSession};
+use crate::signer::{Epoch, Lapse, SignerSession};
 use crate::supervisor::{ConnectError, PeerSpec, PeerState};
 use crate::telemetry::Event;
 use std::sync::Arc;
@@ -297,7 +297,7 @@ impl Stage<'_> {
             millis(cut.after.last_end)
         ));
         screen.add(&format!(
-            "{} gossip links retained: they need their own keys only, and keep them",
+            "{} gossip links retained: their session keys need no signer",
             cut.after.report.retained
         ));
     }
@@ -441,10 +441,10 @@ impl Stage<'_> {
         );
         let took = self.relit(epoch).unwrap_or_default();
         screen.add(&format!(
-            "6 channel peers dialled unasked and up in {:.1} ms, the soonest HTLC expiry first:",
+            "6 channel peers dialled unasked and up in {:.1} ms, the soonest HTLC expiry first, in blocks:",
             millis(took)
         ));
-        screen.add(&evidence::dialled(self, epoch).join(", "));
+        screen.add(&self.tell_order(epoch));
         self.pause(1.5).await;
         if self
             .fars
@@ -458,6 +458,24 @@ impl Stage<'_> {
         }
         self.pause(1.5).await;
         Ok(session)
+    }
+
+    /// Whom the node dialled, with what made it urgent.
+    fn tell_order(&self, epoch: Epoch) -> String {
+        let dialled = evidence::dialled(self, epoch);
+        let told = dialled.iter().map(|name| {
+            let member = self.cast.peers().find(|member| member.name == *name);
+            let blocks = member.map_or(0, |member| {
+                member.urgency.earliest_expiry_height.saturating_sub(HEIGHT)
+            });
+            let kind = member.map(|member| member.kind);
+            match (kind, blocks) {
+                (Some(Kind::Channel), 0) => format!("{name} without one"),
+                (Some(Kind::Channel), blocks) => format!("{name} in {blocks}"),
+                _ => format!("then {name}"),
+            }
+        });
+        told.collect::<Vec<_>>().join(", ")
     }
 
     /// Nobody sends anything new, and what is on its way arrives. `false`: it did not in time.
