@@ -456,19 +456,6 @@ pub(super) fn refused(name: &'static str, action: &'static str) {
     counter!("pilotlight_messages_refused_total", "type" => name, "action" => action).increment(1);
 }
 
-fn lapsed(report: &LapseReport) {
-    counter!("pilotlight_signer_lapses_total", "reason" => report.reason.as_str()).increment(1);
-    dropped(Tag::ChannelBearing, report.reason, report.channel_bearing);
-    dropped(
-        Tag::GossipOnly,
-        report.reason,
-        report.dropped.saturating_sub(report.channel_bearing),
-    );
-    counter!("pilotlight_peers_retained_total").increment(report.retained as u64);
-    histogram!("pilotlight_fence_duration_seconds").record(report.fence);
-    histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
-}
-
 /// Counts an event.
 pub(crate) fn record(event: &Event) {
     match event {
