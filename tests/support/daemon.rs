@@ -57,7 +57,9 @@ impl Ended {
     #[track_caller]
     pub(crate) fn problem(&self, code: i32) -> (String, String, String) {
         assert_eq!(self.code, code, "{self:?}");
-        let last = self.stderr.lines().last().unwrap_or_default();
+        // What stops after the error may still log.
+        let said = |line: &&str| line.starts_with("{\"error\"");
+        let last = self.stderr.lines().rfind(said).unwrap_or_default();
         let said: Value =
             serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:?}"));
         let part = |name: &str| said["error"][name].as_str().expect("a text").to_owned();
