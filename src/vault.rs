@@ -16,6 +16,8 @@ use std::time::Duration;
 #[derive(Default)]
 pub(crate) struct Vault {
     sessions: DashMap<LinkId, Arc<LinkShared>>,
+    /// Links that were to be closed before they were here: admitted, or still in their handshake.
+    early: DashMap<LinkId, CloseReason>,
 }
 
 /// How many links of each kind there are.
@@ -30,7 +32,31 @@ pub(crate) struct Census {
 
 impl Vault {
     pub(crate) fn insert(&self, link: Arc<LinkShared>) {
-        self.sessions.insert(link.state.id, link);
+        let id = link.state.id;
+        self.sessions.insert(id, Arc::clone(&link));
+        // Looked at after it was stored, as `close` looks after it has noted: whoever comes second sees the other.
+        if let Some((_, reason)) = self.early.remove(&id) {
+            link.state.request_close(reason);
+        }
+    }
+
+    /// Asks a link to close: now, or as soon as it is here. A link that waits for its peer's `init` must not keep out the one that
+    /// shall take its place: each side would wait for the other. `true`: it is here.
+    pub(crate) fn close(&self, id: LinkId, reason: CloseReason) -> bool {
+        if self.get(id).is_none() {
+            self.early.insert(id, reason);
+        }
+        let Some(link) = self.get(id) else {
+            return false;
+        };
+        self.early.remove(&id);
+        link.state.request_close(reason);
+        true
+    }
+
+    /// The link will never be here.
+    pub(crate) fn give_up(&self, id: LinkId) {
+        self.early.remove(&id);
     }
 
     /// Forgets a link that has ended. Its secrets must have been wiped.

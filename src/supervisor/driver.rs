@@ -47,8 +47,6 @@ pub(crate) struct Driver {
     dials: HashMap<LinkId, (SocketAddr, Option<oneshot::Sender<CloseReason>>)>,
     /// Links that are up.
     handles: HashMap<LinkId, LinkHandle>,
-    /// Links that were to be closed before they could be reached.
-    closing: HashMap<LinkId, CloseReason>,
     waiters: HashMap<NodeId, Vec<LinkWaiter>>,
     /// Why the dial failed that the machine is being told of.
     failure: Option<HandshakeFailure>,
@@ -84,7 +82,6 @@ impl Driver {
             verdicts: HashMap::new(),
             dials: HashMap::new(),
             handles: HashMap::new(),
-            closing: HashMap::new(),
             waiters: HashMap::new(),
             failure: None,
             tasks: JoinSet::new(),
@@ -234,14 +231,14 @@ impl Driver {
             Report::DialFailed { link, failure } => self.dial_failed(link, failure),
             Report::InboundFailed { link, address, failure } => {
                 self.verdicts.remove(&link);
-                self.closing.remove(&link);
+                self.env.vault.give_up(link);
                 let (label, detail) = (failure.label(), failure.to_string());
                 self.env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
                 self.feed(Input::Withdrawn(link));
             }
             Report::Ended { link, reason, .. } => {
                 self.handles.remove(&link);
-                self.closing.remove(&link);
+                self.env.vault.give_up(link);
                 self.failure = Some(HandshakeFailure::BeforeInit(reason));
                 self.feed(Input::Ended { link, reason });
                 self.failure = None;
@@ -260,15 +257,12 @@ impl Driver {
         if handle.state.tag() != tag {
             self.retag(link, tag);
         }
-        if let Some(reason) = self.closing.remove(&link) {
-            handle.state.request_close(reason);
-        }
         self.answer(peer, |_| Ok(handle.clone()));
     }
 
     fn dial_failed(&mut self, link: LinkId, failure: HandshakeFailure) {
         self.verdicts.remove(&link);
-        self.closing.remove(&link);
+        self.env.vault.give_up(link);
         let kind = match &failure {
             HandshakeFailure::NotAdmitted(CloseReason::SignerAway) => Failure::SignerAway,
             HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
@@ -325,11 +319,9 @@ impl Driver {
     }
 
     fn close(&mut self, link: LinkId, reason: CloseReason) {
-        if let Some(shared) = self.env.vault.get(link) {
-            shared.state.request_close(reason);
+        if self.env.vault.close(link, reason) {
             return;
         }
-        self.closing.insert(link, reason);
         if let Some((_, give_up)) = self.dials.get_mut(&link)
             && let Some(give_up) = give_up.take()
         {

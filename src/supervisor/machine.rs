@@ -276,7 +276,7 @@ impl SupervisorMachine {
             Input::Authenticated { link, peer, direction, address } => {
                 self.authenticated(now, link, peer, direction, address, out);
             }
-            Input::Up(link) => self.up(now, link),
+            Input::Up(link) => self.up(now, link, out),
             Input::Alive(link) => self.alive(link, out),
             Input::Ended { link, reason } => self.ended(now, link, reason, out),
             Input::Withdrawn(link) => self.withdrawn(link),
@@ -474,7 +474,7 @@ impl SupervisorMachine {
         Some(delay)
     }
 
-    fn up(&mut self, now: Moment, link: LinkId) {
+    fn up(&mut self, now: Moment, link: LinkId, out: &mut Vec<Output>) {
         let Some(id) = self.owner(link) else {
             return;
         };
@@ -490,6 +490,8 @@ impl SupervisorMachine {
         {
             relight.up += 1;
         }
+        // A probe may have come before the link could be reached.
+        self.alive(link, out);
     }
 
     fn ended(&mut self, now: Moment, link: LinkId, reason: CloseReason, out: &mut Vec<Output>) {
