@@ -221,6 +221,15 @@ impl Node {
         Self::live_with(|builder| builder).await
     }
 
+    /// The same, for the key of that number.
+    pub(crate) async fn live_as(number: u16) -> Self {
+        let mut node = Self::of(number, |builder| builder).await;
+        node.attach().await;
+        let declared = node.supervisor.declare_channel_peers([]).await;
+        declared.expect("the supervisor runs");
+        node
+    }
+
     /// The same, made otherwise.
     pub(crate) async fn live_with(make: impl FnOnce(Builder) -> Builder) -> Self {
         let mut node = Self::of(NODE, make).await;
