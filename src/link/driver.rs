@@ -272,10 +272,15 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>) {
         armed: true,
     };
     env.vault.insert(Arc::clone(&shared));
-    // A lapse since the lease was taken may have passed the vault before this link was in it.
-    if shared.state.scope_is_dead() {
+    // A lapse since the lease was taken may have passed the vault before this link was in it, and so may the supervisor's end.
+    let missed = if shared.state.scope_is_dead() {
+        Some(CloseReason::Lapse)
+    } else {
+        env.reports.is_closed().then_some(CloseReason::Draining)
+    };
+    if let Some(reason) = missed {
         shared.wipe();
-        shared.reset(CloseReason::Lapse);
+        shared.reset(reason);
     }
     let mut task = LinkTask::new(Arc::clone(&shared));
     let reason = task.run().await;
@@ -294,8 +299,13 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>) {
     if obituary.was_up {
         let _ = env.inbox.send(Delivery::Down { state: Arc::clone(&shared.state), reason }).await;
     }
-    obituary.publish().await;
-    if !reason.is_abortive() {
+    obituary.publish();
+    // A drain is over when the peers have what was flushed, or have had the time to take it; elsewhere nobody waits for that.
+    if reason == CloseReason::Draining {
+        linger(env, &shared).await;
+    }
+    obituary.report().await;
+    if reason != CloseReason::Draining && !reason.is_abortive() {
         linger(env, &shared).await;
     }
 }
@@ -340,13 +350,8 @@ struct Obituary {
 }
 
 impl Obituary {
-    fn report(&self) -> Report {
-        Report::Ended { link: self.shared.state.id, reason: self.reason, was_up: self.was_up }
-    }
-
-    /// The ordinary end.
-    async fn publish(mut self) {
-        self.armed = false;
+    /// Tells everybody but the supervisor.
+    fn publish(&self) {
         let state = &self.shared.state;
         if self.was_up {
             self.env.telemetry.emit(Event::LinkDown {
@@ -363,7 +368,16 @@ impl Obituary {
             let (label, detail) = (failure.label(), failure.to_string());
             self.env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
         }
-        self.env.report(self.report()).await;
+    }
+
+    /// The ordinary end.
+    async fn report(mut self) {
+        self.armed = false;
+        self.env.report(self.as_report()).await;
+    }
+
+    fn as_report(&self) -> Report {
+        Report::Ended { link: self.shared.state.id, reason: self.reason, was_up: self.was_up }
     }
 }
 
@@ -376,7 +390,7 @@ impl Drop for Obituary {
         self.shared.wipe();
         self.shared.reset(self.reason);
         self.env.vault.remove(self.shared.state.id);
-        let (env, report) = (Arc::clone(&self.env), self.report());
+        let (env, report) = (Arc::clone(&self.env), self.as_report());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { env.report(report).await });
         }

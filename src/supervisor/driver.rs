@@ -98,6 +98,13 @@ impl Driver {
 
     /// Runs until every handle on the supervisor is dropped, or a drain is over.
     pub(crate) async fn run(mut self, mut channels: Channels) {
+        self.serve(&mut channels).await;
+        // Links that are let in from here on find nobody to report to, and end; all others are ended here, whoever runs them.
+        channels.reports.close();
+        self.reset_all();
+    }
+
+    async fn serve(&mut self, channels: &mut Channels) {
         loop {
             let signer = *channels.signer.borrow_and_update();
             self.signer_changed(signer);

@@ -9,7 +9,7 @@ use crate::node_id::NodeId;
 use crate::telemetry::{Event, Telemetry};
 use crate::wire::MessageType;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What the node receives.
 #[derive(Debug, Clone)]
@@ -38,18 +38,28 @@ pub enum Inbound {
 /// The node's end of the queue of all links. While nobody receives, links stop reading, and TCP pushes back on the peers.
 pub struct Inbox {
     deliveries: mpsc::Receiver<Delivery>,
+    /// Turns true when the supervisor has stopped. Handles that the node keeps would hold the queue open for ever.
+    stopped: watch::Receiver<bool>,
     telemetry: Telemetry,
 }
 
 impl Inbox {
-    pub(crate) fn new(deliveries: mpsc::Receiver<Delivery>, telemetry: Telemetry) -> Self {
-        Self { deliveries, telemetry }
+    pub(crate) fn new(
+        deliveries: mpsc::Receiver<Delivery>,
+        stopped: watch::Receiver<bool>,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self { deliveries, stopped, telemetry }
     }
 
     /// What comes next; `None` once the supervisor has stopped. Cancel safe.
     pub async fn recv(&mut self) -> Option<Inbound> {
         loop {
-            let delivery = self.deliveries.recv().await?;
+            let delivery = tokio::select! {
+                biased;
+                delivery = self.deliveries.recv() => delivery?,
+                _ = self.stopped.wait_for(|stopped| *stopped) => self.deliveries.try_recv().ok()?,
+            };
             if let Some(inbound) = self.deliver(delivery) {
                 return Some(inbound);
             }

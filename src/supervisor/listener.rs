@@ -48,8 +48,8 @@ impl Doorway {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    let doorway = Arc::clone(&self);
-                    tokio::spawn(async move { doorway.admit(socket, address).await });
+                    let (doorway, stop) = (Arc::clone(&self), stop.clone());
+                    tokio::spawn(async move { doorway.admit(socket, address, stop).await });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -60,8 +60,8 @@ impl Doorway {
         }
     }
 
-    async fn admit(&self, socket: TcpStream, address: SocketAddr) {
-        if !self.env.context.is_live() && !self.park(&socket, address).await {
+    async fn admit(&self, socket: TcpStream, address: SocketAddr, stop: watch::Receiver<bool>) {
+        if !self.env.context.is_live() && !self.park(&socket, address, stop).await {
             return;
         }
         let Ok(slot) = Arc::clone(&self.handshakes).try_acquire_owned() else {
@@ -73,7 +73,7 @@ impl Doorway {
     }
 
     /// Waits for a signer, if there is a place to wait. `false`: the connection is to be closed.
-    async fn park(&self, socket: &TcpStream, address: SocketAddr) -> bool {
+    async fn park(&self, socket: &TcpStream, address: SocketAddr, mut stop: watch::Receiver<bool>) -> bool {
         let Some(place) = Parking::enter(&self.parking, address.ip()) else {
             self.turn_away(address, "signer_away", "no signer, and no place left to wait for one");
             return false;
@@ -85,6 +85,7 @@ impl Doorway {
             came = signer.wait_for(|state| state.live().is_some()) => came.is_ok(),
             () = deadline => false,
             () = closed_by_peer(socket) => false,
+            _ = stop.wait_for(|stop| *stop) => false,
         };
         drop(place);
         self.note_parked();

@@ -296,7 +296,7 @@ impl Builder {
             stop.stop.send_replace(true);
             writing.abort();
         });
-        let inbox = Inbox::new(deliveries, telemetry);
+        let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
         let doorway = Arc::new(Doorway::new(env));
         Ok((Supervisor { commands, shared, doorway }, inbox))
     }
