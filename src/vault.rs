@@ -31,9 +31,9 @@ pub(crate) struct Census {
 }
 
 impl Vault {
-    pub(crate) fn insert(&self, link: Arc<LinkShared>) {
+    pub(crate) fn insert(&self, link: &Arc<LinkShared>) {
         let id = link.state.id;
-        self.sessions.insert(id, Arc::clone(&link));
+        self.sessions.insert(id, Arc::clone(link));
         // Looked at after it was stored, as `close` looks after it has noted: whoever comes second sees the other.
         if let Some((_, reason)) = self.early.remove(&id) {
             link.state.request_close(reason);

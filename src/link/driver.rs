@@ -271,7 +271,7 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>) {
         was_up: false,
         armed: true,
     };
-    env.vault.insert(Arc::clone(&shared));
+    env.vault.insert(&shared);
     // A lapse since the lease was taken may have passed the vault before this link was in it, and so may the supervisor's end.
     let missed = if shared.state.scope_is_dead() {
         Some(CloseReason::Lapse)

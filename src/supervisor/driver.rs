@@ -258,13 +258,13 @@ impl Driver {
         let peer = handle.peer();
         self.feed(Input::Up(link));
         self.dials.remove(&link);
-        self.handles.insert(link, handle.clone());
         // What was said of the peer while the link could not be reached yet.
         let tag = self.machine.tag_of(peer);
         if handle.state.tag() != tag {
             self.retag(link, tag);
         }
         self.answer(peer, |_| Ok(handle.clone()));
+        self.handles.insert(link, handle);
     }
 
     fn dial_failed(&mut self, link: LinkId, failure: HandshakeFailure) {
