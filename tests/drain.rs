@@ -14,10 +14,8 @@ mod node;
 #[path = "support/signers.rs"]
 mod signers;
 
-use std::time::Duration;
-
 use acts::Wire;
-use node::{Door, Far, Got, Node, clog, id, message, number_of, soon};
+use node::{Door, Far, Got, INSTANT, Node, clog, id, just_before, message, number_of, soon};
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, LinkHandle, SendError};
 use pilotlight::signer::LapseReason;
@@ -60,7 +58,7 @@ async fn is_draining(node: &mut Node) {
 async fn queue(link: &LinkHandle, count: u32) {
     for number in 0..count {
         let body = [&number.to_be_bytes()[..], &[0; 1000]].concat();
-        link.send(message(261, &body)).await.unwrap();
+        let _ = link.send(message(261, &body)).await.unwrap();
     }
 }
 
@@ -202,12 +200,11 @@ async fn p9_a_peer_that_does_not_read_is_reset_at_the_deadline() {
         assert_eq!(good.rest().await, (Vec::new(), Got::Eof));
         drop(good);
         node.next_down().await;
-        let instant = Duration::from_nanos(1);
-        node.clock.advance(limits::DRAIN_DEADLINE - instant);
+        node.clock.advance(just_before(limits::DRAIN_DEADLINE));
         node.supervisor.peers().await.unwrap();
         assert_eq!(node.supervisor.mode(), Mode::Draining);
         assert!(!drain.is_finished());
-        node.clock.advance(instant);
+        node.clock.advance(INSTANT);
         soon("the drain", drain).await.unwrap();
         assert_eq!(drained(&mut node).await, (1, 1));
         let (said, end) = slow.rest().await;

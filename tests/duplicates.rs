@@ -15,7 +15,9 @@ mod signers;
 
 use std::time::Duration;
 
-use node::{Door, Far, Got, NODE, Node, clog, id, init, kind_of, message, soon};
+use node::{
+    Door, Far, Got, INSTANT, NODE, Node, clog, id, init, just_before, kind_of, message, soon,
+};
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, Direction, LinkHandle};
 use pilotlight::supervisor::{Inbound, PeerSpec};
@@ -53,13 +55,13 @@ async fn replaced(node: &mut Node, old: &LinkHandle, new: &mut Far) -> LinkHandl
 /// The newcomer is turned away without a byte; the incumbent notices nothing but a ping.
 async fn refused(node: &mut Node, old: &mut Far, new: &mut Far) {
     let ping = old.expect(18).await;
-    let pong = [
+    let answer = [
         &[0, 19],
         &ping[2..4],
         &vec![0; usize::from(u16::from_be_bytes([ping[2], ping[3]]))],
     ]
     .concat();
-    old.send(&pong).await;
+    old.send(&answer).await;
     let (said, _) = new.rest().await;
     assert_eq!(said, Vec::<bytes::Bytes>::new());
     old.settle().await;
@@ -165,12 +167,11 @@ async fn p9_an_incumbent_that_is_silent_for_two_seconds_is_replaced() {
     let (mut old, link) = node.dial(number).await;
     let mut new = newcomer(&node, number).await;
     old.expect(18).await;
-    let instant = Duration::from_nanos(1);
-    node.clock.advance(limits::PROBE_DEADLINE - instant);
+    node.clock.advance(just_before(limits::PROBE_DEADLINE));
     // A turn of the supervisor.
     node.supervisor.peers().await.unwrap();
     assert_eq!(link.closed(), None);
-    node.clock.advance(instant);
+    node.clock.advance(INSTANT);
     replaced(&mut node, &link, &mut new).await;
     assert_eq!(old.rest().await, (Vec::new(), Got::Eof));
 }
