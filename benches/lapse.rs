@@ -72,12 +72,16 @@ async fn serve(listener: TcpListener, key: Arc<LocalKey>, far: Arc<FarSides>) {
 impl Network {
     fn new(links: usize) -> Self {
         raise_descriptors(links);
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let signer = Arc::new(EmbeddedSigner::from_key(key(0)));
         let context = SignerContext::new(signer.node_id());
         let far = Arc::new(FarSides::default());
         let supervisor = runtime.block_on(async {
-            let (supervisor, mut inbox) = Supervisor::builder(context.clone()).start().await.unwrap();
+            let (supervisor, mut inbox) =
+                Supervisor::builder(context.clone()).start().await.unwrap();
             tokio::spawn(async move {
                 while let Some(inbound) = inbox.recv().await {
                     if let Inbound::Message(message) = inbound {
@@ -88,13 +92,22 @@ impl Network {
             for number in 1..=links as u64 {
                 let key = Arc::new(key(number));
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                let spec = PeerSpec::new(key.node_id(), listener.local_addr().unwrap()).tagged(Tag::ChannelBearing);
+                let spec = PeerSpec::new(key.node_id(), listener.local_addr().unwrap())
+                    .tagged(Tag::ChannelBearing);
                 tokio::spawn(serve(listener, key, Arc::clone(&far)));
                 supervisor.add_peer(spec).await.unwrap();
             }
             supervisor
         });
-        Self { runtime, context, signer, supervisor, session: None, links, far }
+        Self {
+            runtime,
+            context,
+            signer,
+            supervisor,
+            session: None,
+            links,
+            far,
+        }
     }
 
     /// Attaches the signer and waits until every link is up. Returns how long the relight took.
@@ -103,17 +116,26 @@ impl Network {
             let mut events = self.supervisor.events();
             let mut entropy = [0; 32];
             getrandom::fill(&mut entropy).unwrap();
-            let proof = self.context.prove(&*self.signer, &mut entropy).await.unwrap();
+            let proof = self
+                .context
+                .prove(&*self.signer, &mut entropy)
+                .await
+                .unwrap();
             self.session = Some(self.context.attach(proof, self.signer.clone()).unwrap());
             loop {
                 match events.next().await.unwrap() {
                     Next::Event(recorded) => {
-                        if let Event::Relit { took, up, failed, .. } = recorded.event {
+                        if let Event::Relit {
+                            took, up, failed, ..
+                        } = recorded.event
+                        {
                             assert_eq!((up, failed), (self.links, 0));
                             return took.unwrap();
                         }
                     }
-                    _ => panic!("the bench is too slow for its own events: raise limits::EVENTS_BUFFER"),
+                    _ => panic!(
+                        "the bench is too slow for its own events: raise limits::EVENTS_BUFFER"
+                    ),
                 }
             }
         })
@@ -123,7 +145,12 @@ impl Network {
     fn lapse(&mut self) -> (Duration, Duration) {
         let before = self.far.ended.load(Ordering::Relaxed);
         let started = Instant::now();
-        let lapse = self.session.take().unwrap().lapse(LapseReason::Requested).unwrap();
+        let lapse = self
+            .session
+            .take()
+            .unwrap()
+            .lapse(LapseReason::Requested)
+            .unwrap();
         self.runtime.block_on(async {
             while self.far.ended.load(Ordering::Relaxed) < before + self.links {
                 self.far.news.notified().await;
@@ -148,9 +175,15 @@ fn raise_descriptors(links: usize) {
     let wanted = links as u64 * 3 + 200;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
-        let raised = rustix::process::Rlimit { current: Some(wanted), maximum: limit.maximum };
+        let raised = rustix::process::Rlimit {
+            current: Some(wanted),
+            maximum: limit.maximum,
+        };
         let enough = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).is_ok();
-        assert!(enough, "{links} links need {wanted} descriptors, and the limit is {limit:?}: ulimit -n {wanted}");
+        assert!(
+            enough,
+            "{links} links need {wanted} descriptors, and the limit is {limit:?}: ulimit -n {wanted}"
+        );
     }
 }
 

@@ -15,10 +15,9 @@ mod node;
 mod signers;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use acts::{Wire, act_one};
-use node::{Door, Far, Got, Node, id, message, soon};
+use node::{Door, Far, Got, INSTANT, Node, id, just_before, message, soon};
 use pilotlight::limits;
 use pilotlight::link::{Direction, LinkHandle, SendError, Tag};
 use pilotlight::supervisor::{ConnectError, Mode, PeerSpec, PeerState};
@@ -209,12 +208,11 @@ async fn p5_whoever_is_parked_is_closed_after_four_seconds() {
     for lost in [false, true] {
         let (mut node, mut live) = signerless(lost).await;
         let mut wires = fill_the_parking(&mut node).await;
-        node.clock
-            .advance(limits::PARKED_FOR - Duration::from_nanos(1));
+        node.clock.advance(just_before(limits::PARKED_FOR));
         is_served(&mut live).await;
         let gone = |event: &Event| matches!(event, Event::InboundFailed { .. });
         assert_eq!(node.watch.count(gone), 0);
-        node.clock.advance(Duration::from_nanos(1));
+        node.clock.advance(INSTANT);
         for wire in &mut wires {
             assert_eq!(wire.rest().await, [0_u8; 0]);
         }

@@ -146,7 +146,7 @@ async fn p6_a_channel_peer_s_handshake_that_outlives_its_session_makes_no_link()
     let mut node = Node::waiting().await;
     node.attach().await;
     let mut wire = Wire::connect(node.address).await;
-    let (three, _) = wire.to_act_three(1, node.id()).await;
+    let (three, _) = wire.reach_act_three(1, node.id()).await;
     node.lapse_now();
     node.attach_now();
     // The node may have closed already.

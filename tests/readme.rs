@@ -21,7 +21,11 @@ fn table() -> String {
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
-        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels: Vec<String> = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
         let (name, labels, help) = (metric.name, labels.join(", "), metric.help);
         writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
@@ -31,14 +35,21 @@ fn table() -> String {
 #[test]
 fn readme_lists_every_metric_and_no_other() {
     let readme = std::fs::read_to_string(path()).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("README marks where its metrics begin");
-    let (listed, after) = rest.split_once(END).expect("README marks where its metrics end");
+    let (before, rest) = readme
+        .split_once(BEGIN)
+        .expect("README marks where its metrics begin");
+    let (listed, after) = rest
+        .split_once(END)
+        .expect("README marks where its metrics end");
     let table = table();
     if std::env::var_os("PILOTLIGHT_BLESS").is_some() {
         std::fs::write(path(), format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
         return;
     }
-    assert_eq!(listed, table, "PILOTLIGHT_BLESS=1 cargo test --test readme writes it anew");
+    assert_eq!(
+        listed, table,
+        "PILOTLIGHT_BLESS=1 cargo test --test readme writes it anew"
+    );
 }
 
 /// Every command of README's shell blocks is one that the binary has, with those flags.
@@ -52,15 +63,27 @@ fn readme_shows_commands_that_exist() {
             in_shell = line.starts_with("```sh");
             continue;
         }
-        let command = line.strip_prefix("cargo run --release -- ").or_else(|| line.strip_prefix("pilotlight "));
+        let command = line
+            .strip_prefix("cargo run --release -- ")
+            .or_else(|| line.strip_prefix("pilotlight "));
         let Some(command) = command.filter(|_| in_shell) else {
             continue;
         };
         // `--help` ends every command before it does anything, after its words have been understood.
         let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
-        let output = Command::new(env!("CARGO_BIN_EXE_pilotlight")).args(&words).output().unwrap();
-        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(env!("CARGO_BIN_EXE_pilotlight"))
+            .args(&words)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         tried += 1;
     }
-    assert!(tried >= 8, "only {tried} commands found: has README's form changed?");
+    assert!(
+        tried >= 8,
+        "only {tried} commands found: has README's form changed?"
+    );
 }

@@ -17,7 +17,7 @@ mod signers;
 use std::time::Duration;
 
 use acts::{Wire, act_one, act_two};
-use node::{Door, Far, Node, id, message, soon};
+use node::{Door, Far, INSTANT, Node, id, just_before, message, soon};
 use pilotlight::limits;
 use pilotlight::link::LinkHandle;
 use pilotlight::supervisor::PeerSpec;
@@ -88,8 +88,7 @@ async fn handshakes_that_wait_for_ever_for_their_ecdh_delay_no_other_link() {
     goes_on(&mut node, &mut far, &link).await;
 
     // They fail with the act's deadline, and not before.
-    node.clock
-        .advance(limits::ACT_DEADLINE - Duration::from_nanos(1));
+    node.clock.advance(just_before(limits::ACT_DEADLINE));
     goes_on(&mut node, &mut far, &link).await;
     let failed = |event: &Event| {
         matches!(
@@ -98,7 +97,7 @@ async fn handshakes_that_wait_for_ever_for_their_ecdh_delay_no_other_link() {
         )
     };
     assert_eq!(node.watch.count(failed), 0);
-    node.clock.advance(Duration::from_nanos(1));
+    node.clock.advance(INSTANT);
     for mut wire in stuck.inbound.into_iter().chain(stuck.outbound) {
         assert_eq!(wire.rest().await, [0_u8; 0]);
     }

@@ -17,7 +17,7 @@ mod signers;
 use std::net::SocketAddr;
 
 use acts::{Framed, Wire, act_one, act_two};
-use node::{Door, Far, Got, Node, id, init, key, kind_of, message, soon};
+use node::{Door, Far, Got, INSTANT, Node, id, init, just_before, key, kind_of, message, soon};
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, LinkHandle};
 use pilotlight::node_id::NodeId;
@@ -79,7 +79,7 @@ impl Bystander {
     /// A stranger whose acts one and two have passed.
     async fn at_act_three(&self) -> (Wire, [u8; 66]) {
         let mut wire = self.wire().await;
-        let (three, _) = wire.to_act_three(1, self.node.id()).await;
+        let (three, _) = wire.reach_act_three(1, self.node.id()).await;
         (wire, three)
     }
 
@@ -98,9 +98,8 @@ impl Bystander {
 
     /// Whoever waits long enough has waited too long; 1 ns less is no reason.
     async fn pass_the_act_deadline(&mut self, wire: &mut Wire) {
-        let instant = std::time::Duration::from_nanos(1);
         self.far.settle().await;
-        self.node.clock.advance(limits::ACT_DEADLINE - instant);
+        self.node.clock.advance(just_before(limits::ACT_DEADLINE));
         self.far.settle().await;
         let failed = |event: &Event| {
             matches!(
@@ -109,7 +108,7 @@ impl Bystander {
             )
         };
         assert_eq!(self.node.watch.count(failed), 0);
-        self.node.clock.advance(instant);
+        self.node.clock.advance(INSTANT);
         assert_eq!(wire.rest().await, [0_u8; 0]);
     }
 }

@@ -353,7 +353,8 @@ async fn establish(
     if let Some(reason) = refused {
         drop(shared);
         obituary.reason = reason;
-        obituary.bury();
+        // A stranger whom we turn away is not waited for.
+        drop(obituary.bury());
         let lapsed = reason == CloseReason::Lapse;
         return Err(if lapsed {
             HandshakeFailure::Lapsed
@@ -377,32 +378,41 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>, mut obituary: Obituary) {
     obituary.reason = reason;
     obituary.state.outbox.close(reason);
     let undelivered = task.finish(reason).await;
-    obituary.bury();
+    let closing = obituary.bury();
     // What a dead scope has not delivered is never delivered.
     for delivery in undelivered.into_iter().filter(|_| dead.is_none()) {
         let room = env.inbox.room_for(&delivery).await;
         env.inbox.send(delivery, room.ok());
     }
-    obituary.publish().await;
+    obituary.publish();
+    if reason == CloseReason::Draining {
+        // A drain is over when the peers have taken what was flushed, or have had the time to. Elsewhere nobody waits for that.
+        linger(env, closing).await;
+        obituary.report().await;
+    } else {
+        obituary.report().await;
+        linger(env, closing).await;
+    }
 }
 
-/// Ends a connection whose secrets are wiped: with RST at once, or with FIN, so that what was flushed still arrives.
-fn end_connection(env: &Arc<Env>, shared: Arc<LinkShared>, reason: CloseReason) {
+/// Ends a connection whose secrets are wiped: with RST at once, or with FIN, so that what was flushed still arrives. `Some`: it was
+/// closed in peace, and may be read on for a while.
+fn end_connection(shared: Arc<LinkShared>, reason: CloseReason) -> Option<Arc<LinkShared>> {
     if reason.is_abortive() {
         reset_socket(&shared.socket);
-        return;
+        return None;
     }
     // It fails only where the connection is gone already.
     let _ = socket2::SockRef::from(&shared.socket).shutdown(std::net::Shutdown::Write);
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        let env = Arc::clone(env);
-        runtime.spawn(async move { linger(&env, &shared).await });
-    }
+    Some(shared)
 }
 
 /// Reads and throws away until the peer has closed too, for at most a second: closing with unread bytes would send RST and could
 /// take back what the peer has not read yet.
-async fn linger(env: &Env, shared: &LinkShared) {
+async fn linger(env: &Env, closing: Option<Arc<LinkShared>>) {
+    let Some(shared) = closing else {
+        return;
+    };
     let deadline = env.clock.sleep_until(env.clock.now().after(limits::LINGER));
     let drain = async {
         let mut sink = [0; 1024];
@@ -443,19 +453,17 @@ impl Obituary {
     }
 
     /// Wipes the secrets before anybody hears of the end (P3), then ends the connection. A node that does not listen keeps neither.
-    fn bury(&mut self) {
-        let Some(shared) = self.shared.take() else {
-            return;
-        };
+    fn bury(&mut self) -> Option<Arc<LinkShared>> {
+        let shared = self.shared.take()?;
         shared.wipe();
         self.state.outbox.end(self.reason);
         self.state.request_close(self.reason);
         self.env.vault.remove(self.state.id);
-        end_connection(&self.env, shared, self.reason);
+        end_connection(shared, self.reason)
     }
 
-    /// Tells the node, then the supervisor: a successor is admitted only when the node's queue has the end.
-    async fn publish(self) {
+    /// Tells the node.
+    fn publish(&self) {
         let (env, state, reason) = (&self.env, &self.state, self.reason);
         if state.stage() == Stage::Up {
             env.telemetry.emit(Event::LinkDown {
@@ -483,6 +491,11 @@ impl Obituary {
                 detail,
             });
         }
+    }
+
+    /// Tells the supervisor, after the node: a successor is admitted only when the node's queue has the end.
+    async fn report(self) {
+        let (env, state, reason) = (&self.env, &self.state, self.reason);
         let LinkState {
             id: link,
             address,
@@ -509,7 +522,7 @@ impl Drop for Obituary {
         if self.shared.is_none() {
             return;
         }
-        self.bury();
+        drop(self.bury());
         let orphan = Self {
             env: Arc::clone(&self.env),
             state: Arc::clone(&self.state),
@@ -517,7 +530,8 @@ impl Drop for Obituary {
             reason: self.reason,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(orphan.publish());
+            orphan.publish();
+            runtime.spawn(orphan.report());
         }
     }
 }

@@ -51,8 +51,8 @@ impl Doorway {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    let doorway = Arc::clone(&self);
-                    tokio::spawn(async move { doorway.admit(socket, address).await });
+                    let (doorway, stop) = (Arc::clone(&self), stop.clone());
+                    tokio::spawn(async move { doorway.admit(socket, address, stop).await });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -66,10 +66,10 @@ impl Doorway {
         }
     }
 
-    async fn admit(&self, socket: TcpStream, address: SocketAddr) {
+    async fn admit(&self, socket: TcpStream, address: SocketAddr, stop: watch::Receiver<bool>) {
         let mut unparked = None;
         if !self.env.context.is_live() {
-            unparked = self.park(&socket, address).await;
+            unparked = self.park(&socket, address, stop).await;
             if unparked.is_none() {
                 return;
             }
@@ -95,7 +95,12 @@ impl Doorway {
 
     /// Waits for a signer, if there is a place to wait, and then for a turn: half of the places for handshakes are kept from those who
     /// waited, so that a returning signer has time for the node's own dials. `None`: the connection is to be closed.
-    async fn park(&self, socket: &TcpStream, address: SocketAddr) -> Option<OwnedSemaphorePermit> {
+    async fn park(
+        &self,
+        socket: &TcpStream,
+        address: SocketAddr,
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<OwnedSemaphorePermit> {
         let Some(place) = Parking::enter(&self.parking, address.ip()) else {
             self.turn_away(
                 address,
@@ -118,6 +123,7 @@ impl Doorway {
             came = turn => came,
             () = deadline => None,
             () = closed_by_peer(socket) => None,
+            _ = stop.wait_for(|stop| *stop) => None,
         };
         drop(place);
         self.note_parked();

@@ -84,7 +84,7 @@ impl Wire {
     }
 
     /// Acts one and two as the one who dials, with the key of that number.
-    pub(crate) async fn to_act_three(
+    pub(crate) async fn reach_act_three(
         &mut self,
         number: u16,
         node: NodeId,
@@ -97,7 +97,7 @@ impl Wire {
 
     /// The whole handshake as the one who dials.
     pub(crate) async fn initiate(mut self, number: u16, node: NodeId) -> Framed {
-        let (three, authenticated) = self.to_act_three(number, node).await;
+        let (three, authenticated) = self.reach_act_three(number, node).await;
         self.write(&three).await;
         Framed {
             wire: self,

@@ -32,11 +32,19 @@ use crate::signers::Scripted;
 /// Far longer than anything here takes: when it passes, something hangs.
 const HANG: Duration = Duration::from_secs(60);
 
+/// The least that a clock can be moved by.
+pub(crate) const INSTANT: Duration = Duration::from_nanos(1);
+
+/// The last instant before a deadline.
+pub(crate) fn just_before(deadline: Duration) -> Duration {
+    deadline.saturating_sub(INSTANT)
+}
+
 /// Awaits what must come.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(HANG, future).await {
         Ok(output) => output,
-        Err(_) => panic!("hangs: {what}"),
+        Err(tokio::time::error::Elapsed { .. }) => panic!("hangs: {what}"),
     }
 }
 
@@ -113,7 +121,7 @@ impl Watch {
             match tokio::time::timeout(HANG, self.stream.next()).await {
                 Ok(Some(next)) => self.take(next),
                 Ok(None) => panic!("no more events, and none was: {what}; {:#?}", self.seen),
-                Err(_) => panic!("hangs: {what}; {:#?}", self.seen),
+                Err(late) => panic!("{late}: {what}; {:#?}", self.seen),
             }
         }
     }
@@ -219,6 +227,15 @@ impl Node {
     /// A node that listens, whose signer is there and has been told which channel peers there are: none.
     pub(crate) async fn live() -> Self {
         Self::live_with(|builder| builder).await
+    }
+
+    /// The same, for the key of that number.
+    pub(crate) async fn live_as(number: u16) -> Self {
+        let mut node = Self::of(number, |builder| builder).await;
+        node.attach().await;
+        let declared = node.supervisor.declare_channel_peers([]).await;
+        declared.expect("the supervisor runs");
+        node
     }
 
     /// The same, made otherwise.
