@@ -240,6 +240,11 @@ impl SupervisorMachine {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Dials under way, from [`Output::Dial`] until the link is up or the dial is over.
+    pub fn dialing(&self) -> usize {
+        self.dialing
+    }
+
     /// What a peer is: what the node said of it, else channel-bearing until the node has declared its channel peers (fail
     /// safe), else gossip-only.
     pub fn tag_of(&self, peer: NodeId) -> Tag {
@@ -366,8 +371,11 @@ impl SupervisorMachine {
 
     fn retagged(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
         out.push(Output::Tagged { peer: id, tag });
-        if let Some(link) = self.peers.get(&id).and_then(|peer| peer.incumbent) {
-            out.push(Output::Retag { link: link.id, tag });
+        let live = self.live;
+        if let Some(incumbent) = self.peers.get_mut(&id).and_then(|peer| peer.incumbent.as_mut()) {
+            // Without a signer it gets no lease, and is closed.
+            incumbent.doomed |= tag == Tag::ChannelBearing && !live;
+            out.push(Output::Retag { link: incumbent.id, tag });
         }
         self.requeue(id);
     }
@@ -453,7 +461,8 @@ impl SupervisorMachine {
         let blames_peer = matches!(failure, Failure::Unreachable | Failure::Handshake);
         let retry_in = if blames_peer { self.back_off(now, id) } else { None };
         out.push(Output::Failed { peer: id, link, retry_in });
-        if failure != Failure::Duplicate {
+        // A dial of an earlier session may end only now: the one that follows it counts.
+        if blames_peer {
             self.relight_failed(id);
         }
         self.pursue(id, out);
@@ -478,13 +487,16 @@ impl SupervisorMachine {
             return;
         };
         self.dial_is_over(id, link);
+        let mut doomed = false;
         if let Some(incumbent) = self.peers.get_mut(&id).and_then(|peer| peer.incumbent.as_mut())
             && incumbent.id == link
         {
             incumbent.up_since = Some(now);
+            doomed = incumbent.doomed;
         }
         self.set_wait(id, Wait::None);
         if let Some(relight) = &mut self.relight
+            && !doomed
             && relight.waiting.remove(&id)
         {
             relight.up += 1;
@@ -507,16 +519,19 @@ impl SupervisorMachine {
             peer.backoff = Backoff::default();
         }
         if let Some(contender) = peer.contender.take() {
-            // The old link's end has been reported, so its successor may speak.
+            // The old link's end has been reported, so its successor may speak, unless it is barred by now.
             self.admit(id, contender.link, contender.direction, out);
             self.reschedule(id);
+            self.pursue(id, out);
             return;
         }
         let blames_peer = !matches!(reason, CloseReason::Lapse | CloseReason::SignerAway);
         let retry_in = if blames_peer { self.back_off(now, id) } else { None };
         if incumbent.up_since.is_none() {
             out.push(Output::Failed { peer: id, link, retry_in });
-            self.relight_failed(id);
+            if !incumbent.doomed {
+                self.relight_failed(id);
+            }
         }
         self.pursue(id, out);
         self.forget_if_idle(id);

@@ -199,10 +199,10 @@ impl Peer {
         self.wanted && self.incumbent.is_none() && self.dial.is_none() && !self.addresses.is_empty()
     }
 
-    /// As [`is_missing`](Self::is_missing), or about to be.
+    /// To be asked as a signer session begins: wanted, dialable, and without a link that may stay. A dial that is still under way is
+    /// of an earlier session, and fails.
     pub(super) fn will_be_missing(&self) -> bool {
-        self.is_missing()
-            || self.wanted && !self.addresses.is_empty() && self.incumbent.is_some_and(|incumbent| incumbent.doomed)
+        self.wanted && !self.addresses.is_empty() && self.incumbent.is_none_or(|incumbent| incumbent.doomed)
     }
 
     pub(super) fn is_forgettable(&self) -> bool {
@@ -220,7 +220,7 @@ impl Peer {
     }
 
     /// When the machine must look at this peer again.
-    pub(super) fn due(&self) -> Option<Moment> {
+    pub fn due(&self) -> Option<Moment> {
         let wait = match self.wait {
             Wait::Backoff { until } => Some(until),
             Wait::None | Wait::Held | Wait::Queued(_) => None,
