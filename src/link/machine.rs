@@ -220,6 +220,15 @@ impl LinkMachine {
         }
     }
 
+    /// Nothing has been read for a while because the node takes nothing: the silence is ours, not the peer's. A ping that is not
+    /// answered yet gets its whole time again.
+    pub fn excuse(&mut self, now: Moment) {
+        self.heard = now;
+        if let Some(ping) = &mut self.outstanding {
+            ping.until = now.after(limits::PONG_DEADLINE);
+        }
+    }
+
     /// When a frame last arrived.
     pub fn heard(&self) -> Moment {
         self.heard

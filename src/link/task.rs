@@ -112,6 +112,10 @@ impl LinkTask {
         }
         self.pump_out().await?;
         self.pump_inbox();
+        if !self.pending.is_empty() {
+            let now = self.now();
+            self.machine.excuse(now);
+        }
         let due = self.machine.expire(self.now());
         if due != Due::Nothing {
             return self.act(due);
