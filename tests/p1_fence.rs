@@ -14,7 +14,12 @@
 //! `Inbox::deliver` not asking `may_deliver()`, messages of leased links come out of the inbox after the lapse; with
 //! `LinkState::check_outbound` not looking at the lease, messages are queued after the lapse; with `reset_socket` doing
 //! nothing, the far sides of links whose tasks are stuck never see the end.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod rig;
 
@@ -24,7 +29,9 @@ use pilotlight::node_id::NodeId;
 use pilotlight::signer::LapseReason;
 use pilotlight::supervisor::{Inbound, Inbox, PeerSpec};
 use pilotlight::telemetry::Event;
-use rig::{CHANNEL, CUSTOM, Far, GOSSIP, Node, Wire, kind_of, number_of, numbered, runtime, until, within};
+use rig::{
+    CHANNEL, CUSTOM, Far, GOSSIP, Node, Wire, kind_of, number_of, numbered, runtime, until, within,
+};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
@@ -138,14 +145,24 @@ struct Leased {
 
 /// What the far side does with a leased link.
 async fn far_of_leased(wire: Wire, role: Role, mut phase: watch::Receiver<Phase>) -> u64 {
-    let Wire { mut reader, mut writer } = wire;
+    let Wire {
+        mut reader,
+        mut writer,
+    } = wire;
     let mut traffic = phase.clone();
     let sending = tokio::spawn(async move {
         let mut number = 0;
-        traffic.wait_for(|phase| *phase != Phase::LinksComeUp).await.unwrap();
+        traffic
+            .wait_for(|phase| *phase != Phase::LinksComeUp)
+            .await
+            .unwrap();
         while role.far_writes() {
             for _ in 0..16 {
-                writer.queue(&numbered(if number % 2 == 0 { CUSTOM } else { CHANNEL }, number, 200));
+                writer.queue(&numbered(
+                    if number % 2 == 0 { CUSTOM } else { CHANNEL },
+                    number,
+                    200,
+                ));
                 number += 1;
             }
             if writer.flush().await.is_err() {
@@ -155,7 +172,10 @@ async fn far_of_leased(wire: Wire, role: Role, mut phase: watch::Receiver<Phase>
         writer
     });
     if role == Role::StuckReader {
-        phase.wait_for(|phase| *phase == Phase::LapseHasReturned).await.unwrap();
+        phase
+            .wait_for(|phase| *phase == Phase::LapseHasReturned)
+            .await
+            .unwrap();
     }
     let received = reader.drain().await;
     // Held until now: its drop would close the connection from this side.
@@ -165,11 +185,17 @@ async fn far_of_leased(wire: Wire, role: Role, mut phase: watch::Receiver<Phase>
 
 /// A gossip stream from the far side: numbers from 0 until it is told, then [`LAST`].
 async fn far_of_gossip(wire: Wire, finish: watch::Receiver<bool>) {
-    let Wire { mut reader, mut writer } = wire;
+    let Wire {
+        mut reader,
+        mut writer,
+    } = wire;
     let sending = tokio::spawn(async move {
         let mut number = 0;
         while !(*finish.borrow() && number > 100) {
-            writer.send(&numbered(GOSSIP, number, 300)).await.expect("a gossip link lives on");
+            writer
+                .send(&numbered(GOSSIP, number, 300))
+                .await
+                .expect("a gossip link lives on");
             number += 1;
         }
         writer.send(&numbered(LAST, number, 10)).await.unwrap();
@@ -178,7 +204,11 @@ async fn far_of_gossip(wire: Wire, finish: watch::Receiver<bool>) {
     let mut expected = 0;
     loop {
         let message = reader.next().await.expect("a gossip link lives on");
-        assert_eq!(number_of(&message), expected, "lost, repeated or out of order");
+        assert_eq!(
+            number_of(&message),
+            expected,
+            "lost, repeated or out of order"
+        );
         if kind_of(&message) == LAST {
             break;
         }
@@ -191,14 +221,27 @@ async fn far_of_gossip(wire: Wire, finish: watch::Receiver<bool>) {
 async fn near_of_gossip(link: LinkHandle, finish: watch::Receiver<bool>) {
     let mut number = 0;
     while !(*finish.borrow() && number > 100) {
-        let _ = link.send(numbered(CUSTOM, number, 300)).await.expect("a gossip link lives on");
+        let _ = link
+            .send(numbered(CUSTOM, number, 300))
+            .await
+            .expect("a gossip link lives on");
         number += 1;
         if number % 64 == 0 {
-            link.send(numbered(CUSTOM, number, 300)).await.unwrap().flushed().await.expect("a gossip link lives on");
+            link.send(numbered(CUSTOM, number, 300))
+                .await
+                .unwrap()
+                .flushed()
+                .await
+                .expect("a gossip link lives on");
             number += 1;
         }
     }
-    link.send(numbered(LAST, number, 10)).await.unwrap().flushed().await.unwrap();
+    link.send(numbered(LAST, number, 10))
+        .await
+        .unwrap()
+        .flushed()
+        .await
+        .unwrap();
 }
 
 /// The node's consumer. It judges each delivery by whether the lapse had returned *before* the call that gave it.
@@ -208,20 +251,33 @@ async fn consume(mut inbox: Inbox, stage: Arc<Stage>, mut sticks: bool, gossip: 
     while finished < gossip {
         let began_after = stage.returned.load(SeqCst);
         // Both ways to receive; a drained queue is waited on.
-        let item = match if received % 2 == 0 { inbox.try_recv() } else { None } {
+        let item = match if received % 2 == 0 {
+            inbox.try_recv()
+        } else {
+            None
+        } {
             Some(item) => item,
             None => inbox.recv().await.expect("the supervisor runs"),
         };
-        let Inbound::Message(message) = item else { continue };
+        let Inbound::Message(message) = item else {
+            continue;
+        };
         received += 1;
         stage.progress.fetch_add(1, SeqCst);
         if stage.leased.lock().unwrap().contains(&message.peer) {
             if began_after {
-                stage.violated(format!("a message of leased link {} was received after the lapse", message.link));
+                stage.violated(format!(
+                    "a message of leased link {} was received after the lapse",
+                    message.link
+                ));
             }
         } else {
             let expected = expected.entry(message.peer).or_default();
-            assert_eq!(number_of(&message.bytes), *expected, "lost, repeated or out of order");
+            assert_eq!(
+                number_of(&message.bytes),
+                *expected,
+                "lost, repeated or out of order"
+            );
             *expected += 1;
             finished += usize::from(message.kind() == LAST);
         }
@@ -238,13 +294,24 @@ async fn consume(mut inbox: Inbox, stage: Arc<Stage>, mut sticks: bool, gossip: 
 /// Writes numbered messages until the link refuses.
 async fn write_busily(link: LinkHandle, stage: Arc<Stage>, mut random: Rng) {
     for number in 0.. {
-        let length = if random.u8(..) == 0 { 65_535 } else { random.usize(10..1400) };
+        let length = if random.u8(..) == 0 {
+            65_535
+        } else {
+            random.usize(10..1400)
+        };
         let kind = if random.bool() { CHANNEL } else { CUSTOM };
         let began_after = stage.returned.load(SeqCst);
         match link.send(numbered(kind, number, length)).await {
-            Ok(_) if began_after => stage.violated(format!("link {} took a message after the lapse", link.id())),
+            Ok(_) if began_after => {
+                stage.violated(format!("link {} took a message after the lapse", link.id()))
+            }
             Ok(_) => {}
-            Err(SendError::Ended { reason: CloseReason::Lapse } | SendError::SignerAway { .. }) => return,
+            Err(
+                SendError::Ended {
+                    reason: CloseReason::Lapse,
+                }
+                | SendError::SignerAway { .. },
+            ) => return,
             Err(other) => return stage.violated(format!("a send failed with {other:?}")),
         }
         stage.progress.fetch_add(1, SeqCst);
@@ -255,8 +322,17 @@ async fn write_busily(link: LinkHandle, stage: Arc<Stage>, mut random: Rng) {
 }
 
 fn role_of(index: usize, plan: Plan) -> Role {
-    const BUSY: [Role; 4] = [Role::StuckReader, Role::BusyWriter, Role::BusySender, Role::Both];
-    if index % 10 < plan.busy_of_ten { BUSY[index % 4] } else { Role::Idle }
+    const BUSY: [Role; 4] = [
+        Role::StuckReader,
+        Role::BusyWriter,
+        Role::BusySender,
+        Role::Both,
+    ];
+    if index % 10 < plan.busy_of_ten {
+        BUSY[index % 4]
+    } else {
+        Role::Idle
+    }
 }
 
 /// Brings one link up, inbound or outbound. The far task ends with the connection.
@@ -292,7 +368,11 @@ async fn bring_up<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
             tokio::task::yield_now().await;
         }
     }
-    let link = node.supervisor.connect(PeerSpec::new(id, address).tagged(tag)).await.unwrap();
+    let link = node
+        .supervisor
+        .connect(PeerSpec::new(id, address).tagged(tag))
+        .await
+        .unwrap();
     (link, task)
 }
 
@@ -304,30 +384,60 @@ async fn leased_links(
     phase: &watch::Receiver<Phase>,
     stage: &Stage,
 ) -> Vec<Leased> {
-    let listening = node.supervisor.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let fars: Vec<Far> = far_runtime.block_in(|| (0..plan.leased).map(|index| Far::listen(index as u64 + 1)).collect());
+    let listening = node
+        .supervisor
+        .listen("127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let fars: Vec<Far> = far_runtime.block_in(|| {
+        (0..plan.leased)
+            .map(|index| Far::listen(index as u64 + 1))
+            .collect()
+    });
     let declared = |index: usize| index % 5 > 1;
     let ids: Vec<NodeId> = fars.iter().map(|far| far.id).collect();
     stage.leased.lock().unwrap().extend(ids.iter().copied());
-    let channel_peers = ids.iter().enumerate().filter(|(index, _)| declared(*index)).map(|(_, id)| *id);
-    node.supervisor.declare_channel_peers(channel_peers).await.unwrap();
+    let channel_peers = ids
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| declared(*index))
+        .map(|(_, id)| *id);
+    node.supervisor
+        .declare_channel_peers(channel_peers)
+        .await
+        .unwrap();
     // Fewer at once than the doorway takes.
     let places = Arc::new(Semaphore::new(32));
     let mut tasks = Vec::new();
     for (index, far) in fars.into_iter().enumerate() {
-        let (node, places, phase, far_runtime) =
-            (Arc::clone(node), Arc::clone(&places), phase.clone(), far_runtime.clone());
+        let (node, places, phase, far_runtime) = (
+            Arc::clone(node),
+            Arc::clone(&places),
+            phase.clone(),
+            far_runtime.clone(),
+        );
         let role = role_of(index, plan);
         tasks.push(tokio::spawn(async move {
             let _place = places.acquire_owned().await.unwrap();
             let id = far.id;
             let inbound = (index % 3 == 0).then_some(listening);
-            let tag = if declared(index) { Tag::ChannelBearing } else { Tag::GossipOnly };
+            let tag = if declared(index) {
+                Tag::ChannelBearing
+            } else {
+                Tag::GossipOnly
+            };
             let then = move |wire| far_of_leased(wire, role, phase);
-            let (handle, far) = bring_up(far, Arc::clone(&node), inbound, tag, far_runtime, then).await;
+            let (handle, far) =
+                bring_up(far, Arc::clone(&node), inbound, tag, far_runtime, then).await;
             match index % 5 {
                 0 => node.supervisor.promote(id).await.unwrap(),
-                1 => handle.send(numbered(CHANNEL, 0, 50)).await.unwrap().flushed().await.unwrap(),
+                1 => handle
+                    .send(numbered(CHANNEL, 0, 50))
+                    .await
+                    .unwrap()
+                    .flushed()
+                    .await
+                    .unwrap(),
                 _ => {}
             }
             Leased { handle, far, role }
@@ -353,7 +463,14 @@ impl BlockIn for Handle {
 }
 
 /// Lapses on a thread of its own at a random point, and takes down, as soon as `lapse()` has returned, what each link had written.
-fn lapse_at(target: u64, stage: &Arc<Stage>, plan: Plan, node: &Node, near: &Handle, links: &[LinkHandle]) -> Vec<u64> {
+fn lapse_at(
+    target: u64,
+    stage: &Arc<Stage>,
+    plan: Plan,
+    node: &Node,
+    near: &Handle,
+    links: &[LinkHandle],
+) -> Vec<u64> {
     let started = Instant::now();
     let mut turns = 0_u64;
     let mut wait_for = |what: &str, done: &mut dyn FnMut() -> bool| {
@@ -371,7 +488,9 @@ fn lapse_at(target: u64, stage: &Arc<Stage>, plan: Plan, node: &Node, near: &Han
     // One after the other, the inbox's consumer first. What stays undone in their queues from now on is tokio's affair.
     stage.may_stick.store(true, SeqCst);
     for stuck in 1..=plan.stuck_workers {
-        wait_for("workers to get stuck", &mut || stage.stuck.load(SeqCst) >= stuck);
+        wait_for("workers to get stuck", &mut || {
+            stage.stuck.load(SeqCst) >= stuck
+        });
         if stuck < plan.stuck_workers {
             let stage = Arc::clone(stage);
             near.spawn(async move { stage.get_stuck() });
@@ -387,7 +506,10 @@ fn lapse_at(target: u64, stage: &Arc<Stage>, plan: Plan, node: &Node, near: &Han
     for link in links {
         for kind in [CUSTOM, CHANNEL, GOSSIP] {
             if link.try_send(numbered(kind, 0, 10)).is_ok() {
-                stage.violated(format!("link {} took a message of type {kind} after the lapse", link.id()));
+                stage.violated(format!(
+                    "link {} took a message of type {kind} after the lapse",
+                    link.id()
+                ));
             }
         }
     }
@@ -408,31 +530,65 @@ fn round(plan: Plan, seed: u64) {
     let node = Arc::new(node);
 
     // Links.
-    let consumer = near.spawn(consume(inbox, Arc::clone(&stage), plan.stuck_workers > 0, plan.gossip));
+    let consumer = near.spawn(consume(
+        inbox,
+        Arc::clone(&stage),
+        plan.stuck_workers > 0,
+        plan.gossip,
+    ));
     let leased = near.block_on(within("leased links", async {
         let (node, stage, far) = (Arc::clone(&node), Arc::clone(&stage), far.handle().clone());
-        tokio::spawn(async move { leased_links(&node, plan, &far, &on_phase, &stage).await }).await.unwrap()
+        tokio::spawn(async move { leased_links(&node, plan, &far, &on_phase, &stage).await })
+            .await
+            .unwrap()
     }));
     let gossip = near.block_on(within("gossip links", async {
         let mut gossip = Vec::new();
         for index in 0..plan.gossip {
-            let peer = far.handle().block_in(|| Far::listen(1_000_000 + index as u64));
+            let peer = far
+                .handle()
+                .block_in(|| Far::listen(1_000_000 + index as u64));
             let finish = on_finish.clone();
             let then = move |wire| far_of_gossip(wire, finish);
-            let made = bring_up(peer, Arc::clone(&node), None, Tag::GossipOnly, far.handle().clone(), then);
+            let made = bring_up(
+                peer,
+                Arc::clone(&node),
+                None,
+                Tag::GossipOnly,
+                far.handle().clone(),
+                then,
+            );
             let (link, task) = made.await;
-            gossip.push((tokio::spawn(near_of_gossip(link.clone(), on_finish.clone())), task, link));
+            gossip.push((
+                tokio::spawn(near_of_gossip(link.clone(), on_finish.clone())),
+                task,
+                link,
+            ));
         }
         gossip
     }));
     let peers = near.block_on(node.supervisor.peers()).unwrap();
-    let leases = peers.iter().filter(|peer| peer.link.as_ref().is_some_and(|link| link.leased_under.is_some())).count();
-    assert_eq!(leases, plan.leased, "every link that should be is in the signer's scope, and no other");
+    let leases = peers
+        .iter()
+        .filter(|peer| {
+            peer.link
+                .as_ref()
+                .is_some_and(|link| link.leased_under.is_some())
+        })
+        .count();
+    assert_eq!(
+        leases, plan.leased,
+        "every link that should be is in the signer's scope, and no other"
+    );
 
     // Traffic, and workers that get stuck in the node's own code.
     phase.send_replace(Phase::Traffic);
     for link in leased.iter().filter(|link| link.role.node_writes()) {
-        near.spawn(write_busily(link.handle.clone(), Arc::clone(&stage), random.fork()));
+        near.spawn(write_busily(
+            link.handle.clone(),
+            Arc::clone(&stage),
+            random.fork(),
+        ));
     }
 
     // The lapse, from yet another thread.
@@ -440,21 +596,29 @@ fn round(plan: Plan, seed: u64) {
     let handles: Vec<LinkHandle> = leased.iter().map(|link| link.handle.clone()).collect();
     let written = {
         let (stage, node, near) = (Arc::clone(&stage), Arc::clone(&node), near.handle().clone());
-        thread::spawn(move || lapse_at(target, &stage, plan, &node, &near, &handles)).join().unwrap()
+        thread::spawn(move || lapse_at(target, &stage, plan, &node, &near, &handles))
+            .join()
+            .unwrap()
     };
     phase.send_replace(Phase::LapseHasReturned);
 
     // Every far side of a leased link sees the end, with workers still stuck, and has received no more than was noted.
     let mut total = 0;
     for (link, written) in leased.into_iter().zip(written) {
-        let received = far.block_on(within("the far side's end", link.far)).unwrap();
+        let received = far
+            .block_on(within("the far side's end", link.far))
+            .unwrap();
         assert!(
             received <= written,
             "link {} ({:?}): {received} bytes reached the far side, of {written} when the lapse returned",
             link.handle.id(),
             link.role,
         );
-        assert_eq!(link.handle.bytes_written(), written, "counted after the lapse");
+        assert_eq!(
+            link.handle.bytes_written(),
+            written,
+            "counted after the lapse"
+        );
         total += received;
     }
     stage.let_go();
@@ -462,18 +626,31 @@ fn round(plan: Plan, seed: u64) {
     // Gossip goes on, and nothing of it is lost.
     finish.send_replace(true);
     for (near_task, far_task, link) in gossip {
-        near.block_on(within("the node's gossip", near_task)).unwrap();
-        far.block_on(within("the far side's gossip", far_task)).unwrap();
+        near.block_on(within("the node's gossip", near_task))
+            .unwrap();
+        far.block_on(within("the far side's gossip", far_task))
+            .unwrap();
         drop(link);
     }
     near.block_on(until("all gossip received", || stage.consumed.load(SeqCst)));
     near.block_on(node.torn_down(plan.leased, plan.gossip));
     drop(session);
     drop(node);
-    near.block_on(within("the consumer's end", consumer)).unwrap();
+    near.block_on(within("the consumer's end", consumer))
+        .unwrap();
     let violations = stage.violations.lock().unwrap();
-    assert!(violations.is_empty(), "{} violations, the first: {}", violations.len(), violations[0]);
-    println!("  {:?} {} leased and {} gossip links: {total} bytes reached the far sides of leased links", begun.elapsed(), plan.leased, plan.gossip);
+    assert!(
+        violations.is_empty(),
+        "{} violations, the first: {}",
+        violations.len(),
+        violations[0]
+    );
+    println!(
+        "  {:?} {} leased and {} gossip links: {total} bytes reached the far sides of leased links",
+        begun.elapsed(),
+        plan.leased,
+        plan.gossip
+    );
 }
 
 #[test]
@@ -481,7 +658,12 @@ fn p1_nothing_passes_on_a_leased_link_after_a_lapse_has_returned() {
     let seed = rig::seed("p1_nothing_passes", 0x0051_7eaf);
     let leased = rig::affordable_links(28).saturating_sub(3);
     for turn in 0..10 {
-        let plan = Plan { leased, gossip: 3, busy_of_ten: 8, stuck_workers: turn % 4 };
+        let plan = Plan {
+            leased,
+            gossip: 3,
+            busy_of_ten: 8,
+            stuck_workers: turn % 4,
+        };
         round(plan, seed.wrapping_add(turn as u64));
     }
 }
@@ -490,7 +672,15 @@ fn p1_nothing_passes_on_a_leased_link_after_a_lapse_has_returned() {
 fn p1_nothing_passes_on_a_thousand_leased_links_either() {
     let seed = rig::seed("p1_a_thousand", 0x1000);
     let leased = rig::affordable_links(1010).saturating_sub(10);
-    round(Plan { leased, gossip: 10, busy_of_ten: 2, stuck_workers: 2 }, seed);
+    round(
+        Plan {
+            leased,
+            gossip: 10,
+            busy_of_ten: 2,
+            stuck_workers: 2,
+        },
+        seed,
+    );
 }
 
 /// No worker of the node's runtime can run anything: the fence, the wiping and the resets need none.
@@ -504,13 +694,24 @@ fn p1_a_lapse_needs_no_worker_of_the_node() {
     near.block_on(node.attach());
     let session = node.session.take().unwrap();
     let node = Arc::new(node);
-    let plan = Plan { leased: 20, gossip: 0, busy_of_ten: 8, stuck_workers: 2 };
+    let plan = Plan {
+        leased: 20,
+        gossip: 0,
+        busy_of_ten: 8,
+        stuck_workers: 2,
+    };
     let leased = near.block_on(within("links", async {
         let (node, stage, far) = (Arc::clone(&node), Arc::clone(&stage), far.handle().clone());
-        tokio::spawn(async move { leased_links(&node, plan, &far, &on_phase, &stage).await }).await.unwrap()
+        tokio::spawn(async move { leased_links(&node, plan, &far, &on_phase, &stage).await })
+            .await
+            .unwrap()
     }));
     for link in leased.iter().filter(|link| link.role.node_writes()) {
-        near.spawn(write_busily(link.handle.clone(), Arc::clone(&stage), Rng::with_seed(1)));
+        near.spawn(write_busily(
+            link.handle.clone(),
+            Arc::clone(&stage),
+            Rng::with_seed(1),
+        ));
     }
     phase.send_replace(Phase::Traffic);
     near.block_on(until("both workers stuck", {
@@ -528,16 +729,24 @@ fn p1_a_lapse_needs_no_worker_of_the_node() {
     stage.returned.store(true, SeqCst);
     phase.send_replace(Phase::LapseHasReturned);
     while let Some(item) = inbox.try_recv() {
-        assert!(!matches!(item, Inbound::Message(_)), "received after the lapse: {item:?}");
+        assert!(
+            !matches!(item, Inbound::Message(_)),
+            "received after the lapse: {item:?}"
+        );
     }
     for link in leased {
         let written = link.handle.bytes_written();
-        let received = far.block_on(within("the far side's end", link.far)).unwrap();
+        let received = far
+            .block_on(within("the far side's end", link.far))
+            .unwrap();
         assert!(received <= written, "{received} bytes of {written}");
         assert!(link.handle.try_send(numbered(CUSTOM, 0, 10)).is_err());
     }
     assert_eq!(stage.stuck.load(SeqCst), 2);
-    assert!(!*stage.released.lock().unwrap(), "they were stuck all the while");
+    assert!(
+        !*stage.released.lock().unwrap(),
+        "they were stuck all the while"
+    );
     stage.let_go();
     assert_eq!(*stage.violations.lock().unwrap(), Vec::<String>::new());
 }

@@ -6,7 +6,12 @@
 //!
 //! Seen red: with `Outbox::try_put` dropping the oldest message instead of refusing; with `LinkTask::pump_inbox` giving up a message
 //! when the inbox is full; with the vault tearing down every link at a lapse.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod rig;
 
@@ -15,7 +20,9 @@ use fastrand::Rng;
 use pilotlight::limits;
 use pilotlight::link::{LinkHandle, SendError, Tag};
 use pilotlight::supervisor::{Inbound, Inbox, Mode, PeerSpec};
-use rig::{Buffers, CUSTOM, Far, GOSSIP, Node, Reader, Wire, Writer, kind_of, number_of, numbered, within};
+use rig::{
+    Buffers, CUSTOM, Far, GOSSIP, Node, Reader, Wire, Writer, kind_of, number_of, numbered, within,
+};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -47,13 +54,23 @@ impl Traffic {
 
     fn check(self, number: u64, message: &[u8]) {
         if message.len() < 10 {
-            assert_eq!(message, self.message(number), "lost, repeated or out of order");
+            assert_eq!(
+                message,
+                self.message(number),
+                "lost, repeated or out of order"
+            );
             return;
         }
         assert_eq!(number_of(message), number, "lost, repeated or out of order");
-        assert_eq!(kind_of(message), if number % 3 == 0 { CUSTOM } else { GOSSIP });
+        assert_eq!(
+            kind_of(message),
+            if number % 3 == 0 { CUSTOM } else { GOSSIP }
+        );
         // The whole of it costs time, so one in 16 is compared byte by byte.
-        assert!(number % 16 != 0 || message == self.message(number), "message {number} was changed");
+        assert!(
+            number % 16 != 0 || message == self.message(number),
+            "message {number} was changed"
+        );
     }
 }
 
@@ -64,7 +81,10 @@ async fn linked(buffers: Buffers) -> (Node, Inbox, LinkHandle, Wire) {
     node.supervisor.declare_channel_peers([]).await.unwrap();
     let far = Far::listen_with(1, buffers);
     let spec = PeerSpec::new(far.id, far.address).tagged(Tag::GossipOnly);
-    let (link, mut wire) = within("the link", async { tokio::join!(node.supervisor.connect(spec), far.accept()) }).await;
+    let (link, mut wire) = within("the link", async {
+        tokio::join!(node.supervisor.connect(spec), far.accept())
+    })
+    .await;
     let link = link.unwrap();
     wire.ask_for_gossip().await;
     loop {
@@ -84,7 +104,11 @@ async fn send_all(link: LinkHandle, traffic: Traffic) {
     for number in 0..traffic.messages {
         let message = Bytes::from(traffic.message(number));
         // Both ways to send: a refusal means that the message was not taken, so it is sent again, by waiting.
-        let sent = if random.bool() { link.try_send(message.clone()) } else { Err(SendError::Full) };
+        let sent = if random.bool() {
+            link.try_send(message.clone())
+        } else {
+            Err(SendError::Full)
+        };
         match sent {
             Ok(_) => {}
             Err(SendError::Full) => drop(link.send(message).await.expect("a gossip link lives on")),
@@ -127,7 +151,9 @@ async fn receive_all(
     let mut lapses = 0;
     for number in 0..traffic.messages {
         pause(number).await;
-        let Some(Inbound::Message(message)) = inbox.recv().await else { panic!("the link must live on") };
+        let Some(Inbound::Message(message)) = inbox.recv().await else {
+            panic!("the link must live on")
+        };
         traffic.check(number, &message.bytes);
         if number % every == every - 1 && lapses < switches {
             let _ = node.lapse();
@@ -165,15 +191,22 @@ async fn exchange(traffic: Traffic, switches: u64, buffers: Buffers, paused: boo
     };
     let hang = Duration::from_secs(300);
     let receiving = receive_all(&mut node, &mut inbox, traffic, switches, pause);
-    let lapses = tokio::time::timeout(hang, receiving).await.expect("hung: the node's receiver");
+    let lapses = tokio::time::timeout(hang, receiving)
+        .await
+        .expect("hung: the node's receiver");
     within("the node's sender", sending).await.unwrap();
     let writer = within("the far side's sender", far_sending).await.unwrap();
-    let reader = within("the far side's receiver", far_receiving).await.unwrap();
+    let reader = within("the far side's receiver", far_receiving)
+        .await
+        .unwrap();
     let took = started.elapsed();
     assert_eq!(lapses, switches);
     let rotations = reader.rotations();
     let least = traffic.messages / 500;
-    assert!(rotations.0 >= least && rotations.1 >= least, "rotations: {rotations:?}");
+    assert!(
+        rotations.0 >= least && rotations.1 >= least,
+        "rotations: {rotations:?}"
+    );
     assert!(link.closed().is_none());
     assert!(matches!(node.supervisor.mode(), Mode::Live | Mode::Safe));
     assert!(inbox.try_recv().is_none(), "nothing more came");
@@ -188,31 +221,59 @@ async fn exchange(traffic: Traffic, switches: u64, buffers: Buffers, paused: boo
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_a_gossip_link_loses_repeats_and_reorders_nothing_across_twenty_lapses() {
     let seed = rig::seed("p2_hundred_thousand", 2);
-    let traffic = Traffic { messages: 100_000, seed, largest: 430 };
+    let traffic = Traffic {
+        messages: 100_000,
+        seed,
+        largest: 430,
+    };
     exchange(traffic, 20, Buffers::default(), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_messages_of_every_size_pass_across_lapses() {
     let seed = rig::seed("p2_every_size", 3);
-    let traffic = Traffic { messages: 5_000, seed, largest: 65_535 };
+    let traffic = Traffic {
+        messages: 5_000,
+        seed,
+        largest: 65_535,
+    };
     exchange(traffic, 5, Buffers::default(), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_nothing_is_lost_when_the_node_pauses_and_the_buffers_are_tiny() {
     let seed = rig::seed("p2_pauses", 4);
-    let traffic = Traffic { messages: 20_000, seed, largest: 10 };
-    let tiny = Buffers { send: Some(4096), receive: Some(4096) };
+    let traffic = Traffic {
+        messages: 20_000,
+        seed,
+        largest: 10,
+    };
+    let tiny = Buffers {
+        send: Some(4096),
+        receive: Some(4096),
+    };
     exchange(traffic, 5, tiny, false).await;
-    exchange(Traffic { largest: 2000, ..traffic }, 5, tiny, false).await;
+    exchange(
+        Traffic {
+            largest: 2000,
+            ..traffic
+        },
+        5,
+        tiny,
+        false,
+    )
+    .await;
     exchange(traffic, 5, Buffers::default(), true).await;
 }
 
 /// A full outbox is an error to who will not wait and a wait to who will; what was taken arrives, in order, and nothing else.
 #[tokio::test]
 async fn p2_a_full_outbox_refuses_or_waits_and_skips_nothing() {
-    let (_node, _inbox, link, wire) = linked(Buffers { send: None, receive: Some(4096) }).await;
+    let (_node, _inbox, link, wire) = linked(Buffers {
+        send: None,
+        receive: Some(4096),
+    })
+    .await;
     let Wire { mut reader, writer } = wire;
     // Nobody reads: the kernel's buffers fill up, then the outbox.
     let mut taken = 0;
@@ -228,18 +289,32 @@ async fn p2_a_full_outbox_refuses_or_waits_and_skips_nothing() {
     }
     let mut waiting = Box::pin(link.send(numbered(GOSSIP, taken, 60_000)));
     let mut nobody = Context::from_waker(Waker::noop());
-    assert!(matches!(waiting.as_mut().poll(&mut nobody), Poll::Pending), "send waits for room");
+    assert!(
+        matches!(waiting.as_mut().poll(&mut nobody), Poll::Pending),
+        "send waits for room"
+    );
     // A wait that is given up has queued nothing.
     drop(waiting);
     let waiting = tokio::spawn({
         let link = link.clone();
-        async move { link.send(numbered(GOSSIP, taken, 60_000)).await.unwrap().flushed().await }
+        async move {
+            link.send(numbered(GOSSIP, taken, 60_000))
+                .await
+                .unwrap()
+                .flushed()
+                .await
+        }
     });
     for number in 0..=taken {
-        let message = within("the rest", reader.next()).await.expect("the link lives on");
+        let message = within("the rest", reader.next())
+            .await
+            .expect("the link lives on");
         assert_eq!(number_of(&message), number);
     }
-    within("the one that waited", waiting).await.unwrap().unwrap();
+    within("the one that waited", waiting)
+        .await
+        .unwrap()
+        .unwrap();
     println!("  {taken} messages of 60,000 bytes were taken before the first refusal");
     drop(writer);
 }

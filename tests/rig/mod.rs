@@ -1,12 +1,23 @@
 //! What the tests of the promises share: a node with a signer in this process, far sides on real loopback sockets that count every
 //! byte they receive, numbered messages, seeds that are printed, and a guard against hanging. Nothing here sleeps.
-#![allow(dead_code, unreachable_pub, clippy::missing_panics_doc, clippy::must_use_candidate, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use bytes::{Bytes, BytesMut};
 use pilotlight::brontide::{FRAME_OVERHEAD, Session};
 use pilotlight::link::raw::RawLink;
 use pilotlight::node_id::{LocalKey, NodeId};
-use pilotlight::signer::{EmbeddedSigner, Lapse, LapseReason, Signer, SignerContext, SignerSession};
+use pilotlight::signer::{
+    EmbeddedSigner, Lapse, LapseReason, Signer, SignerContext, SignerSession,
+};
 use pilotlight::supervisor::{Builder, Inbox, Supervisor};
 use pilotlight::telemetry::{Event, EventStream, Next};
 use pilotlight::wire::{BITCOIN_MAINNET, GossipTimestampFilter, Init};
@@ -48,14 +59,22 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// The seed of a test: its own, or the one in `PILOTLIGHT_SEED`. Printed, so that a failure can be replayed.
 pub fn seed(test: &str, default: u64) -> u64 {
-    let seed = std::env::var("PILOTLIGHT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let seed = std::env::var("PILOTLIGHT_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default);
     println!("{test}: PILOTLIGHT_SEED={seed}");
     seed
 }
 
 /// A runtime of its own, so that far sides go on when the node's workers are stuck.
 pub fn runtime(name: &str, workers: usize) -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_name(name).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// Raises the soft limit on descriptors to what is `wanted`, as far as the hard limit allows, and says how many there may be.
@@ -67,7 +86,13 @@ pub fn descriptors(wanted: u64) -> u64 {
         return current;
     }
     let raised = limit.maximum.unwrap_or(u64::MAX).min(wanted);
-    match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }) {
+    match setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(raised),
+            maximum: limit.maximum,
+        },
+    ) {
         Ok(()) => raised,
         Err(_) => current,
     }
@@ -129,7 +154,15 @@ impl Node {
         let context = SignerContext::new(signer.node_id());
         let builder = Supervisor::builder(context.clone()).seed(1);
         let (supervisor, inbox) = change(builder).start().await.unwrap();
-        (Self { supervisor, context, signer, session: None }, inbox)
+        (
+            Self {
+                supervisor,
+                context,
+                signer,
+                session: None,
+            },
+            inbox,
+        )
     }
 
     pub fn id(&self) -> NodeId {
@@ -141,13 +174,25 @@ impl Node {
         static FRESH: AtomicU64 = AtomicU64::new(1);
         let mut entropy = [0x22; 32];
         entropy[24..].copy_from_slice(&FRESH.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-        let proof = self.context.prove(&*self.signer, &mut entropy).await.unwrap();
-        self.session = Some(self.context.attach(proof, Arc::clone(&self.signer) as Arc<dyn Signer>).unwrap());
+        let proof = self
+            .context
+            .prove(&*self.signer, &mut entropy)
+            .await
+            .unwrap();
+        self.session = Some(
+            self.context
+                .attach(proof, Arc::clone(&self.signer) as Arc<dyn Signer>)
+                .unwrap(),
+        );
     }
 
     /// Ends the signer session.
     pub fn lapse(&mut self) -> Lapse {
-        self.session.take().unwrap().lapse(LapseReason::Requested).unwrap()
+        self.session
+            .take()
+            .unwrap()
+            .lapse(LapseReason::Requested)
+            .unwrap()
     }
 
     /// Waits until the newest lapse has been reported: all secrets are wiped, all connections reset.
@@ -155,17 +200,29 @@ impl Node {
         let epoch = self.context.last_lapse().unwrap().epoch;
         let mut reported = None;
         until("the lapse's report", || {
-            reported = self.supervisor.snapshot().last_lapse.filter(|_| self.context.last_lapse().unwrap().epoch == epoch);
+            reported = self
+                .supervisor
+                .snapshot()
+                .last_lapse
+                .filter(|_| self.context.last_lapse().unwrap().epoch == epoch);
             reported.is_some()
         })
         .await;
         let report = reported.unwrap();
-        assert_eq!((report.dropped, report.retained), (dropped, retained), "links dropped and retained");
+        assert_eq!(
+            (report.dropped, report.retained),
+            (dropped, retained),
+            "links dropped and retained"
+        );
     }
 }
 
 /// The next event that `pick` wants. Fails if events were missed.
-pub async fn event<T>(events: &mut EventStream, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+pub async fn event<T>(
+    events: &mut EventStream,
+    what: &str,
+    mut pick: impl FnMut(Event) -> Option<T>,
+) -> T {
     within(what, async {
         loop {
             match events.next().await.expect("the supervisor is gone") {
@@ -214,7 +271,12 @@ impl Far {
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(64).unwrap();
         let key = Arc::new(key(number));
-        Self { id: key.node_id(), address: listener.local_addr().unwrap(), key, listener }
+        Self {
+            id: key.node_id(),
+            address: listener.local_addr().unwrap(),
+            key,
+            listener,
+        }
     }
 
     /// Takes one connection of the node as far as `init` both ways.
@@ -240,7 +302,9 @@ impl Far {
 
     /// Dials the node, as far as `init` both ways.
     pub async fn dial(&self, node: NodeId, address: SocketAddr) -> Wire {
-        let link = RawLink::connect(address, Arc::clone(&self.key), node).await.unwrap();
+        let link = RawLink::connect(address, Arc::clone(&self.key), node)
+            .await
+            .unwrap();
         Wire::from(link).greeted().await.unwrap()
     }
 }
@@ -273,23 +337,44 @@ impl From<RawLink> for Wire {
         assert!(ahead.is_empty(), "a handshake reads its acts and no more");
         let (read, write) = socket.into_split();
         let session = Arc::new(Mutex::new(session));
-        let reader = Reader { half: read, session: Arc::clone(&session), buffer: BytesMut::new(), received: 0 };
-        Self { reader, writer: Writer { half: write, session, buffer: BytesMut::new() } }
+        let reader = Reader {
+            half: read,
+            session: Arc::clone(&session),
+            buffer: BytesMut::new(),
+            received: 0,
+        };
+        Self {
+            reader,
+            writer: Writer {
+                half: write,
+                session,
+                buffer: BytesMut::new(),
+            },
+        }
     }
 }
 
 impl Wire {
     async fn greeted(mut self) -> io::Result<Self> {
-        self.writer.send(&Init::gossip(vec![BITCOIN_MAINNET]).encode()).await?;
-        let first = self.reader.next().await.ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.writer
+            .send(&Init::gossip(vec![BITCOIN_MAINNET]).encode())
+            .await?;
+        let first = self
+            .reader
+            .next()
+            .await
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         Init::decode(&first).map_err(io::Error::other)?;
         Ok(self)
     }
 
     /// Asks for all gossip, so that the node may relay it.
     pub async fn ask_for_gossip(&mut self) {
-        let filter =
-            GossipTimestampFilter { chain_hash: BITCOIN_MAINNET, first_timestamp: 0, timestamp_range: u32::MAX };
+        let filter = GossipTimestampFilter {
+            chain_hash: BITCOIN_MAINNET,
+            first_timestamp: 0,
+            timestamp_range: u32::MAX,
+        };
         self.writer.send(&filter.encode()).await.unwrap();
     }
 
@@ -303,7 +388,12 @@ impl Reader {
     /// The next message; `None` when the connection has ended, in whatever way.
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let opened = self.session.lock().unwrap().open(&mut self.buffer).expect("every frame authenticates");
+            let opened = self
+                .session
+                .lock()
+                .unwrap()
+                .open(&mut self.buffer)
+                .expect("every frame authenticates");
             if let Some(message) = opened {
                 return Some(message.freeze());
             }
@@ -334,7 +424,11 @@ impl Reader {
 impl Writer {
     /// Encrypts a message; [`flush`](Self::flush) writes it.
     pub fn queue(&mut self, message: &[u8]) {
-        self.session.lock().unwrap().seal(message, &mut self.buffer).unwrap();
+        self.session
+            .lock()
+            .unwrap()
+            .seal(message, &mut self.buffer)
+            .unwrap();
     }
 
     /// Bytes that are queued.
