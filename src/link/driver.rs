@@ -140,7 +140,6 @@ struct Connected {
 /// Dials a peer and runs the link until it ends.
 pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     let DialOrder { link, peer, address, lease, cancel } = order;
-    env.telemetry.emit(Event::Dialing { peer, address });
     let work = async {
         let socket = connect(&*env.clock, address).await?;
         let started = env.clock.now();

@@ -312,6 +312,8 @@ impl Driver {
         let lease = if tag == Tag::ChannelBearing { self.env.context.lease().ok() } else { None };
         let (give_up, cancel) = oneshot::channel();
         self.dials.insert(link, (address, Some(give_up)));
+        // Said here and not by the dial's task: tasks begin in any order.
+        self.env.telemetry.emit(Event::Dialing { peer, address });
         let order = DialOrder { link, peer, address, lease, cancel };
         self.tasks.spawn(dial(Arc::clone(&self.env), order));
     }
