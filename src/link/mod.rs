@@ -35,6 +35,11 @@ pub use shared::LinkHandle;
 pub struct LinkId(pub(crate) u64);
 
 impl LinkId {
+    /// The id with a number: for who drives a machine without a supervisor.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The plain number, for logs and tables.
     pub fn get(self) -> u64 {
         self.0

@@ -75,6 +75,11 @@ impl SupervisorMachine {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Dials under way, from [`Output::Dial`] until the link is up or the dial is over.
+    pub fn dialing(&self) -> usize {
+        self.dialing
+    }
+
     /// What a peer is: what the node said of it, else channel-bearing until the node has declared its channel peers (fail
     /// safe), else gossip-only.
     pub fn tag_of(&self, peer: NodeId) -> Tag {
@@ -240,8 +245,18 @@ impl SupervisorMachine {
 
     fn retagged(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
         out.push(Output::Tagged { peer: id, tag });
-        if let Some(link) = self.peers.get(&id).and_then(|peer| peer.incumbent) {
-            out.push(Output::Retag { link: link.id, tag });
+        let live = self.live;
+        if let Some(incumbent) = self
+            .peers
+            .get_mut(&id)
+            .and_then(|peer| peer.incumbent.as_mut())
+        {
+            // Without a signer it gets no lease, and is closed.
+            incumbent.doomed |= tag == Tag::ChannelBearing && !live;
+            out.push(Output::Retag {
+                link: incumbent.id,
+                tag,
+            });
         }
         self.requeue(id);
     }
@@ -365,6 +380,7 @@ impl SupervisorMachine {
             link,
             retry_in,
         });
+        // A dial of an earlier session may end only now: the one that follows it counts.
         if !matches!(failure, Failure::Duplicate | Failure::SignerAway) {
             self.relight_failed(id);
         }
@@ -383,6 +399,7 @@ impl SupervisorMachine {
             return;
         };
         self.dial_is_over(id, link);
+        let mut doomed = false;
         if let Some(incumbent) = self
             .peers
             .get_mut(&id)
@@ -390,9 +407,10 @@ impl SupervisorMachine {
             && incumbent.id == link
         {
             incumbent.up_since = Some(now);
+            doomed = incumbent.doomed;
         }
         self.set_wait(id, Wait::None);
-        if let Some(relight) = &mut self.relight {
+        if let Some(relight) = self.relight.as_mut().filter(|_| !doomed) {
             relight.came_up(now, id);
         }
         // A link that has just come up is alive: whoever contends for its place need not wait for a probe.
@@ -417,9 +435,10 @@ impl SupervisorMachine {
             peer.backoff = Backoff::default();
         }
         if let Some(contender) = peer.contender.take() {
-            // The old link's end has been reported, so its successor may speak.
+            // The old link's end has been reported, so its successor may speak, unless it is barred by now.
             self.admit(id, contender.link, contender.direction, out);
             self.reschedule(id);
+            self.pursue(id, out);
             return;
         }
         let blames_peer = !reason.is_ours();
@@ -434,7 +453,7 @@ impl SupervisorMachine {
                 link,
                 retry_in,
             });
-            if blames_peer {
+            if blames_peer && !incumbent.doomed {
                 self.relight_failed(id);
             }
         }

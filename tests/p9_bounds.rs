@@ -1,0 +1,329 @@
+//! P9: a hostile peer, and a node that does not receive, meet a bound: reading stops, TCP pushes back, nothing grows, no other link
+//! waits, and nothing is lost when it goes on. On real sockets.
+//!
+//! That a far side is pushed back is seen without a clock: it goes on trying for as long as another link's round trips
+//! take, and gets nothing more in. What it got in by then is compared with what the kernel's buffers and ours may hold.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod rig;
+
+use pilotlight::clock::ManualClock;
+use pilotlight::limits;
+use pilotlight::link::{LinkHandle, Tag};
+use pilotlight::supervisor::{Inbound, Inbox, PeerSpec};
+use pilotlight::wire::{MessageType, Ping, Pong};
+use rig::{Buffers, CUSTOM, Far, GOSSIP, Node, Wire, Writer, kind_of, number_of, numbered, within};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+/// More than the kernel's largest default buffers of both ends and ours together.
+const FAR_TOO_MUCH: usize = 64 << 20;
+
+/// Small buffers at the far side, so that little has to be sent before it is pushed back.
+const SMALL: Buffers = Buffers {
+    send: Some(16 * 1024),
+    receive: Some(16 * 1024),
+};
+
+async fn node(clock: &ManualClock) -> (Node, Inbox) {
+    let (mut node, inbox) = Node::start(|builder| builder.clock(Arc::new(clock.clone()))).await;
+    node.attach().await;
+    node.supervisor.declare_channel_peers([]).await.unwrap();
+    (node, inbox)
+}
+
+async fn link(node: &Node, number: u64, buffers: Buffers) -> (LinkHandle, Wire) {
+    let far = Far::listen_with(number, buffers);
+    let spec = PeerSpec::new(far.id, far.address).tagged(Tag::GossipOnly);
+    let (link, wire) = within("a link", async {
+        tokio::join!(node.supervisor.connect(spec), far.accept())
+    })
+    .await;
+    (link.unwrap(), wire)
+}
+
+/// One ping and its pong.
+async fn round_trip(wire: &mut Wire, bytes: u16) {
+    wire.writer
+        .send(
+            &Ping {
+                num_pong_bytes: bytes,
+                ignored: 0,
+            }
+            .encode(),
+        )
+        .await
+        .unwrap();
+    let message = within("a pong", wire.reader.next())
+        .await
+        .expect("the link lives on");
+    assert_eq!(message, Pong { ignored: bytes }.encode());
+}
+
+/// Writes what `next` gives for as long as the node takes it, and says how many messages and bytes that were. It is pushed back
+/// when the node holds all it should and nothing more went in during fifty round trips of another link.
+async fn flood(
+    writer: &mut Writer,
+    other: &mut Wire,
+    mut next: impl FnMut(u64) -> Vec<u8>,
+    full: impl AsyncFn() -> bool,
+) -> (u64, usize) {
+    let (mut messages, mut bytes, mut idle) = (0, 0, 0);
+    while idle < 50 || !full().await {
+        while writer.queued() < 32 * 1024 {
+            writer.queue(&next(messages));
+            messages += 1;
+        }
+        let written = writer.flush_now().expect("the link lives on");
+        bytes += written;
+        assert!(bytes < FAR_TOO_MUCH, "the node goes on reading");
+        if written == 0 {
+            round_trip(other, 8).await;
+            idle += 1;
+        } else {
+            idle = 0;
+        }
+    }
+    (messages, bytes)
+}
+
+/// Waits until a link has read that many messages.
+async fn until_read(node: &Node, link: &LinkHandle, frames: u64) {
+    within("messages read", async {
+        while frames_in(node, link).await < frames {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+async fn frames_in(node: &Node, link: &LinkHandle) -> u64 {
+    let peers = node.supervisor.peers().await.unwrap();
+    peers
+        .iter()
+        .find_map(|peer| peer.link.as_ref().filter(|it| it.id == link.id()))
+        .expect("the link lives on")
+        .frames_in
+}
+
+/// Forty bytes ask for 65,531: a peer that asks without reading is not read from any more, and gets every answer once it reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_flood_of_pings_from_a_peer_that_does_not_read_is_not_read_to_its_end() {
+    let (node, _inbox) = node(&ManualClock::new()).await;
+    let (flooded, wire) = link(&node, 1, SMALL).await;
+    let (_, mut other) = link(&node, 2, Buffers::default()).await;
+    let Wire {
+        mut reader,
+        mut writer,
+    } = wire;
+    let ping = Ping {
+        num_pong_bytes: limits::PONG_BYTES_MAX,
+        ignored: 0,
+    }
+    .encode();
+    let (asked, bytes) = flood(
+        &mut writer,
+        &mut other,
+        |_| ping.clone(),
+        async || {
+            frames_in(&node, &flooded).await
+                > flooded.bytes_written() / 65_531 + limits::ANSWERS_MAX as u64
+        },
+    )
+    .await;
+    // Our own memory: what was read and is not written. A waiting pong is its length; at most a few are written out.
+    let read = frames_in(&node, &flooded).await;
+    let written = flooded.bytes_written();
+    let answered = written / 65_531;
+    let waiting = read - answered;
+    let batch = (2 * limits::READ_CHUNK / 40) as u64;
+    println!(
+        "  {asked} pings asked in {bytes} bytes; {read} read, {answered} answered, {waiting} wait"
+    );
+    assert!(
+        waiting <= limits::ANSWERS_MAX as u64 + 2 * batch,
+        "{waiting} pings wait"
+    );
+    assert!(
+        asked > read,
+        "the rest is in the kernel's buffers and the peer's own"
+    );
+    // It reads at last: everything that it asked is answered, exactly.
+    let draining = tokio::spawn(async move {
+        for _ in 0..asked {
+            let message = reader.next().await.expect("the link lives on");
+            assert_eq!(
+                (kind_of(&message), message.len()),
+                (MessageType::PONG.0, 65_531 + 4)
+            );
+        }
+        reader
+    });
+    within("the flood's own end", writer.flush()).await.unwrap();
+    drop(within("all pongs", draining).await.unwrap());
+    round_trip(&mut other, 100).await;
+}
+
+/// While nobody receives, links stop reading; pings are answered all the same; nothing is lost once somebody does, however long it
+/// took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_an_inbox_that_nobody_reads_stops_the_links_and_loses_nothing() {
+    let clock = ManualClock::new();
+    let (node, mut inbox) = node(&clock).await;
+    let (stopped, wire) = link(&node, 1, SMALL).await;
+    let (_, mut other) = link(&node, 2, Buffers::default()).await;
+    let Wire { reader, mut writer } = wire;
+    let (sent, bytes) = flood(
+        &mut writer,
+        &mut other,
+        |number| numbered(GOSSIP, number, 400),
+        async || frames_in(&node, &stopped).await > limits::INBOX_MESSAGES as u64,
+    )
+    .await;
+    let read = frames_in(&node, &stopped).await;
+    println!("  {sent} messages sent in {bytes} bytes; {read} read with nobody receiving");
+    let batch = (2 * limits::READ_CHUNK / 400) as u64;
+    assert!(
+        read <= limits::INBOX_MESSAGES as u64 + 2 * batch,
+        "{read} messages read"
+    );
+    // The node is away for ten minutes. The peer sends and answers, and can do nothing about it.
+    for _ in 0..20 {
+        clock.advance(Duration::from_secs(30));
+        answer_pings(&mut other).await;
+    }
+    assert_eq!(
+        stopped.closed(),
+        None,
+        "a node that does not receive is no fault of the peer"
+    );
+    let flushing = tokio::spawn(async move { writer.flush().await.map(|()| writer) });
+    let mut expected = 0;
+    while expected < sent {
+        match within("the next message", inbox.recv()).await.unwrap() {
+            Inbound::Message(message) => {
+                assert_eq!(
+                    (message.link, number_of(&message.bytes)),
+                    (stopped.id(), expected)
+                );
+                expected += 1;
+            }
+            Inbound::Up { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    within("the flood's own end", flushing)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(reader);
+}
+
+/// Answers the node's pings, if there are any before the answer to one of its own.
+async fn answer_pings(wire: &mut Wire) {
+    wire.writer
+        .send(
+            &Ping {
+                num_pong_bytes: 3,
+                ignored: 0,
+            }
+            .encode(),
+        )
+        .await
+        .unwrap();
+    loop {
+        let message = within("the node's pong", wire.reader.next())
+            .await
+            .expect("the link lives on");
+        match Ping::decode(&message) {
+            Ok(ping) => wire
+                .writer
+                .send(&ping.answer().unwrap().encode())
+                .await
+                .unwrap(),
+            Err(_) => {
+                assert_eq!(message, Pong { ignored: 3 }.encode());
+                return;
+            }
+        }
+    }
+}
+
+/// One link floods with gossip for as long as it takes: another's messages come through, in order, and the flood goes on too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_flood_on_one_link_does_not_keep_anothers_messages_out() {
+    let (node, mut inbox) = node(&ManualClock::new()).await;
+    let (flooding, wire) = link(&node, 1, Buffers::default()).await;
+    let (modest, mut other) = link(&node, 2, Buffers::default()).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let flood = tokio::spawn({
+        let done = Arc::clone(&done);
+        let Wire { reader, mut writer } = wire;
+        async move {
+            let mut number = 0;
+            while !done.load(SeqCst) {
+                for _ in 0..64 {
+                    writer.queue(&numbered(GOSSIP, number, 430));
+                    number += 1;
+                }
+                writer.flush().await.expect("the link lives on");
+            }
+            (number, reader, writer)
+        }
+    });
+    let (mut floods, mut before, mut most) = (0, 0, 0);
+    for turn in 0..20 {
+        // The flood has filled the inbox, and its link holds what finds no room; then the other's message comes and waits.
+        until_read(&node, &flooding, floods + limits::INBOX_MESSAGES as u64 + 1).await;
+        let had = frames_in(&node, &modest).await;
+        other
+            .writer
+            .send(&numbered(CUSTOM, turn, 50))
+            .await
+            .unwrap();
+        until_read(&node, &modest, had + 1).await;
+        loop {
+            let Inbound::Message(message) = within("a message", inbox.recv()).await.unwrap() else {
+                continue;
+            };
+            if message.link == modest.id() {
+                assert_eq!(number_of(&message.bytes), turn);
+                break;
+            }
+            assert_eq!(
+                (message.link, number_of(&message.bytes)),
+                (flooding.id(), floods)
+            );
+            floods += 1;
+        }
+        // It stood behind what was in the inbox and the one place that the flood's link waited for; on a busy machine its task
+        // may ask for its place a little later. Kept out, it would wait for ever.
+        let passed = floods - before;
+        most = most.max(passed);
+        assert!(
+            passed <= 100 * limits::INBOX_MESSAGES as u64,
+            "{passed} of the flood came before one of the other's"
+        );
+        assert!(passed > 0, "the flood goes on too");
+        before = floods;
+    }
+    println!(
+        "  {floods} messages of the flood were received while the other sent 20; at most {most} between two"
+    );
+    done.store(true, SeqCst);
+    // The flood may wait for room in the inbox: take what is left.
+    let mut flood = flood;
+    let total = loop {
+        tokio::select! {
+            total = &mut flood => break total.unwrap().0,
+            _ = inbox.recv() => {}
+        }
+    };
+    assert!(total >= floods);
+}

@@ -1,0 +1,1185 @@
+//! The supervisor's machine: its transition table, printed and compared with `tests/tables/supervisor.txt` (after a change of
+//! policy, run with `PILOTLIGHT_BLESS=1` and review the file's diff), and what must hold after every input of long random
+//! histories, which are replayed from their seed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use fastrand::Rng;
+use pilotlight::clock::Moment;
+use pilotlight::limits;
+use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
+use pilotlight::node_id::{LocalKey, NodeId};
+use pilotlight::signer::{EmbeddedSigner, Epoch, LapseReason, Signer, SignerContext};
+use pilotlight::supervisor::machine::{
+    Failure, Input, Output, PeerState, SupervisorMachine, Urgency,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn key(byte: u8) -> LocalKey {
+    LocalKey::from_bytes(&mut [byte; 32]).unwrap()
+}
+
+/// Our own key: neither the smallest nor the greatest among the peers', so that both rules for duplicates are met.
+fn own() -> NodeId {
+    let mut keys: Vec<NodeId> = (1..=40).map(|byte| key(byte).node_id()).collect();
+    keys.sort();
+    keys[20]
+}
+
+/// Peers, none of which is us.
+fn peers(count: usize) -> Vec<NodeId> {
+    (1..=40)
+        .map(|byte| key(byte).node_id())
+        .filter(|id| *id != own())
+        .take(count)
+        .collect()
+}
+
+fn address(index: usize) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9000 + u16::try_from(index).unwrap()))
+}
+
+/// Epochs are the signer's to mint: one for each attach.
+fn epochs(count: usize) -> Vec<Epoch> {
+    let signer = Arc::new(EmbeddedSigner::from_key(key(50)));
+    let context = SignerContext::new(signer.node_id());
+    let mint = |_| {
+        let challenge = context.challenge(&mut [9; 32]).unwrap();
+        let answer = key(50).ecdh(&challenge.point());
+        let proof = challenge.verify(answer).unwrap();
+        let session = context
+            .attach(proof, Arc::clone(&signer) as Arc<dyn Signer>)
+            .unwrap();
+        let epoch = session.epoch();
+        let _ = session.lapse(LapseReason::Requested);
+        epoch
+    };
+    (0..count).map(mint).collect()
+}
+
+/// A machine, driven by hand.
+struct Desk {
+    machine: SupervisorMachine,
+    now: Moment,
+    epochs: Vec<Epoch>,
+    attached: usize,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            machine: SupervisorMachine::new(own(), 7),
+            now: Moment::START,
+            epochs: epochs(4),
+            attached: 0,
+        }
+    }
+
+    fn feed(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.machine.handle(self.now, input, &mut out);
+        out
+    }
+
+    fn attach(&mut self) -> Vec<Output> {
+        self.attached += 1;
+        let epoch = self.epochs[self.attached - 1];
+        self.feed(Input::Attached(epoch))
+    }
+
+    fn want(&mut self, peer: NodeId, index: usize, tag: Tag) -> Vec<Output> {
+        self.feed(Input::Want {
+            peer,
+            addresses: vec![address(index)],
+            tag: Some(tag),
+            weight: None,
+        })
+    }
+
+    fn authenticated(&mut self, link: LinkId, peer: NodeId, direction: Direction) -> Vec<Output> {
+        self.feed(Input::Authenticated {
+            link,
+            peer,
+            direction,
+            address: address(0),
+        })
+    }
+
+    fn bring_up(&mut self, link: LinkId, peer: NodeId) -> Vec<Output> {
+        self.authenticated(link, peer, Direction::Outbound);
+        self.feed(Input::Up(link))
+    }
+
+    fn state(&self, peer: NodeId) -> Option<PeerState> {
+        self.machine.peer(peer).map(|peer| peer.state())
+    }
+}
+
+/// The dials among outputs, in their order.
+fn dials(outputs: &[Output]) -> Vec<(LinkId, NodeId)> {
+    let dial = |output: &Output| match output {
+        Output::Dial { link, peer, .. } => Some((*link, *peer)),
+        _ => None,
+    };
+    outputs.iter().filter_map(dial).collect()
+}
+
+fn relit(outputs: &[Output]) -> Option<(usize, usize)> {
+    outputs.iter().find_map(|output| match output {
+        Output::Relit { up, failed, .. } => Some((*up, *failed)),
+        _ => None,
+    })
+}
+
+fn retry(outputs: &[Output]) -> Option<Duration> {
+    outputs.iter().find_map(|output| match output {
+        Output::Failed { retry_in, .. } => *retry_in,
+        _ => None,
+    })
+}
+
+// --- relight ---
+
+/// Soonest expiry first; then the heaviest; then the shortest delay; gossip peers last, whatever is said of them.
+#[test]
+fn p8_on_return_peers_are_dialled_in_the_order_of_their_urgency() {
+    let mut desk = Desk::new();
+    let ids = peers(7);
+    let htlcs = |height| Urgency {
+        pending_htlcs: 1,
+        earliest_expiry_height: height,
+        csv_delay: 144,
+    };
+    let idle = |csv_delay| Urgency {
+        csv_delay,
+        ..Urgency::default()
+    };
+    // In the order in which they must be dialled.
+    let said = [
+        (htlcs(800_001), 0, Tag::ChannelBearing),
+        (htlcs(800_009), 9, Tag::ChannelBearing),
+        (htlcs(800_009), 1, Tag::ChannelBearing),
+        (idle(2016), 5, Tag::ChannelBearing),
+        (idle(144), 2, Tag::ChannelBearing),
+        // An expiry without HTLCs says nothing.
+        (
+            Urgency {
+                earliest_expiry_height: 1,
+                csv_delay: 1000,
+                ..Urgency::default()
+            },
+            2,
+            Tag::ChannelBearing,
+        ),
+        (htlcs(1), 100, Tag::GossipOnly),
+    ];
+    for index in [3, 6, 0, 5, 2, 4, 1] {
+        let (urgency, weight, tag) = said[index];
+        let addresses = vec![address(index)];
+        let outputs = desk.feed(Input::Want {
+            peer: ids[index],
+            addresses,
+            tag: Some(tag),
+            weight: Some(weight),
+        });
+        assert_eq!(dials(&outputs), [], "no signer yet");
+        assert_eq!(desk.state(ids[index]), Some(PeerState::Held));
+        desk.feed(Input::Urgency(ids[index], urgency));
+    }
+    let order: Vec<NodeId> = dials(&desk.attach())
+        .into_iter()
+        .map(|(_, peer)| peer)
+        .collect();
+    assert_eq!(order, ids);
+}
+
+/// More peers than may be dialled at once: the least urgent are shown as awaited, and go as places come free.
+#[test]
+fn p8_who_finds_no_place_is_awaited_and_goes_when_one_comes_free() {
+    let mut desk = Desk::new();
+    let count = limits::DIALS_IN_FLIGHT + 3;
+    let ids: Vec<NodeId> = (0..count)
+        .map(|number| {
+            let mut bytes = [0x33; 32];
+            bytes[24..].copy_from_slice(&(number as u64).to_be_bytes());
+            LocalKey::from_bytes(&mut bytes).unwrap().node_id()
+        })
+        .collect();
+    for (index, id) in ids.iter().enumerate() {
+        let weight = Some(u32::try_from(count - index).unwrap());
+        let addresses = vec![address(0)];
+        desk.feed(Input::Want {
+            peer: *id,
+            addresses,
+            tag: Some(Tag::ChannelBearing),
+            weight,
+        });
+    }
+    let first = dials(&desk.attach());
+    assert_eq!(
+        first.iter().map(|(_, peer)| *peer).collect::<Vec<_>>(),
+        ids[..limits::DIALS_IN_FLIGHT]
+    );
+    assert_eq!(desk.machine.dialing(), limits::DIALS_IN_FLIGHT);
+    for id in &ids[limits::DIALS_IN_FLIGHT..] {
+        assert_eq!(desk.state(*id), Some(PeerState::Awaited));
+    }
+    // A link that is up, and a dial that failed, give their places back.
+    let (link, peer) = first[0];
+    assert_eq!(
+        dials(&desk.bring_up(link, peer))[0].1,
+        ids[limits::DIALS_IN_FLIGHT]
+    );
+    let (link, _) = first[1];
+    let next = desk.feed(Input::DialFailed {
+        link,
+        failure: Failure::Unreachable,
+    });
+    assert_eq!(dials(&next)[0].1, ids[limits::DIALS_IN_FLIGHT + 1]);
+    // Urgency counts in the queue too.
+    let last = *ids.last().unwrap();
+    let urgency = Urgency {
+        pending_htlcs: 1,
+        earliest_expiry_height: 1,
+        csv_delay: 0,
+    };
+    desk.feed(Input::Urgency(last, urgency));
+    assert_eq!(desk.state(last), Some(PeerState::Awaited));
+    // A lapse leaves nobody in the queue.
+    desk.feed(Input::Lapsed);
+    assert_eq!(desk.state(last), Some(PeerState::Held));
+}
+
+#[test]
+fn p8_a_relight_counts_who_came_back_and_who_did_not_and_waits_for_nobody_else() {
+    let mut desk = Desk::new();
+    let ids = peers(4);
+    desk.attach();
+    for (index, id) in ids.iter().enumerate() {
+        let tag = if index == 3 {
+            Tag::GossipOnly
+        } else {
+            Tag::ChannelBearing
+        };
+        let link = dials(&desk.want(*id, index, tag))[0].0;
+        desk.bring_up(link, *id);
+    }
+    desk.feed(Input::Lapsed);
+    let links: Vec<LinkId> = ids
+        .iter()
+        .filter_map(|id| desk.machine.peer(*id).unwrap().link())
+        .collect();
+    assert_eq!(desk.attach(), [], "the old links' ends are still to come");
+    let mut again = Vec::new();
+    for link in &links[..3] {
+        again.extend(dials(&desk.feed(Input::Ended {
+            link: *link,
+            reason: CloseReason::Lapse,
+        })));
+    }
+    assert_eq!(again.len(), 3, "each is dialled without being asked");
+    assert_eq!(relit(&desk.bring_up(again[0].0, again[0].1)), None);
+    assert_eq!(
+        relit(&desk.feed(Input::DialFailed {
+            link: again[1].0,
+            failure: Failure::Unreachable
+        })),
+        None
+    );
+    assert_eq!(desk.state(again[1].1), Some(PeerState::Backoff));
+    assert_eq!(relit(&desk.bring_up(again[2].0, again[2].1)), Some((2, 1)));
+    assert_eq!(
+        desk.state(ids[3]),
+        Some(PeerState::Up),
+        "the gossip peer had no part in it"
+    );
+}
+
+/// A session that comes while dials of the one before are still under way: their ends are late news, not failures of the peers.
+#[test]
+fn p8_a_quick_return_counts_the_peers_that_were_being_dialled() {
+    let mut desk = Desk::new();
+    let ids = peers(2);
+    desk.attach();
+    let dialling = dials(&desk.want(ids[0], 0, Tag::ChannelBearing))[0].0;
+    let admitted = dials(&desk.want(ids[1], 1, Tag::ChannelBearing))[0].0;
+    desk.authenticated(admitted, ids[1], Direction::Outbound);
+    desk.feed(Input::Lapsed);
+    assert_eq!(relit(&desk.attach()), None);
+    let first = desk.feed(Input::DialFailed {
+        link: dialling,
+        failure: Failure::SignerAway,
+    });
+    // Its `init` was on the way when the session lapsed: it does not count as back.
+    assert_eq!(relit(&desk.feed(Input::Up(admitted))), None);
+    let second = desk.feed(Input::Ended {
+        link: admitted,
+        reason: CloseReason::Lapse,
+    });
+    assert_eq!(relit(&desk.bring_up(dials(&first)[0].0, ids[0])), None);
+    assert_eq!(
+        relit(&desk.bring_up(dials(&second)[0].0, ids[1])),
+        Some((2, 0))
+    );
+}
+
+// --- backoff ---
+
+#[test]
+fn backoff_doubles_with_jitter_to_a_bound_and_ends_with_an_attach() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    desk.attach();
+    let mut link = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+    let mut waits = Vec::new();
+    for failures in 0..20_u32 {
+        let outputs = desk.feed(Input::DialFailed {
+            link,
+            failure: Failure::Unreachable,
+        });
+        let wait = retry(&outputs).unwrap();
+        let doubled = limits::BACKOFF_FIRST
+            .saturating_mul(2_u32.pow(failures))
+            .min(limits::BACKOFF_MAX);
+        assert!(
+            wait >= doubled / 2 && wait <= doubled,
+            "failure {failures}: {wait:?} of {doubled:?}"
+        );
+        assert_eq!(desk.machine.deadline(), Some(desk.now.after(wait)));
+        // Not a moment too early.
+        desk.now = desk.now.after(wait - Duration::from_nanos(1));
+        assert_eq!(desk.feed(Input::Tick), []);
+        desk.now = desk.now.after(Duration::from_nanos(1));
+        link = dials(&desk.feed(Input::Tick))[0].0;
+        waits.push(wait);
+    }
+    assert!(waits[19] <= limits::BACKOFF_MAX);
+    // It fails once more, the signer goes and comes back: dialled at once, and the next wait is the first again.
+    desk.feed(Input::DialFailed {
+        link,
+        failure: Failure::Handshake,
+    });
+    assert_eq!(desk.state(peer), Some(PeerState::Backoff));
+    desk.feed(Input::Lapsed);
+    assert_eq!(desk.state(peer), Some(PeerState::Held));
+    assert_eq!(
+        desk.machine.deadline(),
+        None,
+        "nothing is timed while the signer is away"
+    );
+    let link = dials(&desk.attach())[0].0;
+    let outputs = desk.feed(Input::DialFailed {
+        link,
+        failure: Failure::Unreachable,
+    });
+    assert!(retry(&outputs).unwrap() <= limits::BACKOFF_FIRST);
+}
+
+/// The waits of many peers that failed in one instant do not end in one instant: they fill the second half of the interval.
+#[test]
+fn backoffs_spread() {
+    let mut waits = Vec::new();
+    for seed in 0..1000 {
+        let mut machine = SupervisorMachine::new(own(), seed);
+        let mut out = Vec::new();
+        let peer = peers(1)[0];
+        machine.handle(Moment::START, Input::Attached(epochs(1)[0]), &mut out);
+        let want = Input::Want {
+            peer,
+            addresses: vec![address(0)],
+            tag: None,
+            weight: None,
+        };
+        machine.handle(Moment::START, want, &mut out);
+        let link = dials(&out)[0].0;
+        machine.handle(
+            Moment::START,
+            Input::DialFailed {
+                link,
+                failure: Failure::Unreachable,
+            },
+            &mut out,
+        );
+        waits.push(retry(&out).unwrap());
+    }
+    let (half, all) = (limits::BACKOFF_FIRST / 2, limits::BACKOFF_FIRST);
+    for tenth in 0..10 {
+        let from = half + (all - half) * tenth / 10;
+        let to = half + (all - half) * (tenth + 1) / 10;
+        let share = waits
+            .iter()
+            .filter(|wait| **wait >= from && **wait <= to)
+            .count();
+        assert!(
+            (50..200).contains(&share),
+            "{share} of 1000 waits in tenth {tenth}"
+        );
+    }
+}
+
+// --- the table ---
+
+/// The name of an output, without what differs from run to run.
+fn name(output: &Output) -> String {
+    match output {
+        Output::Dial { tag, .. } => format!("dial {tag}"),
+        Output::Admit { tag, .. } => format!("admit {tag}"),
+        Output::Refuse { reason, .. } => format!("refuse {reason}"),
+        Output::Close { reason, .. } => format!("close {reason}"),
+        Output::Retag { tag, .. } => format!("retag {tag}"),
+        Output::Tagged { tag, .. } => format!("tagged {tag}"),
+        Output::Failed {
+            retry_in: Some(_), ..
+        } => "failed, retry".into(),
+        Output::Failed { retry_in: None, .. } => "failed".into(),
+        Output::Relit { up, failed, .. } => format!("relit {up}+{failed}"),
+        Output::Probe(_) => "probe".into(),
+        Output::Save(_) => "save".into(),
+        Output::Forget(_) => "forget".into(),
+        Output::Held(_) => "held".into(),
+        other => panic!("{other:?} has no name in the table"),
+    }
+}
+
+/// One of the states that a peer can be in, and the link that it is about.
+struct Case {
+    desk: Desk,
+    peer: NodeId,
+    link: LinkId,
+}
+
+const CASES: [&str; 10] = [
+    "unknown, live",
+    "idle, live",
+    "held",
+    "dialling",
+    "backoff",
+    "awaits init",
+    "up, channel",
+    "up, gossip",
+    "up, newcomer probed",
+    "away, link doomed",
+];
+
+/// Brings a machine into a state of the table. The peer is one for which our own key is the smaller, so that our dials win.
+fn case(name: &str) -> Case {
+    let mut desk = Desk::new();
+    let peer = *peers(30).iter().find(|id| own() < **id).unwrap();
+    let mut link = LinkId::new(2);
+    let tag = if name == "up, gossip" {
+        Tag::GossipOnly
+    } else {
+        Tag::ChannelBearing
+    };
+    if name == "held" {
+        desk.want(peer, 0, tag);
+        return Case { desk, peer, link };
+    }
+    desk.attach();
+    match name {
+        "unknown, live" => return Case { desk, peer, link },
+        "idle, live" => {
+            desk.feed(Input::Want {
+                peer,
+                addresses: vec![],
+                tag: Some(tag),
+                weight: None,
+            });
+            return Case { desk, peer, link };
+        }
+        _ => link = dials(&desk.want(peer, 0, tag))[0].0,
+    }
+    match name {
+        "dialling" => {}
+        "backoff" => drop(desk.feed(Input::DialFailed {
+            link,
+            failure: Failure::Unreachable,
+        })),
+        "awaits init" => drop(desk.authenticated(link, peer, Direction::Outbound)),
+        _ => drop(desk.bring_up(link, peer)),
+    }
+    match name {
+        "up, newcomer probed" => drop(desk.authenticated(LinkId::new(1), peer, Direction::Inbound)),
+        "away, link doomed" => drop(desk.feed(Input::Lapsed)),
+        _ => {}
+    }
+    Case { desk, peer, link }
+}
+
+/// Every input that the table has a row for, about the case's peer and link.
+fn inputs(case: &Case) -> Vec<(String, Input)> {
+    let (peer, link) = (case.peer, case.link);
+    let mut inputs = vec![
+        (
+            "want".to_owned(),
+            Input::Want {
+                peer,
+                addresses: vec![address(9)],
+                tag: None,
+                weight: None,
+            },
+        ),
+        ("unwant".to_owned(), Input::Unwant(peer)),
+        (
+            "tag channel-bearing".to_owned(),
+            Input::Tag(peer, Tag::ChannelBearing),
+        ),
+        (
+            "tag gossip-only".to_owned(),
+            Input::Tag(peer, Tag::GossipOnly),
+        ),
+        ("declare none".to_owned(), Input::Declare(vec![])),
+        ("attached".to_owned(), Input::Attached(case.desk.epochs[3])),
+        ("lapsed".to_owned(), Input::Lapsed),
+    ];
+    for failure in [
+        Failure::Unreachable,
+        Failure::Handshake,
+        Failure::SignerAway,
+        Failure::Duplicate,
+    ] {
+        inputs.push((
+            format!("dial failed: {failure:?}").to_lowercase(),
+            Input::DialFailed { link, failure },
+        ));
+    }
+    for (direction, number) in [(Direction::Outbound, link.get()), (Direction::Inbound, 3)] {
+        let link = LinkId::new(number);
+        let input = Input::Authenticated {
+            link,
+            peer,
+            direction,
+            address: address(0),
+        };
+        inputs.push((format!("authenticated {}", direction.as_str()), input));
+    }
+    inputs.push(("up".to_owned(), Input::Up(link)));
+    inputs.push(("alive".to_owned(), Input::Alive(link)));
+    for reason in [
+        CloseReason::PeerClosed,
+        CloseReason::Lapse,
+        CloseReason::Duplicate,
+    ] {
+        inputs.push((format!("ended: {reason}"), Input::Ended { link, reason }));
+    }
+    inputs.push((
+        "newcomer withdrawn".to_owned(),
+        Input::Withdrawn(LinkId::new(1)),
+    ));
+    inputs.push(("an hour passes".to_owned(), Input::Tick));
+    inputs.push(("drain".to_owned(), Input::Drain));
+    inputs
+}
+
+fn print_table() -> String {
+    let mut table = String::from(
+        "# What the supervisor's machine does: state of a peer, input, then outputs and the peer's state after it.\n\
+         # Printed by tests/supervisor_machine.rs; PILOTLIGHT_BLESS=1 writes it anew.\n\
+         # Our own key is the smaller one: of two links in opposite directions, the one that we dialled stays.\n",
+    );
+    for name_of_case in CASES {
+        let shown = case(name_of_case);
+        let at = shown
+            .desk
+            .state(shown.peer)
+            .map_or("unknown", PeerState::as_str);
+        writeln!(table, "\n{name_of_case} ({at})").unwrap();
+        for (label, input) in inputs(&shown) {
+            let Case { mut desk, peer, .. } = case(name_of_case);
+            if label == "an hour passes" {
+                desk.now = desk.now.after(Duration::from_secs(3600));
+            }
+            let outputs = desk.feed(input);
+            let names: Vec<String> = outputs.iter().map(name).collect();
+            let names = if names.is_empty() {
+                "-".to_owned()
+            } else {
+                names.join("; ")
+            };
+            let after = desk.state(peer).map_or("unknown", PeerState::as_str);
+            writeln!(table, "  {label:<26} {after:<9} {names}").unwrap();
+        }
+    }
+    table
+}
+
+#[test]
+fn the_transition_table_is_the_reviewed_one() {
+    compare(&print_table(), "supervisor.txt");
+}
+
+/// Compares with what was reviewed, or writes it down when asked to.
+fn compare(table: &str, file: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/tables")
+        .join(file);
+    if std::env::var_os("PILOTLIGHT_BLESS").is_some() {
+        std::fs::write(&path, table).unwrap();
+    }
+    let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
+    for (number, (now, then)) in table.lines().zip(reviewed.lines()).enumerate() {
+        assert_eq!(
+            now,
+            then,
+            "line {} of {}; PILOTLIGHT_BLESS=1 writes it anew",
+            number + 1,
+            path.display()
+        );
+    }
+    assert_eq!(
+        table.lines().count(),
+        reviewed.lines().count(),
+        "{}",
+        path.display()
+    );
+}
+
+// --- random histories ---
+
+/// A link as the driver would have it: what has been done, and what the machine has said to it.
+#[derive(Debug, Clone, Copy)]
+struct WorldLink {
+    peer: NodeId,
+    outbound: bool,
+    stage: Stage,
+    /// The session that was live when the dial began or the peer connected; a lapse of it ends the link or the handshake.
+    session: Option<usize>,
+    tag: Tag,
+    close: Option<CloseReason>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Dialing,
+    /// Authenticated; waits for the verdict.
+    Waiting,
+    Refused(CloseReason),
+    Admitted,
+    Up,
+}
+
+/// The world around the machine.
+struct World {
+    machine: SupervisorMachine,
+    random: Rng,
+    now: Moment,
+    links: BTreeMap<LinkId, WorldLink>,
+    next_inbound: u64,
+    epochs: Vec<Epoch>,
+    /// Sessions begun; the last of them is live if `live`.
+    sessions: usize,
+    live: bool,
+    draining: bool,
+    known: Vec<NodeId>,
+    wanted: BTreeSet<NodeId>,
+    relit: usize,
+    history: Vec<String>,
+}
+
+impl World {
+    fn new(seed: u64, epochs: &[Epoch]) -> Self {
+        Self {
+            machine: SupervisorMachine::new(own(), seed),
+            random: Rng::with_seed(seed),
+            now: Moment::START,
+            links: BTreeMap::new(),
+            next_inbound: 1,
+            epochs: epochs.to_vec(),
+            sessions: 0,
+            live: false,
+            draining: false,
+            known: peers(8),
+            wanted: BTreeSet::new(),
+            relit: 0,
+            history: Vec::new(),
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let live = self.live;
+        let mut outputs = Vec::new();
+        self.history
+            .push(format!("{:?} {input:?}", self.now.since_start()));
+        self.machine.handle(self.now, input, &mut outputs);
+        for output in outputs {
+            self.history.push(format!("    {output:?}"));
+            self.obey(output, live);
+        }
+        self.check();
+    }
+
+    fn obey(&mut self, output: Output, live: bool) {
+        match output {
+            Output::Dial {
+                link, peer, tag, ..
+            } => {
+                assert!(
+                    live && !self.draining,
+                    "a dial while no signer is there, or while draining"
+                );
+                assert!(self.wanted.contains(&peer), "a dial that nobody wants");
+                assert!(link.get() % 2 == 0);
+                let session = Some(self.sessions);
+                let new = WorldLink {
+                    peer,
+                    outbound: true,
+                    stage: Stage::Dialing,
+                    session,
+                    tag,
+                    close: None,
+                };
+                assert!(
+                    self.links.insert(link, new).is_none(),
+                    "a link number is used twice"
+                );
+            }
+            Output::Admit { link, tag } => {
+                assert!(!self.draining, "admitted while draining");
+                assert!(
+                    live || tag == Tag::GossipOnly,
+                    "a channel peer was admitted without a signer"
+                );
+                let peer = self.links[&link].peer;
+                let rivals = |link: &&WorldLink| {
+                    link.peer == peer && matches!(link.stage, Stage::Admitted | Stage::Up)
+                };
+                assert_eq!(
+                    self.links.values().filter(rivals).count(),
+                    0,
+                    "two incumbents"
+                );
+                let link = self.links.get_mut(&link).unwrap();
+                assert_eq!(
+                    link.stage,
+                    Stage::Waiting,
+                    "a verdict for a link that waits for none"
+                );
+                (link.stage, link.tag) = (Stage::Admitted, tag);
+            }
+            Output::Refuse { link, reason } => {
+                let link = self.links.get_mut(&link).unwrap();
+                assert_eq!(
+                    link.stage,
+                    Stage::Waiting,
+                    "a verdict for a link that waits for none"
+                );
+                link.stage = Stage::Refused(reason);
+            }
+            Output::Close { link, reason } => {
+                let link = self.links.get_mut(&link).expect("what is closed is there");
+                link.close.get_or_insert(reason);
+            }
+            Output::Probe(link) => assert!(self.links.contains_key(&link)),
+            Output::Retag { link, tag } => {
+                let link = self.links.get_mut(&link).unwrap();
+                link.tag = tag;
+                // As the driver does it: without a signer the link cannot move into its scope.
+                if tag == Tag::ChannelBearing && !live {
+                    link.close.get_or_insert(CloseReason::SignerAway);
+                }
+            }
+            Output::Relit { up, failed, .. } => {
+                self.relit += 1;
+                assert!(up + failed > 0 && up + failed <= self.known.len());
+            }
+            Output::Failed {
+                retry_in: Some(delay),
+                ..
+            } => {
+                assert!(delay >= limits::BACKOFF_FIRST / 2 && delay <= limits::BACKOFF_MAX);
+            }
+            _ => {}
+        }
+    }
+
+    /// What must hold after every input.
+    fn check(&self) {
+        let dialing = self
+            .links
+            .values()
+            .filter(|link| link.outbound && link.stage != Stage::Up)
+            .count();
+        assert_eq!(
+            self.machine.dialing(),
+            dialing,
+            "places for dials: taken, and dials under way"
+        );
+        assert!(dialing <= limits::DIALS_IN_FLIGHT);
+        let mut due = Vec::new();
+        for (id, peer) in self.machine.peers() {
+            due.extend(peer.due());
+            let incumbents: Vec<LinkId> = self
+                .links
+                .iter()
+                .filter(|(_, link)| {
+                    link.peer == id && matches!(link.stage, Stage::Admitted | Stage::Up)
+                })
+                .map(|(link, _)| *link)
+                .collect();
+            assert!(incumbents.len() <= 1, "two incumbents");
+            assert_eq!(
+                peer.link(),
+                incumbents.first().copied(),
+                "the admitted link is the incumbent"
+            );
+            if let Some(link) = incumbents.first() {
+                assert_eq!(self.machine.owner(*link), Some(id));
+                assert_eq!(
+                    peer.state() == PeerState::Up,
+                    self.links[link].stage == Stage::Up
+                );
+            }
+            if self.wanted.contains(&id) && !self.draining {
+                assert_ne!(
+                    peer.state(),
+                    PeerState::Idle,
+                    "a wanted peer is up or on its way"
+                );
+            }
+            if !self.live {
+                let waits = matches!(peer.state(), PeerState::Awaited | PeerState::Backoff);
+                assert!(!waits, "without a signer a dial is held, not timed");
+            }
+            if peer.state() == PeerState::Awaited {
+                assert_eq!(
+                    self.machine.dialing(),
+                    limits::DIALS_IN_FLIGHT,
+                    "awaited though a place is free"
+                );
+            }
+        }
+        assert_eq!(
+            self.machine.deadline(),
+            due.into_iter().min(),
+            "the deadline is the earliest of the peers'"
+        );
+        for (id, link) in &self.links {
+            let owned = self.machine.owner(*id) == Some(link.peer);
+            assert!(
+                owned || matches!(link.stage, Stage::Refused(_)),
+                "a link that nobody owns"
+            );
+        }
+    }
+
+    fn pick_peer(&mut self) -> (usize, NodeId) {
+        let index = self.random.usize(..self.known.len());
+        (index, self.known[index])
+    }
+
+    fn step(&mut self) {
+        match self.random.u8(..100) {
+            0..8 => self.want(),
+            8..10 => {
+                let (_, peer) = self.pick_peer();
+                self.wanted.remove(&peer);
+                self.feed(Input::Unwant(peer));
+            }
+            10..15 => {
+                let (_, peer) = self.pick_peer();
+                let tag = self.random_tag();
+                self.feed(Input::Tag(peer, tag));
+            }
+            15..17 => {
+                let declared = self
+                    .known
+                    .clone()
+                    .into_iter()
+                    .filter(|_| self.random.bool())
+                    .collect();
+                self.feed(Input::Declare(declared));
+            }
+            17..20 => {
+                let (_, peer) = self.pick_peer();
+                let urgency = self.random_urgency();
+                self.feed(Input::Urgency(peer, urgency));
+            }
+            20..27 => self.switch_signer(),
+            27..37 => self.pass_time(),
+            37..47 => self.stranger(),
+            _ => self.progress(),
+        }
+    }
+
+    fn want(&mut self) {
+        let (index, peer) = self.pick_peer();
+        self.wanted.insert(peer);
+        let tag = if self.random.bool() {
+            Some(self.random_tag())
+        } else {
+            None
+        };
+        let weight = self.random.bool().then(|| self.random.u32(..5));
+        let addresses = vec![address(index), address(index + 100)];
+        self.feed(Input::Want {
+            peer,
+            addresses,
+            tag,
+            weight,
+        });
+    }
+
+    fn random_tag(&mut self) -> Tag {
+        if self.random.bool() {
+            Tag::ChannelBearing
+        } else {
+            Tag::GossipOnly
+        }
+    }
+
+    fn random_urgency(&mut self) -> Urgency {
+        Urgency {
+            pending_htlcs: self.random.u32(..3),
+            earliest_expiry_height: self.random.u32(800_000..800_010),
+            csv_delay: self.random.u16(..2000),
+        }
+    }
+
+    fn switch_signer(&mut self) {
+        if self.live {
+            self.live = false;
+            self.feed(Input::Lapsed);
+        } else if self.sessions < self.epochs.len() {
+            self.sessions += 1;
+            self.live = true;
+            let epoch = self.epochs[self.sessions - 1];
+            self.feed(Input::Attached(epoch));
+        }
+    }
+
+    /// To the deadline, or somewhere.
+    fn pass_time(&mut self) {
+        let deadline = self.machine.deadline();
+        self.now = match deadline {
+            Some(at) if self.random.bool() => self.now.max(at),
+            _ => self
+                .now
+                .after(Duration::from_millis(self.random.u64(..3000))),
+        };
+        self.feed(Input::Tick);
+        assert!(
+            self.machine.deadline().is_none_or(|at| at > self.now),
+            "what was due is done"
+        );
+    }
+
+    /// A peer dials us. The listener lets nobody in without a signer, but a lapse may come just after a handshake.
+    fn stranger(&mut self) {
+        if !self.live && self.random.u8(..4) > 0 {
+            return;
+        }
+        let (_, peer) = self.pick_peer();
+        let link = LinkId::new(self.next_inbound);
+        self.next_inbound += 2;
+        let session = Some(self.sessions);
+        let new = WorldLink {
+            peer,
+            outbound: false,
+            stage: Stage::Waiting,
+            session,
+            tag: Tag::GossipOnly,
+            close: None,
+        };
+        self.links.insert(link, new);
+        self.feed(Input::Authenticated {
+            link,
+            peer,
+            direction: Direction::Inbound,
+            address: address(200),
+        });
+    }
+
+    /// Something happens to one of the links.
+    fn progress(&mut self) {
+        if self.links.is_empty() {
+            return;
+        }
+        let index = self.random.usize(..self.links.len());
+        let id = *self.links.keys().nth(index).unwrap();
+        let fate = self.random.u8(..10);
+        self.advance(id, fate);
+    }
+
+    fn advance(&mut self, id: LinkId, fate: u8) {
+        let link = self.links[&id];
+        let lapsed = !self.live || link.session != Some(self.sessions);
+        match link.stage {
+            Stage::Dialing if lapsed => self.fail(id, Failure::SignerAway),
+            Stage::Dialing if link.close.is_some() => self.fail(id, Failure::Duplicate),
+            Stage::Dialing => match fate {
+                0..2 => self.fail(id, Failure::Unreachable),
+                2 => self.fail(id, Failure::Handshake),
+                _ => {
+                    self.links.get_mut(&id).unwrap().stage = Stage::Waiting;
+                    let direction = Direction::Outbound;
+                    self.feed(Input::Authenticated {
+                        link: id,
+                        peer: link.peer,
+                        direction,
+                        address: address(0),
+                    });
+                }
+            },
+            // Only the verdict gets it out of here.
+            Stage::Waiting => {}
+            Stage::Refused(reason) => {
+                let away = reason == CloseReason::SignerAway;
+                self.fail(
+                    id,
+                    if away {
+                        Failure::SignerAway
+                    } else {
+                        Failure::Duplicate
+                    },
+                );
+            }
+            Stage::Admitted | Stage::Up if lapsed && link.tag == Tag::ChannelBearing => {
+                self.end(id, CloseReason::Lapse)
+            }
+            Stage::Admitted if link.close.is_some() && fate < 8 => {
+                self.end(id, link.close.unwrap())
+            }
+            Stage::Admitted if fate < 2 => self.end(id, CloseReason::InitTimeout),
+            Stage::Admitted => {
+                self.links.get_mut(&id).unwrap().stage = Stage::Up;
+                self.feed(Input::Up(id));
+            }
+            Stage::Up => match link.close {
+                Some(reason) => self.end(id, reason),
+                None if fate < 3 => self.end(id, CloseReason::PeerClosed),
+                None => self.feed(Input::Alive(id)),
+            },
+        }
+    }
+
+    /// A link that was never admitted is over.
+    fn fail(&mut self, link: LinkId, failure: Failure) {
+        let gone = self.links.remove(&link).unwrap();
+        self.feed(if gone.outbound {
+            Input::DialFailed { link, failure }
+        } else {
+            Input::Withdrawn(link)
+        });
+    }
+
+    fn end(&mut self, link: LinkId, reason: CloseReason) {
+        self.links.remove(&link).unwrap();
+        self.feed(Input::Ended { link, reason });
+    }
+
+    /// A signer comes and stays, and every peer behaves: then everybody wanted must come up.
+    fn settle(&mut self) {
+        if !self.live {
+            self.switch_signer();
+        }
+        for _ in 0..10_000 {
+            let busy: Vec<LinkId> = self
+                .links
+                .iter()
+                .filter(|(_, link)| link.stage != Stage::Up || link.close.is_some())
+                .map(|(id, _)| *id)
+                .collect();
+            let stale: Vec<LinkId> = self
+                .links
+                .iter()
+                .filter(|(_, link)| {
+                    link.session != Some(self.sessions) && link.tag == Tag::ChannelBearing
+                })
+                .map(|(id, _)| *id)
+                .collect();
+            let moving: Vec<LinkId> = busy
+                .into_iter()
+                .chain(stale)
+                .filter(|id| self.links[id].stage != Stage::Waiting)
+                .collect();
+            match moving.first() {
+                Some(id) => self.advance(*id, 9),
+                None if self.machine.deadline().is_some() => {
+                    self.now = self.now.max(self.machine.deadline().unwrap());
+                    self.feed(Input::Tick);
+                }
+                None => break,
+            }
+        }
+        for (id, peer) in self
+            .machine
+            .peers()
+            .filter(|(id, _)| self.wanted.contains(id))
+        {
+            assert_eq!(
+                peer.state(),
+                PeerState::Up,
+                "{id} is wanted, everything works, and it is not up"
+            );
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.feed(Input::Drain);
+        for _ in 0..200 {
+            self.step();
+        }
+        assert_eq!(self.machine.deadline(), None);
+        while let Some((id, link)) = self.links.iter().next().map(|(id, link)| (*id, *link)) {
+            assert!(
+                link.close.is_some() || matches!(link.stage, Stage::Refused(_)),
+                "{link:?} is not closed by the drain"
+            );
+            match link.stage {
+                Stage::Dialing | Stage::Refused(_) => self.fail(id, Failure::Duplicate),
+                Stage::Waiting => panic!("no verdict in a drain"),
+                Stage::Admitted | Stage::Up => self.end(id, CloseReason::Draining),
+            }
+        }
+        assert_eq!(self.machine.dialing(), 0);
+    }
+}
+
+#[test]
+fn whatever_happens_the_machine_keeps_its_word() {
+    let first = std::env::var("PILOTLIGHT_SEED")
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok());
+    let seeds = first.map_or(0..200, |seed| seed..seed + 1);
+    let epochs = epochs(200);
+    let mut relit = 0;
+    for seed in seeds {
+        let mut world = World::new(seed, &epochs);
+        let history = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..400 {
+                world.step();
+            }
+            world.settle();
+            relit += world.relit;
+            if seed % 2 == 0 {
+                world.drain();
+            }
+        }));
+        if let Err(panic) = history {
+            let from = world.history.len().saturating_sub(60);
+            println!(
+                "PILOTLIGHT_SEED={seed}; the end of its history:\n{}",
+                world.history[from..].join("\n")
+            );
+            std::panic::resume_unwind(panic);
+        }
+    }
+    println!(
+        "seeds {:?}: {relit} relights",
+        first.map_or(0..200, |seed| seed..seed + 1)
+    );
+    assert!(
+        first.is_some() || relit > 200,
+        "the histories are worth something: {relit} relights"
+    );
+}
