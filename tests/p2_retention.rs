@@ -180,7 +180,9 @@ async fn exchange(traffic: Traffic, switches: u64, buffers: Buffers, paused: boo
             return;
         }
         // Until the inbox is full and the link holds what finds no room, or all is there. `init` and the filter count too.
-        let full = (number + limits::INBOX_MESSAGES as u64 + 1).min(traffic.messages) + 2;
+        let full = (number + (limits::INBOX_BYTES / (16 + limits::INBOX_OVERHEAD)) as u64 + 1)
+            .min(traffic.messages)
+            + 2;
         loop {
             let peers = supervisor.peers().await.unwrap();
             if peers[0].link.as_ref().expect("the link lives on").frames_in >= full {

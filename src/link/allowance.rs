@@ -33,6 +33,10 @@ impl Allowance {
     /// Takes `cost` if so much is left.
     pub fn spend(&mut self, now: Moment, cost: u32) -> bool {
         self.regain(now);
+        if self.left == self.most {
+            // What is full gains nothing: the first interval begins with the first spending.
+            self.since = self.since.max(now);
+        }
         match self.left.checked_sub(cost) {
             Some(left) => {
                 self.left = left;

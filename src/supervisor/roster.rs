@@ -255,7 +255,7 @@ impl Peer {
     }
 
     /// When the machine must look at this peer again.
-    pub(super) fn due(&self) -> Option<Moment> {
+    pub fn due(&self) -> Option<Moment> {
         let wait = match self.wait {
             Wait::Backoff { until } => Some(until),
             Wait::None | Wait::Held | Wait::Queued(_) => None,
