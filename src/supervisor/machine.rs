@@ -205,6 +205,9 @@ impl SupervisorMachine {
         };
         peer.wanted = false;
         peer.said = None;
+        // It may live on until its link has ended, but as a stranger: what the node said of it is gone.
+        peer.addresses.clear();
+        peer.weight = 0;
         if let Some(contender) = peer.contender.take() {
             out.push(Output::Refuse {
                 link: contender.link,
