@@ -214,8 +214,7 @@ impl SupervisorMachine {
                 reason: CloseReason::Removed,
             });
         }
-        let links = [peer.incumbent.map(|link| link.id), peer.dial];
-        for link in links.into_iter().flatten() {
+        for link in peer.links() {
             out.push(Output::Close {
                 link,
                 reason: CloseReason::Removed,
@@ -505,10 +504,7 @@ impl SupervisorMachine {
                     reason: CloseReason::Draining,
                 });
             }
-            for link in [peer.incumbent.map(|link| link.id), peer.dial]
-                .into_iter()
-                .flatten()
-            {
+            for link in peer.links() {
                 out.push(Output::Close {
                     link,
                     reason: CloseReason::Draining,

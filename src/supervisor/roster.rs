@@ -205,6 +205,13 @@ impl Peer {
         self.incumbent.map(|incumbent| incumbent.id)
     }
 
+    /// Its admitted link, and the dial that is under way beside it.
+    pub(super) fn links(&self) -> impl Iterator<Item = LinkId> + use<> {
+        let admitted = self.link();
+        let beside = self.dial.filter(|dial| admitted != Some(*dial));
+        admitted.into_iter().chain(beside)
+    }
+
     /// Where it stands.
     pub fn state(&self) -> PeerState {
         match (self.incumbent, self.dial, self.wait) {
