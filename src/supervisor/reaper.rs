@@ -73,3 +73,7 @@ fn report(env: &Env, lapse: Lapse, torn_down: TornDown, newest: &LastLapse) {
         Some((env.clock.unix(), report.clone()));
     env.telemetry.emit(Event::SignerLapsed(report));
 }
+
+#[cfg(test)]
+#[path = "reaper_tests.rs"]
+mod tests;
