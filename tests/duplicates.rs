@@ -8,6 +8,8 @@
     clippy::panic
 )]
 
+#[path = "support/acts.rs"]
+mod acts;
 #[path = "support/node.rs"]
 mod node;
 #[path = "support/signers.rs"]
@@ -15,6 +17,7 @@ mod signers;
 
 use std::time::Duration;
 
+use acts::Wire;
 use node::{
     Door, Far, Got, INSTANT, NODE, Node, clog, id, init, just_before, kind_of, message, soon,
 };
@@ -253,6 +256,32 @@ async fn a_contender_that_gave_up_leaves_room_for_the_next_dial() {
         node.next().await;
     }
     again.settle().await;
+}
+
+/// The older of the two is admitted and told to go before it has run at all: it goes, though its peer never sends it an `init`.
+#[tokio::test]
+async fn of_two_links_whose_handshakes_end_in_one_instant_the_newest_is_let_in_at_once() {
+    let mut node = Node::live().await;
+    let mut wires = Vec::new();
+    for _ in 0..2 {
+        let mut wire = Wire::connect(node.address).await;
+        let (three, authenticated) = wire.reach_act_three(1, node.id()).await;
+        wires.push((wire, three, authenticated));
+    }
+    // No turn for the node between these two.
+    for (wire, three, _) in &wires {
+        assert_eq!(wire.socket.try_write(three).unwrap(), three.len());
+    }
+    let (wire, _, authenticated) = wires.pop().unwrap();
+    let session = authenticated.into_session();
+    let mut new = acts::Framed { wire, session };
+    new.send(&init()).await;
+    new.send(&message(256, b"first")).await;
+    let link = node.next_up().await;
+    assert_eq!(node.next_message().await.link, link.id());
+    let (mut old, _, _) = wires.pop().unwrap();
+    old.rest().await;
+    assert_eq!(link.closed(), None);
 }
 
 /// What each side says of its link with the other: who dialled.
