@@ -327,29 +327,7 @@ async fn establish(
             CloseReason::Draining
         });
     }
-    let (verdict, answer) = oneshot::channel();
-    let Origin {
-        link,
-        address,
-        direction,
-    } = origin;
-    env.report(Report::Authenticated {
-        link,
-        peer,
-        address,
-        direction,
-        verdict,
-    })
-    .await;
-    let refused = tokio::select! {
-        biased;
-        verdict = answer => match verdict {
-            Ok(Verdict::Admit) => None,
-            Ok(Verdict::Refuse(reason)) => Some(reason),
-            Err(_) => Some(CloseReason::Draining),
-        },
-        reason = shared.state.closed() => Some(reason),
-    };
+    let refused = admission(env, &shared.state, origin).await;
     if let Some(reason) = refused {
         drop(shared);
         obituary.reason = reason;
@@ -364,6 +342,33 @@ async fn establish(
     }
     run(env, shared, obituary).await;
     Ok(())
+}
+
+/// Asks the supervisor whether a link is let in. `Some`: why it is not, or why it ended meanwhile.
+async fn admission(env: &Env, state: &LinkState, origin: Origin) -> Option<CloseReason> {
+    let (verdict, answer) = oneshot::channel();
+    let Origin {
+        link,
+        address,
+        direction,
+    } = origin;
+    env.report(Report::Authenticated {
+        link,
+        peer: state.peer,
+        address,
+        direction,
+        verdict,
+    })
+    .await;
+    tokio::select! {
+        biased;
+        verdict = answer => match verdict {
+            Ok(Verdict::Admit) => None,
+            Ok(Verdict::Refuse(reason)) => Some(reason),
+            Err(_) => Some(CloseReason::Draining),
+        },
+        reason = state.closed() => Some(reason),
+    }
 }
 
 /// Runs an admitted link to its end and reports the end.

@@ -14,7 +14,7 @@ use crate::link::raw::RawLink;
 use crate::link::shared::LinkShared;
 use crate::link::{CloseReason, Tag};
 use crate::node_id::{LocalKey, NodeId};
-use crate::signer::{EmbeddedSigner, LapseReason, Signer};
+use crate::signer::{EmbeddedSigner, LapseReason, Signer, SignerContext};
 use crate::supervisor::{Inbox, PeerSpec, Supervisor};
 use crate::telemetry::{EventStream, Next};
 use crate::wire::Init;
@@ -31,6 +31,15 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(60), future).await {
         Ok(output) => output,
         Err(_) => panic!("hung: {what}"),
+    }
+}
+
+/// One peer in four is gossip-only.
+fn tag_of(byte: u8) -> Tag {
+    if byte % 4 == 0 {
+        Tag::GossipOnly
+    } else {
+        Tag::ChannelBearing
     }
 }
 
@@ -102,12 +111,7 @@ async fn p3_every_torn_session_is_wiped_before_the_lapse_is_reported_and_no_othe
     let (supervisor, _inbox, session) = node().await;
     let mut fars = Vec::new();
     for byte in 10..30 {
-        let tag = if byte % 4 == 0 {
-            Tag::GossipOnly
-        } else {
-            Tag::ChannelBearing
-        };
-        fars.push(link(&supervisor, byte, tag).await);
+        fars.push(link(&supervisor, byte, tag_of(byte)).await);
     }
     let links = supervisor.shared.env.vault.all();
     let (leased, gossip): (Vec<_>, Vec<_>) = links
