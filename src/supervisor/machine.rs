@@ -197,6 +197,8 @@ impl SupervisorMachine {
             self.set_wait(id, Wait::None);
         }
         self.pursue(id, out);
+        // It may have been in the queue under another weight.
+        self.requeue(id);
     }
 
     fn unwant(&mut self, id: NodeId, out: &mut Vec<Output>) {
