@@ -4,7 +4,7 @@
 //! `cargo bench --bench lapse`; one figure with `-- fence/1000`. The far sides run in this process, so a link takes two descriptors:
 //! the bench raises the soft limit and says so if the hard one is too low. The fence is to be flat in the number of links; the
 //! teardown ends when the far sides have seen their ends, the relight when the supervisor says so.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

@@ -2,6 +2,16 @@
 //! with `PILOTLIGHT_BLESS=1` and review the file's diff), and what must hold through long random conversations, which are replayed
 //! from their seed.
 #![allow(
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::similar_names,
+    clippy::match_wild_err_arm,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::unchecked_time_subtraction,
+    reason = "a test prints its seed and its figures, and tells its story in one go"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -103,7 +113,9 @@ fn a_silence_of_thirty_to_sixty_seconds_is_pinged_and_the_links_spread() {
             "{silence:?}"
         );
         assert_eq!(
-            machine.expire(Moment::from_start(silence - Duration::from_nanos(1))),
+            machine.expire(Moment::from_start(
+                silence.checked_sub(Duration::from_nanos(1)).unwrap()
+            )),
             Due::Nothing
         );
         assert!(matches!(machine.expire(deadline), Due::Ping { .. }));

@@ -15,6 +15,16 @@
 //! `LinkState::check_outbound` not looking at the lease, messages are queued after the lapse; with `reset_socket` doing
 //! nothing, the far sides of links whose tasks are stuck never see the end.
 #![allow(
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::similar_names,
+    clippy::match_wild_err_arm,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::unchecked_time_subtraction,
+    reason = "a test prints its seed and its figures, and tells its story in one go"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -303,7 +313,7 @@ async fn write_busily(link: LinkHandle, stage: Arc<Stage>, mut random: Rng) {
         let began_after = stage.returned.load(SeqCst);
         match link.send(numbered(kind, number, length)).await {
             Ok(_) if began_after => {
-                stage.violated(format!("link {} took a message after the lapse", link.id()))
+                stage.violated(format!("link {} took a message after the lapse", link.id()));
             }
             Ok(_) => {}
             Err(
@@ -477,7 +487,7 @@ fn lapse_at(
         while !done() {
             assert!(started.elapsed().as_secs() < 120, "hung: {what}");
             turns += 1;
-            if turns % 1000 == 0 {
+            if turns.is_multiple_of(1000) {
                 // A worker that gets stuck may be the one that watched the sockets: something new to do wakes another.
                 near.spawn(async {});
             }

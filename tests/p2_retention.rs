@@ -7,6 +7,17 @@
 //! Seen red: with `Outbox::try_put` dropping the oldest message instead of refusing; with `LinkTask::pump_inbox` giving up a message
 //! when the inbox is full; with the vault tearing down every link at a lapse.
 #![allow(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::too_many_lines,
+    clippy::similar_names,
+    clippy::match_wild_err_arm,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::unchecked_time_subtraction,
+    reason = "a test prints its seed and its figures, and tells its story in one go"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -39,7 +50,11 @@ impl Traffic {
     /// The `number`th message: gossip and custom in turn.
     fn message(self, number: u64) -> Vec<u8> {
         let mut random = Rng::with_seed(self.seed ^ number);
-        let kind = if number % 3 == 0 { CUSTOM } else { GOSSIP };
+        let kind = if number.is_multiple_of(3) {
+            CUSTOM
+        } else {
+            GOSSIP
+        };
         // Mostly small, sometimes the largest that a frame holds.
         let length = match random.u8(..) {
             0..8 => self.largest,
@@ -64,11 +79,15 @@ impl Traffic {
         assert_eq!(number_of(message), number, "lost, repeated or out of order");
         assert_eq!(
             kind_of(message),
-            if number % 3 == 0 { CUSTOM } else { GOSSIP }
+            if number.is_multiple_of(3) {
+                CUSTOM
+            } else {
+                GOSSIP
+            }
         );
         // The whole of it costs time, so one in 16 is compared byte by byte.
         assert!(
-            number % 16 != 0 || message == self.message(number),
+            !number.is_multiple_of(16) || message == self.message(number),
             "message {number} was changed"
         );
     }

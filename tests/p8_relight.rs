@@ -2,6 +2,16 @@
 //! else the node wanted meanwhile. Peers that refuse the connection wait with backoff and hold up nobody. On real sockets; the
 //! clock is moved by hand. The order among more peers than may be dialled at once is shown in `supervisor_machine.rs`.
 #![allow(
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::similar_names,
+    clippy::match_wild_err_arm,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::unchecked_time_subtraction,
+    reason = "a test prints its seed and its figures, and tells its story in one go"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

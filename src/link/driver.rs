@@ -166,7 +166,7 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
         };
         let key = StaticKey::Signer(env.context.clone());
         let done = acts.initiate(&key, peer, Env::ephemeral()?, lease).await?;
-        Ok(Connected { done, socket })
+        Ok(Connected { socket, done })
     };
     let cancelled = async {
         match cancel.await {
@@ -212,7 +212,7 @@ pub(crate) async fn accept(
         };
         let key = StaticKey::Signer(env.context.clone());
         let done = acts.respond(&key, Env::ephemeral()?).await?;
-        Ok(Connected { done, socket })
+        Ok(Connected { socket, done })
     };
     let started = env.clock.now();
     let connected = env.under_signer(work).await;

@@ -120,11 +120,12 @@ impl HandshakeFailure {
             Self::Closed { .. } => "closed",
             Self::Timeout { .. } => "timeout",
             Self::Protocol(_) => "protocol",
-            Self::Ecdh(EcdhError::SignerAway(_)) | Self::Lapsed => "signer_away",
+            Self::Ecdh(EcdhError::SignerAway(_))
+            | Self::Lapsed
+            | Self::BeforeInit(super::CloseReason::Lapse) => "signer_away",
             Self::EcdhLate { .. } => "signer_late",
             Self::Ecdh(_) => "signer",
             Self::NotAdmitted(_) => "not_admitted",
-            Self::BeforeInit(super::CloseReason::Lapse) => "signer_away",
             Self::BeforeInit(reason) => reason.as_str(),
             Self::Entropy => "entropy",
             Self::Panicked => "panicked",

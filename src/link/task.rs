@@ -19,7 +19,7 @@ use super::shared::{LinkShared, LinkState, Stage};
 use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
 use crate::clock::{Moment, Sleep};
 use crate::limits;
-use crate::telemetry::Event;
+use crate::telemetry::{Event, Telemetry};
 use crate::wire::{ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -331,7 +331,7 @@ impl LinkTask {
                 self.refused(kind, action);
                 self.control.extend(warning);
             }
-            Received::Ignored => self.env().telemetry.count_refused(kind.label(), "ignored"),
+            Received::Ignored => Telemetry::count_refused(kind.label(), "ignored"),
             Received::Close {
                 deliver,
                 reason,
@@ -502,7 +502,7 @@ impl LinkTask {
                 action,
             });
         } else {
-            self.env().telemetry.count_refused(kind.label(), action);
+            Telemetry::count_refused(kind.label(), action);
         }
     }
 

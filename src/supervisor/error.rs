@@ -71,8 +71,12 @@ impl ConnectError {
         match self {
             Self::SignerAway => Retry::WhenSignerReturns,
             Self::Failed { .. } => Retry::Later,
-            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Retry::Never,
-            Self::Draining | Self::Stopped => Retry::Never,
+            Self::NoAddress
+            | Self::OwnKey
+            | Self::RosterFull
+            | Self::Removed
+            | Self::Draining
+            | Self::Stopped => Retry::Never,
         }
     }
 }

@@ -2,6 +2,16 @@
 //!
 //! Seen red: with `Vault::tear_down` not wiping; with `tear_down` reporting before the vault has been gone through.
 #![allow(
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::similar_names,
+    clippy::match_wild_err_arm,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::unchecked_time_subtraction,
+    reason = "a test prints its seed and its figures, and tells its story in one go"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -36,7 +46,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// One peer in four is gossip-only.
 fn tag_of(byte: u8) -> Tag {
-    if byte % 4 == 0 {
+    if byte.is_multiple_of(4) {
         Tag::GossipOnly
     } else {
         Tag::ChannelBearing

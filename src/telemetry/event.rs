@@ -260,10 +260,10 @@ impl Event {
         let event = self.name();
         match self {
             Self::SignerLapsed(report) => {
-                tracing::warn!(event, ?report, "the signer session ended")
+                tracing::warn!(event, ?report, "the signer session ended");
             }
             Self::MistagSuspected { peer } => {
-                tracing::warn!(event, %peer, "a gossip-only peer claims a channel")
+                tracing::warn!(event, %peer, "a gossip-only peer claims a channel");
             }
             Self::BookFailed { detail } => tracing::error!(event, detail, "the peer book failed"),
             Self::Listening { .. }

@@ -48,7 +48,7 @@ impl Telemetry {
     }
 
     /// Counts a refused message without an event: for when there are too many of them.
-    pub(crate) fn count_refused(&self, name: &'static str, action: &'static str) {
+    pub(crate) fn count_refused(name: &'static str, action: &'static str) {
         contained(|| meters::refused(name, action));
     }
 

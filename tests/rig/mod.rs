@@ -1,6 +1,16 @@
 //! What the tests of the promises share: a node with a signer in this process, far sides on real loopback sockets that count every
 //! byte they receive, numbered messages, seeds that are printed, and a guard against hanging. Nothing here sleeps.
 #![allow(
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::similar_names,
+    clippy::match_wild_err_arm,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::unchecked_time_subtraction,
+    reason = "a test prints its seed and its figures, and tells its story in one go"
+)]
+#![allow(
     dead_code,
     unreachable_pub,
     clippy::missing_panics_doc,

@@ -175,7 +175,7 @@ impl LinkTask {
         let deadline = async {
             if reason == CloseReason::Draining {
                 // A drain has one deadline for all links. The supervisor resets and counts those that overrun it.
-                std::future::pending().await
+                std::future::pending::<()>().await;
             } else {
                 env.clock
                     .sleep_until(env.clock.now().after(limits::DRAIN_DEADLINE))
