@@ -49,9 +49,9 @@ pub const INBOX_BYTES: usize = 16 << 20;
 /// What one message in the inbox costs beside its body. Bounds a flood of empty messages too: 65,000.
 pub const INBOX_OVERHEAD: usize = 256;
 
-/// A read that brings less than this is copied out of its buffer, so that a trickle of small messages that nobody receives does not
-/// hold a whole buffer each.
-pub const COPY_BELOW: usize = READ_CHUNK / 4;
+/// What of a read waits for the node is copied out if it is less than this share of the read's buffer: so a message in the inbox
+/// holds at most four times the memory that it is counted with.
+pub const KEEP_SHARE: usize = 4;
 
 /// Bytes taken from a socket at a time. Larger reads bring nothing (measured), smaller ones cost system calls.
 pub const READ_CHUNK: usize = 16 * 1024;
@@ -77,7 +77,7 @@ pub const PONG_BYTES_A_SECOND: u32 = 65_536;
 /// What every pong costs beside its padding: a flood of pings for nothing is closed too, at about a thousand a second.
 pub const PONG_OVERHEAD: u32 = 64;
 
-/// Refusals of one link that are told as events in a row. Beyond it they are only counted, so that one peer cannot push what
+/// Refusals and complaints of one link that are told as events in a row. Beyond it they are only counted, so that one peer cannot push what
 /// matters out of the event stream.
 pub const REFUSAL_EVENTS: u32 = 64;
 
@@ -131,7 +131,7 @@ pub const COMMANDS: usize = 1024;
 /// How long a closed connection is read on, so that closing it does not take back what the peer has not read yet.
 pub const LINGER: Duration = Duration::from_secs(1);
 
-/// How long the peer book may take to write what is left when the supervisor stops. A disk that needs longer is broken.
+/// How long the peer book may take to record a promotion, and to write what is left when the supervisor stops. A disk that needs longer is broken.
 pub const BOOK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// After an accept has failed for want of descriptors or memory: long enough for some to come free.

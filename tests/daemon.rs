@@ -692,9 +692,13 @@ fn without_a_daemon_every_command_says_so_and_exits_with_3() {
     let mut killed = Daemon::start();
     killed.signal("-KILL");
     killed.ended();
-    assert!(killed.data.join("admin.addr").exists());
+    let left = fs::read_to_string(killed.data.join("admin.addr")).unwrap();
+    // Whoever takes its port now must not be handed a token.
+    let squatter = std::net::TcpListener::bind(left.trim()).unwrap();
+    squatter.set_nonblocking(true).unwrap();
     let (what, _, _) = killed.run(&["info", "--json"]).problem(3);
-    assert!(what.contains("nothing answers at"), "{what}");
+    assert!(what.contains("has ended without a word"), "{what}");
+    assert!(squatter.accept().is_err(), "nobody may have connected");
     let human = killed.run(&["info"]);
     assert!(
         human.stderr.starts_with("error: no daemon runs there") && human.stdout.is_empty(),

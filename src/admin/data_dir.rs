@@ -132,7 +132,16 @@ impl DataDir {
         let lock = options
             .open(&path)
             .map_err(AdminError::file("open", &path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        // A command that asks whether a daemon is there holds the lock for a moment.
+        let mut locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        for _ in 0..20 {
+            if locked != Err(rustix::io::Errno::WOULDBLOCK) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        }
+        match locked {
             Ok(()) => Ok(Occupation {
                 dir: self.clone(),
                 _lock: lock,
@@ -146,6 +155,15 @@ impl DataDir {
                 source: error.into(),
             }),
         }
+    }
+
+    /// Whether a daemon holds this directory now. One that was killed holds it no more, while its `admin.addr` may still be there and
+    /// its port may be somebody else's: no token may go there.
+    pub fn is_occupied(&self) -> bool {
+        let Ok(lock) = File::open(self.file("lock")) else {
+            return false;
+        };
+        flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
     }
 
     /// A token that is there.

@@ -76,6 +76,10 @@ impl Client {
             .dir
             .admin_address()?
             .ok_or_else(|| self.no_daemon("there is no admin.addr in it"))?;
+        if !self.dir.is_occupied() {
+            // Whoever listens there now is not to have our token.
+            return Err(self.no_daemon("its daemon has ended without a word"));
+        }
         let token = self.dir.token(token)?;
         // Straight to the daemon: a proxy of the environment has no business with its token.
         let config = Agent::config_builder()

@@ -1,8 +1,9 @@
 //! The way from the links to the node: one queue for all, bounded in bytes.
 //!
 //! A message waits for room before it is queued, and its room is free again when the node has received it. A link's end needs no
-//! room: there is one for each link whose beginning had room, so the ends are bounded by it too, and a node that does not listen
-//! keeps no link's end, and no successor, waiting.
+//! room of its own: there is one for each link whose beginning had room, so the ends are bounded by it too. It comes after what its
+//! link still has to deliver, and waits with that; of a link whose session has lapsed nothing more is delivered, so its end waits for
+//! nobody.
 
 use super::CloseReason;
 use super::shared::LinkState;

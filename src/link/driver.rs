@@ -17,8 +17,8 @@ use crate::telemetry::{Event, Telemetry};
 use crate::vault::Vault;
 use crate::wire::Features;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
@@ -157,8 +157,11 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
         cancel,
         authenticated,
     } = order;
+    // Set when the connection is there: before that no handshake begins.
+    let started = OnceLock::new();
     let work = async {
         let socket = connect(&*env.clock, address).await?;
+        let _ = started.set(env.clock.now());
         let acts = Acts {
             socket: &socket,
             clock: &*env.clock,
@@ -174,12 +177,18 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
             Err(_) => std::future::pending().await,
         }
     };
-    let started = env.clock.now();
     let connected = tokio::select! {
         reason = cancelled => Err(HandshakeFailure::NotAdmitted(reason)),
         connected = env.under_signer(work) => connected,
     };
-    note_handshake(&env, Direction::Outbound, started, connected.as_ref().err());
+    if let Some(started) = started.get() {
+        note_handshake(
+            &env,
+            Direction::Outbound,
+            *started,
+            connected.as_ref().err(),
+        );
+    }
     authenticated.store(connected.is_ok(), Ordering::Release);
     let origin = Origin {
         link,
@@ -255,10 +264,6 @@ fn note_handshake(
     started: Moment,
     failure: Option<&HandshakeFailure>,
 ) {
-    if failure.is_some_and(|failure| !failure.was_connected()) {
-        // No handshake began.
-        return;
-    }
     env.telemetry.emit(Event::Handshake {
         direction,
         identity: Identity::Node,

@@ -143,6 +143,7 @@ impl HandshakeFailure {
             Self::Protocol(error) => error.culprit(),
             Self::Ecdh(_) | Self::EcdhLate { .. } | Self::Lapsed => Culprit::Signer,
             Self::Connect(error) if is_ours(error) => Culprit::Us,
+            Self::BeforeInit(reason) if reason.is_ours() => Culprit::Us,
             Self::NotAdmitted(_) | Self::Entropy | Self::Panicked => Culprit::Us,
             _ => Culprit::Peer,
         }

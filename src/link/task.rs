@@ -148,8 +148,8 @@ impl LinkTask {
         }
         self.pump_out().await?;
         self.pump_inbox();
-        if !self.listens() {
-            // Silence that we do not listen to is not the peer's.
+        if !self.pending.is_empty() {
+            // Silence that we do not listen to is not the peer's. That it does not take our answers is.
             self.deaf = true;
         } else if std::mem::take(&mut self.deaf) {
             self.machine.resume(self.now());
@@ -164,7 +164,7 @@ impl LinkTask {
 
     /// Finds out whether the peer is alive. If it is we who do not listen, it is given the benefit of the doubt.
     async fn probe(&mut self) -> Result<(), CloseReason> {
-        if !self.listens() {
+        if !self.pending.is_empty() {
             return self.alive().await;
         }
         self.probing = true;
@@ -269,14 +269,10 @@ impl LinkTask {
         let ambient = self.ambient();
         let mut frames = std::mem::take(&mut self.frames);
         for frame in frames.drain(..) {
-            let message = if count < limits::COPY_BELOW && frame.len() < limits::COPY_BELOW {
-                Bytes::copy_from_slice(&frame)
-            } else {
-                frame.freeze()
-            };
-            self.take_message(ambient, message).await?;
+            self.take_message(ambient, frame.freeze()).await?;
         }
         self.frames = frames;
+        self.keep_little(count);
         if self.probing {
             self.alive().await?;
         }
@@ -284,6 +280,24 @@ impl LinkTask {
             Err(CloseReason::Transport)
         } else {
             Ok(())
+        }
+    }
+
+    /// What waits for the node is a slice of the buffer that was read. If it is a small part of it, it is copied out: a peer must not
+    /// make the node hold a buffer for each short message, between others that are not delivered.
+    fn keep_little(&mut self, read: usize) {
+        let bytes = |delivery: &Delivery| match delivery {
+            Delivery::Message { bytes, .. } => bytes.len(),
+            Delivery::Up { .. } | Delivery::Down { .. } => 0,
+        };
+        let kept: usize = self.pending.iter().map(bytes).sum();
+        if kept.saturating_mul(limits::KEEP_SHARE) >= read.max(limits::READ_CHUNK) {
+            return;
+        }
+        for delivery in &mut self.pending {
+            if let Delivery::Message { bytes, .. } = delivery {
+                *bytes = Bytes::copy_from_slice(bytes);
+            }
         }
     }
 
@@ -506,12 +520,15 @@ impl LinkTask {
         }
     }
 
-    fn complained(&self, kind: MessageType, message: &[u8]) {
+    fn complained(&mut self, kind: MessageType, message: &[u8]) {
         let text = match kind {
             MessageType::ERROR => ErrorMessage::decode(message).map(|error| error.text()),
             _ => Warning::decode(message).map(|warning| warning.text()),
         };
         let peer = self.state().peer;
+        if !self.refusals.spend(self.now(), 1) {
+            return;
+        }
         self.emit(Event::PeerComplained {
             peer,
             error: kind == MessageType::ERROR,

@@ -5,8 +5,9 @@
 
 use super::bookkeeper::BookKeeper;
 use super::cause::Cause;
+use super::commands::{Command, LinkWaiter};
 use super::machine::{Input, Output, SupervisorMachine};
-use super::{ConnectError, PeerSpec, PeerView, Shared, Urgency};
+use super::{ConnectError, PeerSpec, PeerView, Shared};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
@@ -24,45 +25,6 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
-
-/// Where somebody waits for a link.
-type LinkWaiter = oneshot::Sender<Result<LinkHandle, ConnectError>>;
-
-/// What the node asks of the supervisor.
-pub(crate) enum Command {
-    Want {
-        spec: PeerSpec,
-        done: Option<LinkWaiter>,
-    },
-    Unwant {
-        peer: NodeId,
-        done: oneshot::Sender<bool>,
-    },
-    Tag {
-        peer: NodeId,
-        tag: Tag,
-        done: oneshot::Sender<()>,
-    },
-    Declare {
-        peers: Vec<NodeId>,
-        done: oneshot::Sender<()>,
-    },
-    Urgency {
-        peer: NodeId,
-        urgency: Urgency,
-        done: oneshot::Sender<()>,
-    },
-    Link {
-        peer: NodeId,
-        found: oneshot::Sender<Option<LinkHandle>>,
-    },
-    Peers {
-        found: oneshot::Sender<Vec<PeerView>>,
-    },
-    Drain {
-        done: oneshot::Sender<()>,
-    },
-}
 
 /// The driver's state.
 pub(crate) struct Driver {
@@ -154,7 +116,9 @@ impl Driver {
     pub(crate) async fn run(mut self, channels: Channels) {
         let overran = self.serve(channels).await;
         self.env.vault.shut();
-        let left = self.reset_all();
+        // Links whose end has not been reported, be it that their peer or that the node does not take what is left.
+        let left = self.handles.len();
+        self.reset_all();
         self.end_drain(if overran { left } else { 0 });
     }
 
@@ -352,10 +316,23 @@ impl Driver {
             }
             Report::Ended { link, reason } => {
                 self.handles.remove(&link);
+                let peer = self.machine.owner(link);
                 let cause = Cause::Ended(HandshakeFailure::BeforeInit(reason), reason);
                 self.feed_with(Input::Ended { link, reason }, Some(&cause));
+                self.answer_stranded(peer);
                 self.dials.remove(&link);
             }
+        }
+    }
+
+    /// Whoever waits for a peer that has no link, no dial and no address waits for nothing.
+    fn answer_stranded(&mut self, peer: Option<NodeId>) {
+        let Some(id) = peer else {
+            return;
+        };
+        let stranded = |peer: &super::roster::Peer| !peer.is_dialable() && peer.link().is_none();
+        if self.machine.peer(id).is_none_or(stranded) {
+            self.answer(id, |_| Err(ConnectError::NoAddress));
         }
     }
 
@@ -604,15 +581,13 @@ impl Driver {
             && self.env.vault.is_empty()
     }
 
-    fn reset_all(&self) -> usize {
-        let left = self.env.vault.all();
-        for link in &left {
+    fn reset_all(&self) {
+        for link in self.env.vault.all() {
             // Said first: a session that is wiped looks like the peer's fault to the link's task.
             link.state.request_close(CloseReason::Draining);
             link.wipe();
             link.reset(CloseReason::Draining);
         }
-        left.len()
     }
 
     fn end_drain(&mut self, overran: usize) {

@@ -3,6 +3,7 @@
 //! A link's end is in it before its successor's first message. Receiving is the moment of delivery: a message of a link in the
 //! signer's scope is handed out inside the fence's gate, or refused and counted if the session has lapsed since it was queued.
 
+use crate::limits;
 use crate::link::delivery::{Delivery, Queued};
 use crate::link::{CloseReason, LinkHandle, LinkId, Message};
 use crate::node_id::NodeId;
@@ -43,6 +44,9 @@ pub struct Inbox {
     deliveries: mpsc::UnboundedReceiver<Queued>,
     stopped: watch::Receiver<bool>,
     telemetry: Telemetry,
+    /// Refusals in a row: the first are told as events, the others are counted, or a lapse with a full inbox would push itself out
+    /// of the event stream.
+    fenced: u32,
 }
 
 impl Inbox {
@@ -55,6 +59,7 @@ impl Inbox {
             deliveries,
             stopped,
             telemetry,
+            fenced: 0,
         }
     }
 
@@ -82,7 +87,7 @@ impl Inbox {
         }
     }
 
-    fn deliver(&self, delivery: Delivery) -> Option<Inbound> {
+    fn deliver(&mut self, delivery: Delivery) -> Option<Inbound> {
         match delivery {
             Delivery::Up { state, init } => state.deliver(|| {
                 state.set_told();
@@ -107,7 +112,13 @@ impl Inbox {
                     bytes,
                 });
                 if let Some(message) = message {
+                    self.fenced = 0;
                     return Some(Inbound::Message(message));
+                }
+                self.fenced = self.fenced.saturating_add(1);
+                if self.fenced > limits::REFUSAL_EVENTS {
+                    Telemetry::count_refused(kind.label(), "fenced");
+                    return None;
                 }
                 self.telemetry.emit(Event::Refused {
                     peer: state.peer,

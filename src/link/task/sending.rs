@@ -97,9 +97,15 @@ impl LinkTask {
         let peer = self.state().peer;
         self.env().report(Report::Promote { peer, recorded }).await;
         let shared = Arc::clone(&self.shared);
+        let env = Arc::clone(self.env());
+        let deadline = env
+            .clock
+            .sleep_until(env.clock.now().after(limits::BOOK_DEADLINE));
         let recorded = tokio::select! {
             biased;
             answer = answer => matches!(answer, Ok(Ok(()))),
+            // A book that hangs has not recorded it.
+            () = deadline => false,
             reason = must_not_wait(&shared.state, self.ending) => return Err(reason),
         };
         // Whatever else the task was woken for meanwhile is looked at in the next round.
