@@ -160,6 +160,46 @@ async fn p9_a_flood_of_pings_closes_its_own_link() {
     drop((reader, writer));
 }
 
+/// A peer that asks and takes no answers is not read from any more, and that is its own silence: it is timed out like any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_peer_that_takes_no_answers_is_timed_out() {
+    let clock = ManualClock::new();
+    let (node, _inbox) = node(&clock).await;
+    let (stalled, wire) = link(&node, 1, SMALL).await;
+    let Wire { reader, mut writer } = wire;
+    let ping = Ping {
+        num_pong_bytes: 1000,
+        ignored: 0,
+    }
+    .encode();
+    for _ in 0..900 {
+        writer.queue(&ping);
+    }
+    let flushing = tokio::spawn(async move {
+        let _ = writer.flush().await;
+        writer
+    });
+    // Until so many answers wait that the node reads no more: those in its write buffer, and the most that may wait behind it.
+    let frame = 1000 + 4 + 34;
+    let most = (limits::WRITE_BUFFER / frame + limits::ANSWERS_MAX) as u64 + 1;
+    within("the node stops reading", async {
+        while frames_in(&node, &stalled).await < stalled.bytes_written() / frame as u64 + most {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    within("the link is timed out", async {
+        while stalled.closed().is_none() {
+            clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(stalled.closed(), Some(CloseReason::PongTimeout));
+    drop(reader);
+    flushing.abort();
+}
+
 /// While nobody receives, links stop reading; pings are answered all the same; nothing is lost once somebody does, however long it
 /// took.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
