@@ -169,3 +169,9 @@ pub const FENCE_YIELDS: u32 = 64;
 /// It gets here only when a section's thread has not run for dozens of yields, so a scheduler's slice (1–4 ms) is the
 /// scale: 50 µs (Linux adds about as much timer slack) is a small part of that, and takes under a hundredth of a core.
 pub const FENCE_SLEEP_MICROS: u64 = 50;
+
+/// Longest macaroon, in bytes. lnd's own, with every permission that it knows, takes some 300; a few caveats are 40 each.
+pub const MACAROON_MAX: usize = 4096;
+
+/// Most caveats in a macaroon: each costs a hash, and one of each kind is all that makes sense.
+pub const MACAROON_CAVEATS: usize = 32;
