@@ -48,7 +48,7 @@ pub use context::{Lease, SignerContext, SignerSession};
 pub use embedded::{EmbeddedSigner, KeyFileError};
 pub use epoch::{Epoch, Lapse, LapseReason, SignerState};
 pub use error::{AttachError, EcdhError, ProofError, SignerAway, SignerError};
-pub use proof::{Challenge, Proof};
+pub use proof::{Challenge, Proof, bind};
 
 /// An ECDH that a [`Signer`] is working on.
 pub type EcdhFuture<'a> =
