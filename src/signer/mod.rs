@@ -31,6 +31,7 @@ mod embedded;
 mod epoch;
 mod error;
 mod fence;
+pub mod gateway;
 mod proof;
 
 use std::future::Future;

@@ -1,0 +1,5 @@
+//! The signer dials in: a gRPC server that speaks lnd's `SignCoordinatorStreams`, and makes the caller's stream the signer session.
+//!
+//! - `budget`: what the signer's ECDH may be spent on.
+
+pub mod budget;
