@@ -1,5 +1,7 @@
 //! The signer dials in: a gRPC server that speaks lnd's `SignCoordinatorStreams`, and makes the caller's stream the signer session.
 //!
 //! - `budget`: what the signer's ECDH may be spent on.
+//! - `seat`: who sits on the one place, and who is held off.
 
 pub mod budget;
+pub mod seat;
