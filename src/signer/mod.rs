@@ -16,7 +16,8 @@
 //! - `fence`: the gates that make a lapse take effect at once.
 //! - `embedded`: [`EmbeddedSigner`], a key in this process.
 //!
-//! Two more will stand beside them: `gateway/`, where a signer dials in over gRPC, and `agent/`, its other end.
+//! With the feature `gateway` two more stand beside them: `gateway/`, where a signer dials in over gRPC, and `agent/`, its
+//! other end.
 //!
 //! It never dials, listens or spawns here, never decides what a link may send (that is the link's firewall), and never
 //! calls a signer for a stranger's sake: who may ask is the supervisor's budget.
@@ -26,11 +27,14 @@
 //! [`Proof`] proves *access* to the key at that moment. It does not prove possession: whoever can ask the real signer can
 //! relay the challenge to it. A transport that must rule this out binds the answer to its channel, as the agent does.
 
+#[cfg(feature = "gateway")]
+pub mod agent;
 mod context;
 mod embedded;
 mod epoch;
 mod error;
 mod fence;
+#[cfg(feature = "gateway")]
 pub mod gateway;
 mod proof;
 
