@@ -38,8 +38,12 @@
 //!
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod book;
 pub mod brontide;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod limits;

@@ -105,6 +105,35 @@ pub const COMMANDS: usize = 1024;
 /// How long a drain may take before the links that are left are reset.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Connections to the admin address at once. A scraper, a page and a few commands need ten; more wait to be accepted, and none
+/// of them costs a link anything.
+pub const ADMIN_CONNECTIONS: usize = 64;
+
+/// How long an admin client may take for a request's head, and how long it may be idle between two. It is on the same machine or
+/// in the same rack.
+pub const ADMIN_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's head. hyper's least is 8 KiB; a token takes 64 bytes.
+pub const ADMIN_HEAD_MAX: usize = 16 * 1024;
+
+/// Bytes of a request's body. A peer takes 200.
+pub const ADMIN_BODY_MAX: usize = 16 * 1024;
+
+/// How long an admin request may take, the resolving of a name and the teardown after a lapse included.
+pub const ADMIN_REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long the resolving of a peer's name may take.
+pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Events that wait for one listener at the admin address, in front of [`EVENTS_BUFFER`]: what one write may carry.
+pub const ADMIN_EVENTS: usize = 16;
+
+/// How often a quiet event stream shows that it is alive. Proxies give up after 30 s and more.
+pub const ADMIN_EVENTS_KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Longest admin connection that takes nothing of what is written to it, before the kernel gives it up.
+pub const ADMIN_STALL: Duration = Duration::from_secs(30);
+
 /// Shards of a [fence](crate::signer), each an atomic on a cache line of its own.
 ///
 /// A leased write or delivery costs two atomic additions on its link's shard; they are slow only when another core has

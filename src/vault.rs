@@ -6,7 +6,7 @@
 
 use crate::clock::Moment;
 use crate::link::shared::LinkShared;
-use crate::link::{CloseReason, Identity, LinkId, Tag};
+use crate::link::{CloseReason, Direction, Identity, LinkId, Tag};
 use crate::signer::Epoch;
 use dashmap::DashMap;
 use std::sync::Arc;
@@ -28,6 +28,32 @@ pub(crate) struct Census {
     pub(crate) persona: usize,
     /// Age of the oldest session.
     pub(crate) oldest: Duration,
+    /// By tag, direction and identity, in the order in which those are declared.
+    by_kind: [[[usize; 2]; 2]; 2],
+}
+
+impl Census {
+    fn count(&mut self, tag: Tag, direction: Direction, identity: Identity) {
+        let links = self.by_kind.get_mut(tag as usize).and_then(|links| links.get_mut(direction as usize));
+        if let Some(links) = links.and_then(|links| links.get_mut(identity as usize)) {
+            *links += 1;
+        }
+    }
+
+    /// How many links there are of one kind.
+    pub(crate) fn of(&self, tag: Tag, direction: Direction, identity: Identity) -> usize {
+        let links = self.by_kind.get(tag as usize).and_then(|links| links.get(direction as usize));
+        links.and_then(|links| links.get(identity as usize)).copied().unwrap_or_default()
+    }
+}
+
+/// What [`Vault::tear_down`] found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TornDown {
+    pub(crate) dropped: usize,
+    /// Those of the dropped whose peer is channel-bearing.
+    pub(crate) channel_bearing: usize,
+    pub(crate) retained: usize,
 }
 
 impl Vault {
@@ -70,15 +96,16 @@ impl Vault {
                 (Identity::Node, Tag::GossipOnly) => census.gossip_only += 1,
                 (Identity::Node, Tag::ChannelBearing) => census.channel_bearing += 1,
             }
+            census.count(state.tag(), state.direction, state.identity);
             census.oldest = census.oldest.max(now.since(state.since));
         }
         census
     }
 
     /// Tears down every link that was leased under `lapsed` or an earlier session: first all secrets are wiped, then all
-    /// connections are reset. Returns how many there were, and how many links live on. Runs after the fence is closed, on the
+    /// connections are reset. Says how many there were, and how many links live on. Runs after the fence is closed, on the
     /// reaper's thread.
-    pub(crate) fn tear_down(&self, lapsed: Epoch) -> (usize, usize) {
+    pub(crate) fn tear_down(&self, lapsed: Epoch) -> TornDown {
         let (doomed, retained): (Vec<_>, Vec<_>) =
             self.all().into_iter().partition(|link| link.state.leased_under().is_some_and(|epoch| epoch <= lapsed));
         for link in &doomed {
@@ -87,6 +114,7 @@ impl Vault {
         for link in &doomed {
             link.reset(CloseReason::Lapse);
         }
-        (doomed.len(), retained.len())
+        let channel_bearing = doomed.iter().filter(|link| link.state.tag() == Tag::ChannelBearing).count();
+        TornDown { dropped: doomed.len(), channel_bearing, retained: retained.len() }
     }
 }

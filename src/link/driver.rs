@@ -101,7 +101,7 @@ impl Env {
         let _ = self.reports.send(report).await;
     }
 
-    /// Ends as soon as the session `epoch` has lapsed, or the supervisor is gone.
+    /// Ends as soon as the session `epoch` has lapsed and its links are torn down, or the supervisor is gone.
     async fn until_lapse(&self, epoch: Epoch) {
         let mut lapsed = self.lapsed.clone();
         // An error means that the reaper is gone, and the supervisor with it.
@@ -140,7 +140,6 @@ struct Connected {
 /// Dials a peer and runs the link until it ends.
 pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     let DialOrder { link, peer, address, lease, cancel } = order;
-    env.telemetry.emit(Event::Dialing { peer, address });
     let work = async {
         let socket = connect(&*env.clock, address).await?;
         let started = env.clock.now();
@@ -273,13 +272,17 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>) {
     };
     let is_wanted = env.vault.insert(Arc::clone(&shared));
     // A lapse since the lease was taken, or the supervisor's stop, may have passed the vault before this link was in it.
-    if !is_wanted || shared.state.scope_is_dead() {
+    if !is_wanted || shared.state.dead_scope().is_some() {
         shared.wipe();
         shared.reset(if is_wanted { CloseReason::Lapse } else { CloseReason::Draining });
     }
     let mut task = LinkTask::new(Arc::clone(&shared));
     drop(shared);
     let reason = task.run().await;
+    if let Some(epoch) = obituary.state.dead_scope() {
+        // The task may have met the closed fence before the reaper met the link: it is the reaper's to count.
+        env.until_lapse(epoch).await;
+    }
     obituary.reason = reason;
     obituary.was_up = task.was_up();
     let undelivered = task.finish(reason).await;

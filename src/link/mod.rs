@@ -55,6 +55,9 @@ pub enum Tag {
 }
 
 impl Tag {
+    /// Both tags.
+    pub const ALL: [Self; 2] = [Self::GossipOnly, Self::ChannelBearing];
+
     /// The label in metrics, JSON and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -99,6 +102,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both directions.
+    pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+
     /// The label in metrics and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -118,6 +124,9 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// Both identities.
+    pub const ALL: [Self; 2] = [Self::Node, Self::Persona];
+
     /// The label in metrics and JSON.
     pub fn as_str(self) -> &'static str {
         match self {

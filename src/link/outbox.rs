@@ -33,6 +33,14 @@ struct Queue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(pub(crate) u64);
 
+/// What [`Outbox::take_unless`] gives.
+pub(crate) enum Taken {
+    Message(Bytes),
+    /// The oldest message may not leave yet.
+    Held,
+    Nothing,
+}
+
 impl Outbox {
     pub(crate) fn new() -> Self {
         Self {
@@ -63,11 +71,23 @@ impl Outbox {
         self.push(message)
     }
 
-    /// The oldest message, whose room is free again from now on.
-    pub(crate) fn take(&self) -> Option<Bytes> {
-        let message = self.lock().waiting.pop_front()?;
+    /// The oldest message, whose room is free again from now on; it stays where it is if `hold` says so.
+    pub(crate) fn take_unless(&self, hold: impl FnOnce(&[u8]) -> bool) -> Taken {
+        let mut queue = self.lock();
+        if queue.waiting.front().is_some_and(|message| hold(message)) {
+            return Taken::Held;
+        }
+        let Some(message) = queue.waiting.pop_front() else {
+            return Taken::Nothing;
+        };
+        drop(queue);
         self.room.add_permits(message.len().saturating_add(limits::OUTBOX_OVERHEAD));
-        Some(message)
+        Taken::Message(message)
+    }
+
+    /// Whether [`end`](Self::end) has been called.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.lock().ended.is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -153,6 +173,27 @@ mod tests {
 
     fn message(number: u16) -> Bytes {
         Bytes::from(number.to_be_bytes().to_vec())
+    }
+
+    impl Outbox {
+        fn take(&self) -> Option<Bytes> {
+            match self.take_unless(|_| false) {
+                Taken::Message(message) => Some(message),
+                Taken::Held | Taken::Nothing => None,
+            }
+        }
+    }
+
+    #[test]
+    fn p2_a_message_that_is_held_keeps_its_place_and_its_room() {
+        let outbox = Outbox::new();
+        for number in 0..2 {
+            outbox.try_put(message(number)).unwrap();
+        }
+        let room = outbox.room.available_permits();
+        assert!(matches!(outbox.take_unless(|_| true), Taken::Held));
+        assert_eq!(outbox.room.available_permits(), room);
+        assert_eq!(outbox.take().unwrap(), message(0));
     }
 
     #[tokio::test]

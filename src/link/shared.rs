@@ -186,14 +186,22 @@ impl LinkState {
         if lease.is_live() { Ok(lease.epoch()) } else { Err(SignerAway) }
     }
 
-    /// Moves the link back into the server's scope. `false` when it has carried a channel message: then it must be closed.
+    /// Moves the link back into the server's scope. `false` when it has carried a channel message, or its session has lapsed
+    /// (P6): then it must be closed.
     pub(crate) fn release_lease(&self) -> bool {
         let mut scope = self.scope();
         if scope.carried {
             return false;
         }
-        scope.lease = None;
-        true
+        let Some(lease) = scope.lease.take() else {
+            return true;
+        };
+        // A lapse that begins after this look finds the link released; one that began before it finds the lease in its place.
+        let is_released = lease.enter().is_some();
+        if !is_released {
+            scope.lease = Some(lease);
+        }
+        is_released
     }
 
     /// The session that the link depends on; `None` in the server's scope.
@@ -201,9 +209,9 @@ impl LinkState {
         self.scope().lease.as_ref().map(Lease::epoch)
     }
 
-    /// Whether the link's lease is dead: then the link must end, if nobody has ended it yet.
-    pub(crate) fn scope_is_dead(&self) -> bool {
-        self.scope().lease.as_ref().is_some_and(|lease| !lease.is_live())
+    /// The session that the link depended on, if it has lapsed: then the link must end, if nobody has ended it yet.
+    pub(crate) fn dead_scope(&self) -> Option<Epoch> {
+        self.scope().lease.as_ref().filter(|lease| !lease.is_live()).map(Lease::epoch)
     }
 
     /// Makes what the node receives, if it may receive from this link now. For a leased link that happens inside the gate, and it is
@@ -267,6 +275,10 @@ impl LinkState {
             [high, low, ..] => u16::from_be_bytes([*high, *low]),
             _ => return Err(SendError::Length { length: message.len() }),
         };
+        if self.dead_scope().is_some() {
+            // The reaper may not have come yet, but nothing leaves on this link any more (P1).
+            return Err(SendError::Ended { reason: CloseReason::Lapse });
+        }
         let situation = self.situation();
         if firewall::is_link_owned(MessageType(kind)) {
             return Err(SendError::LinkOwned { kind });

@@ -12,6 +12,7 @@
 use super::driver::{Delivery, Env, Report};
 use super::firewall::Outbound;
 use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
+use super::outbox::Taken;
 use super::shared::{LinkShared, LinkState, Written};
 use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
 use crate::clock::{Moment, Sleep};
@@ -56,6 +57,20 @@ pub(crate) struct LinkTask {
     /// The supervisor wants to hear of the next sign of life.
     probing: bool,
     was_up: bool,
+    /// The peer is on record as channel-bearing: its channel messages may leave.
+    on_record: bool,
+    ending: Ending,
+}
+
+/// How a link ends, once it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Not yet.
+    No,
+    /// With what the kernel takes at once.
+    Quick,
+    /// When the kernel has taken all that is queued.
+    Patient,
 }
 
 impl LinkTask {
@@ -82,6 +97,8 @@ impl LinkTask {
             rotations: (0, 0),
             probing: false,
             was_up: false,
+            on_record: false,
+            ending: Ending::No,
             shared,
         }
     }
@@ -95,8 +112,10 @@ impl LinkTask {
     pub(crate) async fn run(&mut self) -> CloseReason {
         loop {
             if let Err(reason) = self.round().await {
-                // Whoever asked for the end knows best why: a reset by the reaper looks like a broken connection from here.
-                return self.state().close_requested().unwrap_or(reason);
+                // A lapse ends the link whatever else is seen: the reaper wipes and resets before it says so, and secrets that are
+                // gone or a connection that is reset look like the peer's fault from here. Else whoever asked for the end knows.
+                let lapsed = self.state().dead_scope().map(|_| CloseReason::Lapse);
+                return self.state().close_requested().or(lapsed).unwrap_or(reason);
             }
         }
     }
@@ -293,6 +312,7 @@ impl LinkTask {
         if kind.plane() == Plane::Gossip {
             let now = self.env().clock.unix().as_secs();
             self.state().counters.last_gossip.store(now, Ordering::Relaxed);
+            self.env().telemetry.frames().gossip_came(now);
         }
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
             self.state().set_filter_received();
@@ -368,10 +388,13 @@ impl LinkTask {
                 self.seal(&Pong { ignored: bytes }.encode())?;
             } else if let Some(message) = self.control.pop_front() {
                 self.seal(&message)?;
-            } else if let Some(message) = self.state().outbox.take() {
-                self.seal_from_node(&message).await?;
             } else {
-                break;
+                match self.take_from_node() {
+                    Taken::Message(message) => self.seal_from_node(&message)?,
+                    Taken::Held if self.ending == Ending::Quick => break,
+                    Taken::Held => self.promote().await?,
+                    Taken::Nothing => break,
+                }
             }
         }
         if self.write.is_empty() {
@@ -381,12 +404,19 @@ impl LinkTask {
         Ok(())
     }
 
+    /// The node's next message. Its first channel message is held until the peer is on record as channel-bearing.
+    fn take_from_node(&self) -> Taken {
+        let ambient = self.ambient();
+        let held = |message: &[u8]| !self.on_record && self.machine.send(ambient, message) == Outbound::PassWithLease;
+        self.state().outbox.take_unless(held)
+    }
+
     /// The firewall's last word on a message of the node: the mode may have changed since it was queued.
-    async fn seal_from_node(&mut self, message: &[u8]) -> Result<(), CloseReason> {
+    fn seal_from_node(&mut self, message: &[u8]) -> Result<(), CloseReason> {
         let kind = MessageType::of(message).unwrap_or(MessageType(0));
         let allowed = match self.machine.send(self.ambient(), message) {
             Outbound::Pass => true,
-            Outbound::PassWithLease => self.promote().await? && self.take_lease().is_ok(),
+            Outbound::PassWithLease => self.on_record && self.take_lease().is_ok(),
             Outbound::Refuse(_) => false,
         };
         if !allowed {
@@ -397,17 +427,26 @@ impl LinkTask {
     }
 
     /// The node speaks BOLT 2 to this peer, so it says that the peer bears a channel: on record before the first byte leaves.
-    async fn promote(&mut self) -> Result<bool, CloseReason> {
-        if self.state().tag() == Tag::ChannelBearing {
-            return Ok(true);
-        }
+    /// The message waits in the queue; what the node was told of the peer before may still be on its way into the book too.
+    async fn promote(&mut self) -> Result<(), CloseReason> {
         let (recorded, answer) = tokio::sync::oneshot::channel();
         let peer = self.state().peer;
         self.env().report(Report::Promote { peer, recorded }).await;
-        match answer.await {
-            Ok(Ok(())) => Ok(true),
-            _ => Err(CloseReason::Book),
+        let shared = Arc::clone(&self.shared);
+        let recorded = tokio::select! {
+            biased;
+            answer = answer => matches!(answer, Ok(Ok(()))),
+            reason = must_not_wait(&shared.state, self.ending) => return Err(reason),
+        };
+        // Whatever else the task was woken for meanwhile is looked at in the next round.
+        shared.state.wake.notify_one();
+        if recorded {
+            self.on_record = true;
+            return Ok(());
         }
+        // Nothing that is queued may leave: not this message, and none after it in its place.
+        self.state().outbox.end(CloseReason::Book);
+        Err(CloseReason::Book)
     }
 
     fn seal(&mut self, message: &[u8]) -> Result<(), CloseReason> {
@@ -460,19 +499,30 @@ impl LinkTask {
                     | CloseReason::Removed
                     | CloseReason::Demoted
             );
-            self.flush_last(patient).await;
+            self.ending = if patient { Ending::Patient } else { Ending::Quick };
+            if !self.flush_last(reason).await {
+                self.shared.reset(reason);
+            }
         }
         std::mem::take(&mut self.pending)
     }
 
-    /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once.
-    async fn flush_last(&mut self, patient: bool) {
+    /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once. `false`: the peer
+    /// does not read, and the time is up.
+    async fn flush_last(&mut self, reason: CloseReason) -> bool {
         let env = Arc::clone(self.env());
-        let deadline = env.clock.sleep_until(env.clock.now().after(limits::DRAIN_DEADLINE));
+        let deadline = async {
+            if reason == CloseReason::Draining {
+                // A drain has one deadline for all links. The supervisor resets and counts those that overrun it.
+                std::future::pending().await
+            } else {
+                env.clock.sleep_until(env.clock.now().after(limits::DRAIN_DEADLINE)).await;
+            }
+        };
         let shared = Arc::clone(&self.shared);
         let flush = async {
             loop {
-                if self.pump_out().await.is_err() || !patient {
+                if self.pump_out().await.is_err() || self.ending != Ending::Patient {
                     return;
                 }
                 if self.write.is_empty() && shared.state.outbox.is_empty() {
@@ -484,8 +534,8 @@ impl LinkTask {
             }
         };
         tokio::select! {
-            () = flush => {}
-            () = deadline => {}
+            () = flush => true,
+            () = deadline => false,
         }
     }
 
@@ -538,6 +588,16 @@ impl LinkTask {
             Direction::Outbound => counters.frames_out.fetch_add(1, Ordering::Relaxed),
         };
         self.env().telemetry.frames().count(direction, kind.plane(), bytes);
+    }
+}
+
+/// Ready when a book that hangs must not hold up the link's end: when it is asked to close; in its last words, when it is reset.
+async fn must_not_wait(state: &LinkState, ending: Ending) -> CloseReason {
+    loop {
+        if let Some(reason) = state.close_requested().filter(|_| ending == Ending::No || state.outbox.is_ended()) {
+            return reason;
+        }
+        state.wake.notified().await;
     }
 }
 

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 pub struct Epoch(NonZeroU64);
 
 impl Epoch {
+    /// The one that every process begins with.
+    #[cfg(test)]
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
+
     /// The one that no other follows.
     #[cfg(all(test, not(pilotlight_loom)))]
     pub(super) const LAST: Self = Self(NonZeroU64::MAX);

@@ -6,7 +6,7 @@
 use crate::book::{Book, BookError, PeerRecord};
 use crate::node_id::NodeId;
 use crate::telemetry::{Event, Telemetry};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
@@ -21,8 +21,13 @@ pub(crate) struct BookKeeper {
 struct Waiting {
     /// `None`: to be forgotten.
     records: BTreeMap<NodeId, Option<PeerRecord>>,
-    flushes: Vec<oneshot::Sender<Result<(), BookError>>>,
+    /// Whose records are being written at the moment.
+    writing: BTreeSet<NodeId>,
+    flushes: Vec<(NodeId, Recorded)>,
 }
+
+/// Where somebody waits for a peer's record.
+type Recorded = oneshot::Sender<Result<(), BookError>>;
 
 impl BookKeeper {
     pub(crate) fn save(&self, record: PeerRecord) {
@@ -35,32 +40,45 @@ impl BookKeeper {
         self.wake.notify_one();
     }
 
-    /// Tells `done` once all that was given before is in the book, or why it is not.
-    pub(crate) fn flush(&self, done: oneshot::Sender<Result<(), BookError>>) {
-        self.lock().flushes.push(done);
-        self.wake.notify_one();
+    /// Tells `done` once all that was given of this peer is in the book, or why it is not. Another peer's record is no reason.
+    pub(crate) fn flush(&self, peer: NodeId, done: Recorded) {
+        let mut waiting = self.lock();
+        if waiting.records.contains_key(&peer) || waiting.writing.contains(&peer) {
+            waiting.flushes.push((peer, done));
+            self.wake.notify_one();
+        } else {
+            // Who has gone does not want to know.
+            let _ = done.send(Ok(()));
+        }
     }
 
     /// Writes for as long as it is polled.
     pub(crate) async fn run(self: Arc<Self>, book: Arc<dyn Book>, telemetry: Telemetry) {
         loop {
             self.wake.notified().await;
-            let Waiting { records, flushes } = std::mem::take(&mut *self.lock());
-            let mut result = Ok(());
+            let (records, flushes) = {
+                let mut waiting = self.lock();
+                waiting.writing = waiting.records.keys().copied().collect();
+                (std::mem::take(&mut waiting.records), std::mem::take(&mut waiting.flushes))
+            };
+            let mut failed = BTreeMap::new();
             for (peer, record) in records {
                 let written = match record.clone() {
                     Some(record) => book.save(record).await,
                     None => book.remove(peer).await,
                 };
+                let mut waiting = self.lock();
+                waiting.writing.remove(&peer);
                 if let Err(error) = written {
-                    telemetry.emit(Event::BookFailed { detail: error.to_string() });
                     // A newer record may have come meanwhile: it stays.
-                    self.lock().records.entry(peer).or_insert(record);
-                    result = Err(error);
+                    waiting.records.entry(peer).or_insert(record);
+                    drop(waiting);
+                    telemetry.emit(Event::BookFailed { detail: error.to_string() });
+                    failed.insert(peer, error);
                 }
             }
-            for flush in flushes {
-                let _ = flush.send(result.clone());
+            for (peer, flush) in flushes {
+                let _ = flush.send(failed.get(&peer).cloned().map_or(Ok(()), Err));
             }
         }
     }

@@ -157,6 +157,8 @@ impl Driver {
     fn signer_changed(&mut self, state: SignerState) {
         let live = state.live();
         if live == self.epoch {
+            // A session that came and went between two looks leaves no epoch, but perhaps another mode.
+            self.shared.note_mode();
             return;
         }
         let now = self.env.clock.now();
@@ -229,7 +231,7 @@ impl Driver {
             Report::Alive { link } => self.feed(Input::Alive(link)),
             Report::Promote { peer, recorded } => {
                 self.feed(Input::Tag(peer, Tag::ChannelBearing));
-                self.keeper.flush(recorded);
+                self.keeper.flush(peer, recorded);
             }
             Report::DialFailed { link, failure } => self.dial_failed(link, failure),
             Report::InboundFailed { link, address, failure } => {
@@ -328,6 +330,8 @@ impl Driver {
         let lease = if tag == Tag::ChannelBearing { self.env.context.lease().ok() } else { None };
         let (give_up, cancel) = oneshot::channel();
         self.dials.insert(link, (address, Some(give_up)));
+        // Said here and not in the dial's task: tasks start in any order, dials are decided in that of urgency.
+        self.env.telemetry.emit(Event::Dialing { peer, address });
         let order = DialOrder { link, peer, address, lease, cancel };
         let handle = self.tasks.spawn(dial(Arc::clone(&self.env), order));
         self.dialers.insert(handle.id(), link);
@@ -367,7 +371,8 @@ impl Driver {
             },
             Tag::GossipOnly => {
                 if !state.release_lease() {
-                    state.request_close(CloseReason::Demoted);
+                    let is_dead = state.dead_scope().is_some();
+                    state.request_close(if is_dead { CloseReason::Lapse } else { CloseReason::Demoted });
                 }
             }
         }

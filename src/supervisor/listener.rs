@@ -94,6 +94,11 @@ impl Doorway {
         came
     }
 
+    /// Inbound sockets that wait for a signer.
+    pub(super) fn parked(&self) -> usize {
+        self.parking.occupied()
+    }
+
     fn note_parked(&self) {
         self.env.telemetry.emit(Event::Parked { now: self.parking.occupied() });
     }

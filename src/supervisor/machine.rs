@@ -324,8 +324,9 @@ impl SupervisorMachine {
         if let Some(tag) = tag {
             self.say(id, tag, out);
         }
-        // Asked for by name: an earlier failure is no reason to wait.
-        if self.peers.get(&id).is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. })) {
+        // Asked for by name: an earlier failure is no reason to wait. Who is held already is said to be so again, for whoever asks
+        // now must hear at once that no signer is there (P5).
+        if self.peers.get(&id).is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. } | Wait::Held)) {
             self.set_wait(id, Wait::None);
         }
         self.pursue(id, out);

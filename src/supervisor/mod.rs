@@ -20,10 +20,10 @@ mod view;
 
 pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};
-pub use view::{LapseView, LinkCounts, LinkView, PeerView, Snapshot};
+pub use view::{LapseView, LinkCounts, LinkView, LinksOfKind, PeerView, Snapshot};
 
 use crate::book::{Book, BookError, MemoryBook};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Moment, SystemClock};
 use crate::error::{Culprit, Retry};
 use crate::limits;
 use crate::link::driver::{Env, NodeSettings};
@@ -44,6 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use view::Surroundings;
 
 /// What the node can do at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -254,7 +255,8 @@ impl Builder {
         self
     }
 
-    /// Starts the supervisor on the current tokio runtime. It stops when the last [`Supervisor`] is dropped, or after a drain.
+    /// Starts the supervisor on the current tokio runtime. A recorder for the crate's metrics, if there is to be one, must be
+    /// installed before. It stops when the last [`Supervisor`] is dropped, or after a drain.
     ///
     /// # Errors
     /// The book cannot be read, or the system refuses a thread or randomness.
@@ -309,18 +311,41 @@ fn random_seed() -> io::Result<u64> {
 pub(crate) struct Shared {
     env: Arc<Env>,
     draining: AtomicBool,
-    mode: Mutex<(Mode, Duration)>,
+    mode: Mutex<Said>,
     last_lapse: reaper::LastLapse,
     stop: watch::Sender<bool>,
 }
 
+/// The mode that was said last.
+#[derive(Clone, Copy)]
+struct Said {
+    mode: Mode,
+    /// Since when, since the Unix epoch.
+    since: Duration,
+    /// The same on the monotonic line.
+    entered: Moment,
+    /// How long no signer had been there before that.
+    away: Duration,
+}
+
+impl Said {
+    /// How long no signer has been there, up to `now`.
+    fn away_until(&self, now: Moment) -> Duration {
+        match self.mode {
+            Mode::Waiting | Mode::Safe => self.away.saturating_add(now.since(self.entered)),
+            Mode::Live | Mode::Draining => self.away,
+        }
+    }
+}
+
 impl Shared {
     fn new(env: Arc<Env>, stop: watch::Sender<bool>) -> Self {
-        let since = env.clock.unix();
+        let (since, entered) = (env.clock.unix(), env.clock.now());
+        let said = Said { mode: Mode::Waiting, since, entered, away: Duration::ZERO };
         Self {
             env,
             draining: AtomicBool::new(false),
-            mode: Mutex::new((Mode::Waiting, since)),
+            mode: Mutex::new(said),
             last_lapse: reaper::LastLapse::default(),
             stop,
         }
@@ -343,10 +368,12 @@ impl Shared {
         let to = self.mode();
         let from = {
             let mut said = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.0 == to {
+            if said.mode == to {
                 return;
             }
-            std::mem::replace(&mut *said, (to, self.env.clock.unix())).0
+            let (since, entered) = (self.env.clock.unix(), self.env.clock.now());
+            let away = said.away_until(entered);
+            std::mem::replace(&mut *said, Said { mode: to, since, entered, away }).mode
         };
         self.env.telemetry.emit(Event::ModeChanged { from, to });
     }
@@ -489,9 +516,17 @@ impl Supervisor {
 
     /// The whole at a glance. Never waits, and works in every mode.
     pub fn snapshot(&self) -> Snapshot {
-        let (_, since) = *self.shared.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        let env = &self.shared.env;
+        let said = *self.shared.mode.lock().unwrap_or_else(PoisonError::into_inner);
         let last = self.shared.last_lapse.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Snapshot::new(&self.shared.env, self.mode(), since, last)
+        let around = Surroundings {
+            mode: self.mode(),
+            since: said.since,
+            last,
+            parked: self.doorway.parked(),
+            signer_away: said.away_until(env.clock.now()),
+        };
+        Snapshot::new(env, around)
     }
 
     /// Everything that happens, from now on.

@@ -64,7 +64,7 @@ fn newest_lapsed(context: &SignerContext, state: SignerState) -> Option<Epoch> {
 }
 
 fn tear_down(env: &Env, epoch: Epoch, newest: &LastLapse) {
-    let (dropped, retained) = env.vault.tear_down(epoch);
+    let torn_down = env.vault.tear_down(epoch);
     let Some(lapse) = env.context.last_lapse() else {
         return;
     };
@@ -73,8 +73,9 @@ fn tear_down(env: &Env, epoch: Epoch, newest: &LastLapse) {
         reason: lapse.reason,
         fence: lapse.fence,
         teardown: lapse.at.elapsed(),
-        dropped,
-        retained,
+        dropped: torn_down.dropped,
+        channel_bearing: torn_down.channel_bearing,
+        retained: torn_down.retained,
     };
     *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((env.clock.unix(), report.clone()));
     env.telemetry.emit(Event::SignerLapsed(report));

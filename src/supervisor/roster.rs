@@ -40,6 +40,9 @@ pub enum PeerState {
 }
 
 impl PeerState {
+    /// Every state.
+    pub const ALL: [Self; 6] = [Self::Up, Self::Dialing, Self::Backoff, Self::Held, Self::Awaited, Self::Idle];
+
     /// The label in JSON.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use crate::link::{Direction, Identity, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, LapseReason};
 use crate::telemetry::LapseReport;
+use crate::vault::Census;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,8 +28,18 @@ pub struct Snapshot {
     pub since: Duration,
     /// The links.
     pub links: LinkCounts,
+    /// The same by kind: every kind, those without links included.
+    pub links_by_kind: Vec<LinksOfKind>,
     /// Age of the oldest session.
     pub oldest_session: Duration,
+    /// When gossip last came, over all links that there have been.
+    pub last_gossip_at: Option<Duration>,
+    /// Inbound sockets that wait for a signer.
+    pub parked: usize,
+    /// How long no signer has been there since the start, in all.
+    pub signer_away: Duration,
+    /// Whether a signer session is live.
+    pub signer_attached: bool,
     /// The newest lapse.
     pub last_lapse: Option<LapseView>,
 }
@@ -42,6 +53,28 @@ pub struct LinkCounts {
     pub channel_bearing: usize,
     /// Under a persona.
     pub persona: usize,
+}
+
+/// How many links there are of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinksOfKind {
+    /// What the node says of their peers.
+    pub tag: Tag,
+    /// Who dialled.
+    pub direction: Direction,
+    /// Which of our keys they were made with.
+    pub identity: Identity,
+    /// How many.
+    pub links: usize,
+}
+
+/// What the supervisor's handle adds to what the links know.
+pub(super) struct Surroundings {
+    pub(super) mode: Mode,
+    pub(super) since: Duration,
+    pub(super) last: Option<(Duration, LapseReport)>,
+    pub(super) parked: usize,
+    pub(super) signer_away: Duration,
 }
 
 /// What a lapse did.
@@ -63,20 +96,25 @@ pub struct LapseView {
 }
 
 impl Snapshot {
-    pub(super) fn new(env: &Env, mode: Mode, since: Duration, last: Option<(Duration, LapseReport)>) -> Self {
+    pub(super) fn new(env: &Env, around: Surroundings) -> Self {
         let census = env.vault.census(env.clock.now());
         Self {
             node_id: env.context.node_id(),
-            mode,
+            mode: around.mode,
             epoch: env.context.state().newest(),
-            since,
+            since: around.since,
             links: LinkCounts {
                 gossip_only: census.gossip_only,
                 channel_bearing: census.channel_bearing,
                 persona: census.persona,
             },
+            links_by_kind: kinds(&census),
             oldest_session: census.oldest,
-            last_lapse: last.map(|(at, report)| LapseView {
+            last_gossip_at: env.telemetry.frames().last_gossip_at(),
+            parked: around.parked,
+            signer_away: around.signer_away,
+            signer_attached: env.context.is_live(),
+            last_lapse: around.last.map(|(at, report)| LapseView {
                 at,
                 reason: report.reason,
                 fence: report.fence,
@@ -86,6 +124,18 @@ impl Snapshot {
             }),
         }
     }
+}
+
+fn kinds(census: &Census) -> Vec<LinksOfKind> {
+    let mut kinds = Vec::new();
+    for tag in Tag::ALL {
+        for direction in Direction::ALL {
+            for identity in Identity::ALL {
+                kinds.push(LinksOfKind { tag, direction, identity, links: census.of(tag, direction, identity) });
+            }
+        }
+    }
+    kinds
 }
 
 /// One peer, as [`Supervisor::peers`](super::Supervisor::peers) shows it.

@@ -29,6 +29,8 @@ pub struct LapseReport {
     pub teardown: Duration,
     /// Links that were torn down.
     pub dropped: usize,
+    /// Those of them whose peer is channel-bearing; the others were leased because a channel message had passed.
+    pub channel_bearing: usize,
     /// Links that live on.
     pub retained: usize,
 }

@@ -7,7 +7,7 @@ mod event;
 mod meters;
 
 pub use event::{Event, LapseReport, Recorded};
-pub use meters::{FrameMeters, describe};
+pub use meters::{FrameMeters, Kind, METRICS, Metric, Unit, describe, publish};
 
 use crate::clock::Clock;
 use crate::limits;
@@ -23,7 +23,8 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// A new list of listeners, empty at first. Timestamps are taken from `clock`.
+    /// A new list of listeners, empty at first. Timestamps are taken from `clock`. Install a metrics recorder, if there is to
+    /// be one, before: [`FrameMeters`] keep to the one that is there now.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let (sender, _) = broadcast::channel(limits::EVENTS_BUFFER);
         Self { sender, clock, frames: Arc::new(FrameMeters::new()) }

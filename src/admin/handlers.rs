@@ -1,0 +1,325 @@
+//! What each path does. Reads come from snapshots; changes go through the supervisor's own calls.
+
+use super::access::Refusal;
+use super::address::{HostPort, ResolveError};
+use super::control::ControlError;
+use super::server::Admin;
+use super::{events, views};
+use crate::limits;
+use crate::link::Tag;
+use crate::node_id::NodeId;
+use crate::signer::{AttachError, Epoch};
+use crate::supervisor::{Mode, PeerSpec, PeerView, Stopped};
+use crate::telemetry::{Event, EventStream, LapseReport, Next};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Answer = Result<Response, Refusal>;
+type Asked = State<Arc<Admin>>;
+
+pub(super) async fn healthz() -> Response {
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+pub(super) async fn readyz(State(admin): Asked) -> Response {
+    let mode = admin.supervisor.mode();
+    let status = if mode == Mode::Draining {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    (status, Json(json!({ "mode": mode.as_str() }))).into_response()
+}
+
+pub(super) async fn metrics(State(admin): Asked) -> Answer {
+    let Some(exporter) = &admin.exporter else {
+        return Err(Refusal::new(
+            StatusCode::NOT_FOUND,
+            "this process keeps its metrics elsewhere",
+            "/metrics",
+            "ask the recorder that the embedder has installed",
+        ));
+    };
+    let mut response = exporter.render(&admin.supervisor).into_response();
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    Ok(response)
+}
+
+pub(super) async fn info(State(admin): Asked) -> Answer {
+    // After the stop there are no peers; the rest still stands.
+    let peers = admin.supervisor.peers().await.unwrap_or_default();
+    Ok(Json(views::info(&admin.supervisor.snapshot(), &peers)).into_response())
+}
+
+pub(super) async fn peers(State(admin): Asked) -> Answer {
+    let peers = admin.supervisor.peers().await.map_err(stopped)?;
+    Ok(Json(Value::Array(peers.iter().map(views::peer).collect())).into_response())
+}
+
+pub(super) async fn event_stream(State(admin): Asked) -> Response {
+    events::respond(admin.supervisor.events(), admin.stop.clone())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPeer {
+    node_id: String,
+    addr: String,
+    tag: String,
+    weight: Option<u32>,
+}
+
+pub(super) async fn add_peer(State(admin): Asked, body: Result<Bytes, BytesRejection>) -> Answer {
+    let body: NewPeer = read(
+        body,
+        r#"{"node_id":"02…","addr":"192.0.2.1:9735","tag":"gossip-only","weight":1}"#,
+    )?;
+    let node_id = node_id(&body.node_id, "field node_id")?;
+    if node_id == admin.supervisor.node_id() {
+        return Err(bad(
+            "this is the node's own id: it is never dialled",
+            "field node_id",
+            "give a peer's",
+        ));
+    }
+    let tag = tag(&body.tag)?;
+    let addr: HostPort = body.addr.parse().map_err(|error| {
+        bad(
+            format!("{error}"),
+            "field addr",
+            "write HOST:PORT, such as 192.0.2.1:9735",
+        )
+    })?;
+    let addresses = addr.resolve().await.map_err(|error| unresolved(&error))?;
+    let known = find(&admin, node_id).await?.is_some();
+    let spec = PeerSpec {
+        node_id,
+        addresses,
+        tag: Some(tag),
+        weight: body.weight,
+    };
+    admin.supervisor.add_peer(spec).await.map_err(stopped)?;
+    let Some(peer) = find(&admin, node_id).await? else {
+        return Err(Refusal::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            format!("there are {} peers already", limits::PEERS_MAX),
+            "limits::PEERS_MAX",
+            "remove peers that are not needed",
+        ));
+    };
+    let status = if known {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    Ok((status, Json(views::peer(&peer))).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PeerChange {
+    tag: Option<String>,
+    weight: Option<u32>,
+}
+
+pub(super) async fn change_peer(
+    State(admin): Asked,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let body: PeerChange = read(body, r#"{"tag":"channel-bearing"}"#)?;
+    let id = node_id(&id, "the path")?;
+    let tag = body.tag.as_deref().map(tag).transpose()?;
+    if tag.is_none() && body.weight.is_none() {
+        return Err(bad(
+            "nothing to change",
+            "the body",
+            "give tag, weight, or both",
+        ));
+    }
+    if find(&admin, id).await?.is_none() {
+        return Err(unknown_peer(id));
+    }
+    if body.weight.is_some() {
+        let spec = PeerSpec {
+            node_id: id,
+            addresses: Vec::new(),
+            tag: None,
+            weight: body.weight,
+        };
+        admin.supervisor.add_peer(spec).await.map_err(stopped)?;
+    }
+    match tag {
+        Some(Tag::ChannelBearing) => admin.supervisor.promote(id).await.map_err(stopped)?,
+        Some(Tag::GossipOnly) => admin.supervisor.demote(id).await.map_err(stopped)?,
+        None => {}
+    }
+    match find(&admin, id).await? {
+        Some(peer) => Ok(Json(views::peer(&peer)).into_response()),
+        None => Err(unknown_peer(id)),
+    }
+}
+
+pub(super) async fn remove_peer(State(admin): Asked, Path(id): Path<String>) -> Answer {
+    let id = node_id(&id, "the path")?;
+    if admin.supervisor.remove_peer(id).await.map_err(stopped)? {
+        Ok(Json(json!({ "removed": id.to_string() })).into_response())
+    } else {
+        Err(unknown_peer(id))
+    }
+}
+
+pub(super) async fn lapse(State(admin): Asked) -> Answer {
+    // Subscribed before: the report cannot be missed.
+    let events = admin.supervisor.events();
+    let Some(lapse) = admin.signer.lapse() else {
+        return Err(Refusal::new(
+            StatusCode::CONFLICT,
+            "no signer session is live",
+            "/v1/signer/lapse",
+            "nothing: there is nothing to cancel",
+        ));
+    };
+    match report_of(events, lapse.epoch).await {
+        Some(report) => Ok(Json(views::lapse(&report)).into_response()),
+        // The reaper went with the supervisor; the fence was up all the same.
+        None => Ok(
+            Json(json!({ "epoch": lapse.epoch.get(), "reason": lapse.reason.as_str() }))
+                .into_response(),
+        ),
+    }
+}
+
+async fn report_of(mut events: EventStream, epoch: Epoch) -> Option<LapseReport> {
+    loop {
+        match events.next().await? {
+            Next::Event(recorded) => match recorded.event {
+                Event::SignerLapsed(report) if report.epoch >= epoch => return Some(report),
+                _ => {}
+            },
+            Next::Missed(_) => {}
+        }
+    }
+}
+
+pub(super) async fn attach(State(admin): Asked) -> Answer {
+    match admin.signer.attach().await {
+        Ok(epoch) => Ok(Json(json!({ "epoch": epoch.get() })).into_response()),
+        Err(error) => {
+            let (status, to_do) = match &error {
+                ControlError::NotEmbedded => (StatusCode::CONFLICT, "let the signer dial in again"),
+                ControlError::Attach(AttachError::Draining) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "start the daemon again")
+                }
+                ControlError::Attach(AttachError::Occupied { .. }) => {
+                    (StatusCode::CONFLICT, "nothing, or lapse it first")
+                }
+                ControlError::Attach(_) => (StatusCode::CONFLICT, "try again"),
+                _ => (StatusCode::BAD_GATEWAY, "check the signer and its key"),
+            };
+            Err(Refusal::new(
+                status,
+                error.to_string(),
+                "/v1/signer/attach",
+                to_do,
+            ))
+        }
+    }
+}
+
+pub(super) async fn not_found(uri: Uri) -> Refusal {
+    let place: String = uri.path().chars().take(80).collect();
+    let to_do = "see /v1/info, /v1/peers, /v1/events, /metrics, /healthz, /readyz";
+    Refusal::new(StatusCode::NOT_FOUND, "there is nothing here", place, to_do)
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Refusal {
+    let what = format!(
+        "{} is not for this path",
+        method.as_str().chars().take(20).collect::<String>()
+    );
+    let place: String = uri.path().chars().take(80).collect();
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        what,
+        place,
+        "see the README's table of paths",
+    )
+}
+
+fn read<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    example: &str,
+) -> Result<T, Refusal> {
+    let to_do = || format!("send JSON such as {example}");
+    let body =
+        body.map_err(|error| Refusal::new(error.status(), error.body_text(), "the body", to_do()))?;
+    serde_json::from_slice(&body).map_err(|error| bad(format!("{error}"), "the body", to_do()))
+}
+
+async fn find(admin: &Admin, id: NodeId) -> Result<Option<PeerView>, Refusal> {
+    let peers = admin.supervisor.peers().await.map_err(stopped)?;
+    Ok(peers.into_iter().find(|peer| peer.node_id == id))
+}
+
+fn node_id(text: &str, place: &str) -> Result<NodeId, Refusal> {
+    text.parse().map_err(|error| {
+        bad(
+            format!("{error}"),
+            place,
+            "give the 66 hex digits of the peer's node id",
+        )
+    })
+}
+
+fn tag(text: &str) -> Result<Tag, Refusal> {
+    text.parse().map_err(|error| {
+        bad(
+            format!("{error}"),
+            "field tag",
+            "write gossip-only or channel-bearing",
+        )
+    })
+}
+
+fn bad(what: impl Into<String>, place: impl Into<String>, to_do: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, what, place, to_do)
+}
+
+fn unresolved(error: &ResolveError) -> Refusal {
+    let to_do = "check the name, or give an IP address";
+    Refusal::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        error.to_string(),
+        "field addr",
+        to_do,
+    )
+}
+
+fn unknown_peer(id: NodeId) -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "no such peer",
+        id.to_string(),
+        "see `pilotlight peer list`",
+    )
+}
+
+fn stopped(error: Stopped) -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        error.to_string(),
+        "this daemon",
+        "start it again",
+    )
+}

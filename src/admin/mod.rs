@@ -1,0 +1,28 @@
+//! The daemon's face over HTTP: health, metrics, status, events, and control of peers and signer.
+//!
+//! ```text
+//!  TCP ── bounded ── Host ── token ── handler ── Supervisor, SignerControl
+//! ```
+//!
+//! Plain HTTP, meant for loopback. Each request passes the Host allow-list; reading needs `readonly.token`, changing needs
+//! `admin.token`, both files of the [`DataDir`]; a token in a query is refused. `/healthz` is open; `/metrics` and `/readyz` are open on
+//! loopback unless told otherwise. All reads work in every mode. It never holds a lock that a link needs and never waits for a
+//! slow client with more than that client's own connection.
+
+mod access;
+mod address;
+mod control;
+mod data_dir;
+mod error;
+mod events;
+mod exporter;
+mod handlers;
+mod server;
+mod views;
+
+pub use address::{HostPort, HostPortError, ResolveError};
+pub use control::{ControlError, SignerControl};
+pub use data_dir::{DataDir, Token, TokenKind};
+pub use error::{AdminError, Problem};
+pub use exporter::Exporter;
+pub use server::{AdminServer, Parts, Settings};

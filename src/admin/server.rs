@@ -1,0 +1,231 @@
+//! The listener: bounded connections, a deadline and a size for every request's head, and an end.
+
+use super::access::{self, Needs, Tokens, allowed_hosts};
+use super::control::SignerControl;
+use super::data_dir::Token;
+use super::error::AdminError;
+use super::exporter::Exporter;
+use super::handlers;
+use crate::limits;
+use crate::supervisor::Supervisor;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, patch, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// How the admin address is kept.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen; port 0 for any.
+    pub address: SocketAddr,
+    /// Names under which it may be addressed, beside loopback's and the address itself.
+    pub hosts: Vec<String>,
+    /// Whether `/metrics` and `/readyz` need a token; `None`: only if the address is not loopback.
+    pub scrape_needs_token: Option<bool>,
+}
+
+/// What the address speaks for.
+pub struct Parts {
+    /// The peers.
+    pub supervisor: Supervisor,
+    /// The signer.
+    pub signer: Arc<SignerControl>,
+    /// The metrics; `None` where an embedder keeps its own recorder.
+    pub exporter: Option<Exporter>,
+    /// For reading.
+    pub read_only: Token,
+    /// For reading and changing.
+    pub admin: Token,
+}
+
+/// What the handlers share.
+pub(super) struct Admin {
+    pub(super) supervisor: Supervisor,
+    pub(super) signer: Arc<SignerControl>,
+    pub(super) exporter: Option<Exporter>,
+    pub(super) tokens: Tokens,
+    pub(super) hosts: Vec<String>,
+    pub(super) scrape_is_open: bool,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// A bound admin address.
+pub struct AdminServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    settings: Settings,
+}
+
+/// How often histograms are gathered between scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// After an accept has failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl AdminServer {
+    /// Binds the address. Nothing is answered before [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// [`AdminError::Bind`].
+    pub async fn bind(settings: Settings) -> Result<Self, AdminError> {
+        let address = settings.address;
+        let failed = |source| AdminError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self {
+            listener,
+            address,
+            settings,
+        })
+    }
+
+    /// Where it listens, with the port that 0 stood for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop` turns true or its sender is gone; requests that are being answered then are answered first.
+    pub async fn serve(self, parts: Parts, mut stop: watch::Receiver<bool>) {
+        let exporter = parts.exporter.clone();
+        let router = router(&Arc::new(self.admin(parts, &stop)));
+        let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        loop {
+            tokio::select! {
+                () = stopping(&mut stop) => return,
+                _ = upkeep.tick() => if let Some(exporter) = &exporter { exporter.upkeep() },
+                accepted = accept(&self.listener, &places) => if let Some((socket, place)) = accepted {
+                    tokio::spawn(connection(socket, place, router.clone(), stop.clone()));
+                },
+            }
+        }
+    }
+
+    fn admin(&self, parts: Parts, stop: &watch::Receiver<bool>) -> Admin {
+        let needs_token = self
+            .settings
+            .scrape_needs_token
+            .unwrap_or(!self.address.ip().is_loopback());
+        Admin {
+            supervisor: parts.supervisor,
+            signer: parts.signer,
+            exporter: parts.exporter,
+            tokens: Tokens {
+                read_only: parts.read_only,
+                admin: parts.admin,
+            },
+            hosts: allowed_hosts(self.address.ip(), &self.settings.hosts),
+            scrape_is_open: !needs_token,
+            stop: stop.clone(),
+        }
+    }
+}
+
+fn router(admin: &Arc<Admin>) -> Router {
+    let layer = |needs| from_fn_with_state((Arc::clone(admin), needs), access::authorise);
+    let scraped = Router::new()
+        .route("/metrics", get(handlers::metrics))
+        .route("/readyz", get(handlers::readyz))
+        .route_layer(layer(Needs::Scrape));
+    let read = Router::new()
+        .route("/v1/info", get(handlers::info))
+        .route("/v1/peers", get(handlers::peers))
+        .route("/v1/events", get(handlers::event_stream))
+        .route_layer(layer(Needs::Read));
+    let changed = Router::new()
+        .route("/v1/peers", post(handlers::add_peer))
+        .route(
+            "/v1/peers/{id}",
+            patch(handlers::change_peer).delete(handlers::remove_peer),
+        )
+        .route("/v1/signer/lapse", post(handlers::lapse))
+        .route("/v1/signer/attach", post(handlers::attach))
+        .route_layer(layer(Needs::Change));
+    Router::new()
+        .route("/healthz", get(handlers::healthz))
+        .merge(scraped)
+        .merge(read)
+        .merge(changed)
+        .fallback(handlers::not_found)
+        .method_not_allowed_fallback(handlers::wrong_method)
+        .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_MAX))
+        .layer(from_fn_with_state(Arc::clone(admin), access::guard))
+        .with_state(Arc::clone(admin))
+}
+
+/// The next connection, once there is a place for it; until then it waits in the kernel's queue.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((socket, _)) => Some((socket, place)),
+        Err(error) => {
+            tracing::debug!(%error, "no admin connection can be taken; trying again");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn connection(
+    socket: TcpStream,
+    _place: OwnedSemaphorePermit,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    give_up_when_stalled(&socket);
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::ADMIN_HEAD_DEADLINE)
+        .max_buf_size(limits::ADMIN_HEAD_MAX);
+    let connection =
+        server.serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stopping(&mut stop) => None,
+    };
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}
+
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left to say so: the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// A client that reads nothing of what it is sent gives its place back.
+#[cfg(target_os = "linux")]
+fn give_up_when_stalled(socket: &TcpStream) {
+    if let Err(error) =
+        rustix::net::sockopt::set_tcp_user_timeout(socket, millis(limits::ADMIN_STALL))
+    {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT is not to be had");
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_up_when_stalled(_: &TcpStream) {}

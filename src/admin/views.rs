@@ -1,0 +1,248 @@
+//! The JSON of the supervisor's snapshots and events. Times are Unix seconds, to the millisecond.
+
+use crate::signer::Epoch;
+use crate::supervisor::{LapseView, PeerState, PeerView, Snapshot};
+use crate::telemetry::{Event, LapseReport, Recorded};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// `/v1/info`.
+pub(super) fn info(snapshot: &Snapshot, peers: &[PeerView]) -> Value {
+    json!({
+        "node_id": snapshot.node_id.to_string(),
+        "mode": snapshot.mode.as_str(),
+        "epoch": snapshot.epoch.map(Epoch::get),
+        "since": seconds(snapshot.since),
+        "links": {
+            "gossip_only": snapshot.links.gossip_only,
+            "channel_bearing": snapshot.links.channel_bearing,
+            "persona": snapshot.links.persona,
+        },
+        "peers": peer_counts(peers),
+        "last_lapse": snapshot.last_lapse.as_ref().map(last_lapse),
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn peer_counts(peers: &[PeerView]) -> Value {
+    let mut counts = Map::from_iter([("total".to_owned(), json!(peers.len()))]);
+    for state in PeerState::ALL {
+        let there = peers.iter().filter(|peer| peer.state == state).count();
+        counts.insert(state.as_str().to_owned(), json!(there));
+    }
+    Value::Object(counts)
+}
+
+fn last_lapse(lapse: &LapseView) -> Value {
+    json!({
+        "at": seconds(lapse.at),
+        "reason": lapse.reason.as_str(),
+        "fence_us": micros(lapse.fence),
+        "teardown_ms": millis(lapse.teardown),
+        "dropped": lapse.dropped,
+        "retained": lapse.retained,
+    })
+}
+
+/// One entry of `/v1/peers`.
+pub(super) fn peer(peer: &PeerView) -> Value {
+    let link = peer.link.as_ref();
+    json!({
+        "node_id": peer.node_id.to_string(),
+        "addr": peer.address.map(|address| address.to_string()),
+        "tag": peer.tag.as_str(),
+        "weight": peer.weight,
+        "state": peer.state.as_str(),
+        "identity": link.map(|link| link.identity.as_str()),
+        "direction": link.map(|link| link.direction.as_str()),
+        "since": link.map(|link| seconds(link.since)),
+        "frames_in": link.map(|link| link.frames_in),
+        "frames_out": link.map(|link| link.frames_out),
+        "last_gossip_at": link.and_then(|link| link.last_gossip_at).map(seconds),
+    })
+}
+
+/// What a lapse did, as the answer to who asked for it.
+pub(super) fn lapse(report: &LapseReport) -> Value {
+    json!({
+        "epoch": report.epoch.get(),
+        "reason": report.reason.as_str(),
+        "fence_us": micros(report.fence),
+        "teardown_ms": millis(report.teardown),
+        "dropped": report.dropped,
+        "retained": report.retained,
+    })
+}
+
+/// One event of `/v1/events`: `at`, `event`, and what the event says.
+pub(super) fn event(recorded: &Recorded) -> Value {
+    let mut value = fields(&recorded.event);
+    if let Value::Object(map) = &mut value {
+        map.insert("at".to_owned(), json!(seconds(recorded.at)));
+        map.insert("event".to_owned(), json!(recorded.event.name()));
+    }
+    value
+}
+
+fn fields(event: &Event) -> Value {
+    match event {
+        Event::Listening { address } => json!({ "addr": address.to_string() }),
+        Event::ModeChanged { from, to } => json!({ "from": from.as_str(), "to": to.as_str() }),
+        Event::SignerAttached { epoch, away } => {
+            json!({ "epoch": epoch.get(), "away_ms": away.map(millis) })
+        }
+        Event::SignerLapsed(report) => lapse(report),
+        Event::Relit {
+            epoch,
+            took,
+            up,
+            failed,
+        } => {
+            json!({ "epoch": epoch.get(), "took_ms": millis(*took), "up": up, "failed": failed })
+        }
+        Event::Dialing { .. } | Event::DialFailed { .. } | Event::InboundFailed { .. } => {
+            attempt(event)
+        }
+        Event::LinkUp { .. }
+        | Event::LinkDown { .. }
+        | Event::Leased { .. }
+        | Event::Refused { .. } => on_link(event),
+        Event::Handshake {
+            direction,
+            identity,
+            result,
+            took,
+        } => json!({
+            "direction": direction.as_str(), "identity": identity.as_str(), "result": result, "took_ms": millis(*took),
+        }),
+        Event::Ecdh {
+            source,
+            result,
+            took,
+        } => {
+            json!({ "source": source.as_str(), "result": result, "took_us": micros(*took) })
+        }
+        Event::Tagged { peer, tag } => json!({ "node_id": peer.to_string(), "tag": tag.as_str() }),
+        Event::MistagSuspected { peer } => json!({ "node_id": peer.to_string() }),
+        Event::PeerComplained { peer, error, text } => {
+            json!({ "node_id": peer.to_string(), "kind": if *error { "error" } else { "warning" }, "text": text })
+        }
+        Event::Pong { peer, rtt } => json!({ "node_id": peer.to_string(), "rtt_ms": millis(*rtt) }),
+        Event::KeyRotated { direction, times } => {
+            json!({ "direction": direction.as_str(), "times": times })
+        }
+        Event::Parked { now } => json!({ "now": now }),
+        Event::BookFailed { detail } => json!({ "detail": detail }),
+        Event::Drained { closed, overran } => json!({ "closed": closed, "overran": overran }),
+    }
+}
+
+/// The events of connections that are not links yet.
+fn attempt(event: &Event) -> Value {
+    match event {
+        Event::Dialing { peer, address } => {
+            json!({ "node_id": peer.to_string(), "addr": address.to_string() })
+        }
+        Event::DialFailed {
+            peer,
+            address,
+            failure,
+            detail,
+            retry_in,
+        } => json!({
+            "node_id": peer.to_string(), "addr": address.to_string(), "failure": failure, "detail": detail,
+            "retry_in_ms": retry_in.map(millis),
+        }),
+        Event::InboundFailed {
+            address,
+            failure,
+            detail,
+        } => {
+            json!({ "addr": address.to_string(), "failure": failure, "detail": detail })
+        }
+        _ => json!({}),
+    }
+}
+
+/// The events of one link.
+fn on_link(event: &Event) -> Value {
+    match event {
+        Event::LinkUp {
+            peer,
+            link,
+            address,
+            tag,
+            direction,
+            identity,
+        } => json!({
+            "node_id": peer.to_string(), "link": link.get(), "addr": address.to_string(), "tag": tag.as_str(),
+            "direction": direction.as_str(), "identity": identity.as_str(),
+        }),
+        Event::LinkDown {
+            peer,
+            link,
+            tag,
+            direction,
+            identity,
+            reason,
+        } => json!({
+            "node_id": peer.to_string(), "link": link.get(), "tag": tag.as_str(),
+            "direction": direction.as_str(), "identity": identity.as_str(), "reason": reason.as_str(),
+        }),
+        Event::Leased { peer, link, epoch } => {
+            json!({ "node_id": peer.to_string(), "link": link.get(), "epoch": epoch.get() })
+        }
+        Event::Refused {
+            peer,
+            link,
+            kind,
+            name,
+            action,
+        } => json!({
+            "node_id": peer.to_string(), "link": link.get(), "type": kind, "name": name, "action": action,
+        }),
+        _ => json!({}),
+    }
+}
+
+fn seconds(since_epoch: Duration) -> f64 {
+    Duration::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
+}
+
+/// Milliseconds, to the microsecond.
+fn millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Microseconds, to the nanosecond.
+fn micros(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e9).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signer::LapseReason;
+
+    #[test]
+    fn an_event_has_its_name_its_time_and_its_words() {
+        let report = LapseReport {
+            epoch: Epoch::FIRST,
+            reason: LapseReason::Requested,
+            fence: Duration::from_nanos(12_345),
+            teardown: Duration::from_micros(1_500),
+            dropped: 2,
+            channel_bearing: 2,
+            retained: 3,
+        };
+        let recorded = Recorded {
+            at: Duration::from_micros(1_767_225_600_123_456),
+            event: Event::SignerLapsed(report),
+        };
+        let expected = json!({
+            "at": 1_767_225_600.123, "event": "signer_lapsed", "epoch": 1, "reason": "requested", "fence_us": 12.345,
+            "teardown_ms": 1.5, "dropped": 2, "retained": 3,
+        });
+        assert_eq!(event(&recorded), expected);
+    }
+}

@@ -1,0 +1,286 @@
+//! What the node recorded and what the far sides recorded, put side by side for the checks.
+
+use super::DemoError;
+use super::cast::Kind;
+use super::checks::{self, Absence, Check, Fenced, Leases, Relight, Retained};
+use super::far::Far;
+use super::story::{MISTAGGED, Stage};
+use crate::link::LinkHandle;
+use crate::signer::{Epoch, Lapse};
+use crate::telemetry::{Event, LapseReport};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The moment of the lapse.
+pub(super) struct Cut {
+    pub(super) lapse: Lapse,
+    /// `lapse` had returned before this.
+    pub(super) returned: Instant,
+    pub(super) links: Vec<CutLink>,
+    /// Calls of the signer until then.
+    pub(super) asked: u64,
+    /// Gossip until then: see `Stage::gossip_counts`.
+    pub(super) counts: Vec<(usize, usize)>,
+    pub(super) report: LapseReport,
+    /// From the call of `lapse` until the last far side saw its connection end.
+    pub(super) last_end: Duration,
+    /// Far sides that saw a reset, rather than another end.
+    pub(super) resets: usize,
+}
+
+/// A channel link that was live at the lapse.
+pub(super) struct CutLink {
+    pub(super) peer: usize,
+    pub(super) handle: LinkHandle,
+    /// Bytes written when `lapse` had returned.
+    pub(super) written: u64,
+    /// Messages that the handle took after that.
+    pub(super) accepted_after: usize,
+}
+
+/// Records of links, taken before the drain.
+pub(super) struct Links {
+    fenced: Vec<Fenced>,
+    retained: Vec<Retained>,
+    relight: Relight,
+}
+
+/// How it went.
+pub(super) struct Outcome {
+    pub(super) cut: Cut,
+    pub(super) checks: Vec<Check>,
+    pub(super) order: Vec<&'static str>,
+    pub(super) relight: Option<Duration>,
+    pub(super) rotations: u64,
+    pub(super) far_messages: u64,
+    pub(super) signer_calls: u64,
+    /// Whether all that was sent arrived in time to be compared.
+    pub(super) settled: bool,
+}
+
+impl Outcome {
+    /// Judges what was recorded; the drain is over.
+    pub(super) fn judge(
+        stage: &Stage<'_>,
+        cut: Cut,
+        absence: &Absence,
+        leases: &Leases,
+        links: &Links,
+        settled: bool,
+    ) -> Self {
+        let count = |kind| stage.cast.of(kind).count();
+        let total = |of: fn(&super::far::Seen) -> u64| -> u64 {
+            stage
+                .fars
+                .iter()
+                .map(|far| far.look(|seen| seen.iter().map(of).sum::<u64>()))
+                .sum()
+        };
+        let far_messages = total(|seen| seen.messages_in);
+        let connections = stage.fars.iter().map(|far| far.look(<[_]>::len)).sum();
+        let checks = vec![
+            checks::fence(&links.fenced, count(Kind::Channel)),
+            // The mis-tagged peer's link was closed on purpose.
+            checks::retention(&links.retained, count(Kind::Gossip).saturating_sub(1)),
+            checks::no_error(far_messages, total(|seen| seen.errors_in), connections),
+            checks::signer_free(absence),
+            checks::epochs(leases, count(Kind::Channel)),
+            checks::relight(&links.relight),
+        ];
+        let rotations = stage.node.events(|events| {
+            let times = events.iter().filter_map(|event| match event {
+                Event::KeyRotated { times, .. } => Some(*times),
+                _ => None,
+            });
+            times.sum()
+        });
+        Self {
+            cut,
+            checks,
+            order: links.relight.dialled.clone(),
+            relight: links.relight.took,
+            rotations,
+            far_messages,
+            signer_calls: stage.node.signer.asked(),
+            settled,
+        }
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        self.checks.iter().all(Check::passed)
+    }
+}
+
+/// Puts the links' records side by side. `at_return` is the gossip until the signer returned.
+pub(super) fn collect(
+    stage: &Stage<'_>,
+    cut: &Cut,
+    epoch: Epoch,
+    at_return: &[(usize, usize)],
+) -> Links {
+    let fenced = cut
+        .links
+        .iter()
+        .filter_map(|link| Some(fenced(stage, cut, link, far_of(stage, link.peer)?)))
+        .collect();
+    let gossip = stage
+        .fars
+        .iter()
+        .filter(|far| far.member.kind == Kind::Gossip);
+    let retained = gossip
+        .zip(cut.counts.iter().zip(at_return))
+        .filter(|(far, _)| far.member.name != MISTAGGED)
+        .map(|(far, (before, after))| {
+            let in_safe = (
+                after.0.saturating_sub(before.0),
+                after.1.saturating_sub(before.1),
+            );
+            retained(stage, far, in_safe)
+        })
+        .collect();
+    let channel = stage.cast.of(Kind::Channel);
+    let relight = Relight {
+        due: stage.cast.by_urgency(),
+        dialled: dialled(stage, epoch),
+        up: channel
+            .filter(|member| stage.is_linked(member) && connections(stage, member.index) == 2)
+            .map(|member| member.name)
+            .collect(),
+        took: stage.relit(epoch),
+    };
+    Links {
+        fenced,
+        retained,
+        relight,
+    }
+}
+
+fn fenced(stage: &Stage<'_>, cut: &Cut, link: &CutLink, far: &Far) -> Fenced {
+    let (last, messages) = stage.node.look(|links| {
+        let known = links
+            .iter()
+            .find(|known| known.handle.id() == link.handle.id());
+        known.map_or((None, 0), |known| {
+            (known.last_delivery, known.channel_messages)
+        })
+    });
+    // The first connection is the one that the lapse ended.
+    let (far_bytes, far_messages, far_ended) = far.look(|seen| {
+        seen.first().map_or((0, 0, false), |seen| {
+            (
+                seen.bytes_in,
+                seen.channel_messages_in,
+                seen.ended.is_some(),
+            )
+        })
+    });
+    Fenced {
+        name: far.member.name,
+        written_at_return: link.written,
+        written_at_end: link.handle.bytes_written(),
+        far_bytes,
+        channel_messages: messages.saturating_add(far_messages),
+        delivered_after: last.and_then(|last| last.checked_duration_since(cut.returned)),
+        accepted_after: link.accepted_after,
+        far_ended,
+    }
+}
+
+fn retained(stage: &Stage<'_>, far: &Far, in_safe: (usize, usize)) -> Retained {
+    let peer = far.member.index;
+    let (delivered, from) = stage
+        .node
+        .newest(peer, |link| (link.delivered.clone(), link.relayed_from))
+        .unwrap_or_default();
+    let (ended, sent, received) = far.newest(|seen| {
+        (
+            seen.ended.is_some(),
+            seen.sent.clone(),
+            seen.received.clone(),
+        )
+    });
+    Retained {
+        name: far.member.name,
+        connections: connections(stage, peer),
+        ended,
+        sent,
+        delivered,
+        relayed: from
+            .map(|from| stage.node.journal.for_peer(from, peer))
+            .unwrap_or_default(),
+        received,
+        in_safe,
+    }
+}
+
+/// Nobody makes gossip any more, and all of it is where it should be.
+pub(super) fn is_settled(stage: &Stage<'_>) -> bool {
+    let gossip = stage
+        .fars
+        .iter()
+        .filter(|far| far.member.kind == Kind::Gossip);
+    stage
+        .fars
+        .iter()
+        .all(|far| far.newest(|seen| !seen.publishes))
+        && gossip.into_iter().all(|far| {
+            let record = retained(stage, far, (0, 0));
+            record.sent.len() == record.delivered.len()
+                && record.relayed.len() == record.received.len()
+        })
+}
+
+/// Which session each link depends on now.
+///
+/// # Errors
+/// The supervisor has stopped.
+pub(super) async fn leases(
+    stage: &Stage<'_>,
+    cut: &Cut,
+    epoch: Epoch,
+) -> Result<Leases, DemoError> {
+    let mut leases = Leases {
+        epoch: epoch.get(),
+        ..Leases::default()
+    };
+    for peer in stage.node.supervisor.peers().await? {
+        let (Some(member), Some(link)) = (stage.cast.find(peer.node_id), peer.link) else {
+            continue;
+        };
+        let entry = (member.name, link.leased_under.map(Epoch::get));
+        if member.kind == Kind::Channel {
+            leases.channel.push(entry)
+        } else {
+            leases.gossip.push(entry)
+        }
+    }
+    let gossip = super::gossip::commitment_signed;
+    leases.old_handles_alive = cut
+        .links
+        .iter()
+        .filter(|link| link.handle.try_send(gossip()).is_ok())
+        .count();
+    Ok(leases)
+}
+
+/// Whom the node dialled after that session began, in order.
+pub(super) fn dialled(stage: &Stage<'_>, epoch: Epoch) -> Vec<&'static str> {
+    stage.node.events(|events| {
+        let since = events.iter().skip_while(
+            |event| !matches!(event, Event::SignerAttached { epoch: began, .. } if *began == epoch),
+        );
+        let peers = since.filter_map(|event| match event {
+            Event::Dialing { peer, .. } => stage.cast.find(*peer),
+            _ => None,
+        });
+        peers.map(|member| member.name).collect()
+    })
+}
+
+fn far_of<'a>(stage: &'a Stage<'_>, peer: usize) -> Option<&'a Arc<Far>> {
+    stage.fars.iter().find(|far| far.member.index == peer)
+}
+
+fn connections(stage: &Stage<'_>, peer: usize) -> usize {
+    far_of(stage, peer).map_or(0, |far| far.look(<[_]>::len))
+}

@@ -1,0 +1,136 @@
+//! The end of the demo: verdicts for a person, or one JSON object for a program.
+
+use super::DemoError;
+use super::checks::{Check, millis};
+use super::evidence::Outcome;
+use super::screen::{Ink, Screen};
+use serde_json::{Value, json};
+use std::io::Write;
+
+/// Prints the verdicts.
+pub(super) fn print(screen: &Screen, seed: u64, played: &Result<Outcome, DemoError>) {
+    screen.line(Ink::Plain, "");
+    match played {
+        Ok(outcome) => {
+            screen.line(
+                Ink::Bold,
+                "The promises, checked on what the far sides recorded:",
+            );
+            for check in &outcome.checks {
+                verdict(screen, check);
+            }
+            screen.line(Ink::Plain, "");
+            if !outcome.settled {
+                screen.line(
+                    Ink::Warm,
+                    "Some messages were still on their way when the checks began.",
+                );
+            }
+            let seconds = screen.elapsed().as_secs_f64();
+            if outcome.passed() {
+                screen.line(
+                    Ink::Good,
+                    &format!("All {} hold, after {seconds:.1} s.", outcome.checks.len()),
+                );
+            } else {
+                let broken = outcome
+                    .checks
+                    .iter()
+                    .filter(|check| !check.passed())
+                    .count();
+                screen.line(
+                    Ink::Bad,
+                    &format!("{broken} of {} do not hold.", outcome.checks.len()),
+                );
+            }
+        }
+        Err(error) => screen.line(
+            Ink::Bad,
+            &format!("The demo could not be played to its end: {error}"),
+        ),
+    }
+    screen.line(
+        Ink::Plain,
+        &format!("To repeat it with the same keys and urgencies: pilotlight demo --seed {seed}"),
+    );
+}
+
+fn verdict(screen: &Screen, check: &Check) {
+    let (ink, word) = if check.passed() {
+        (Ink::Good, "pass")
+    } else {
+        (Ink::Bad, "FAIL")
+    };
+    screen.line(
+        Ink::Plain,
+        &format!(
+            "  {}  {}  {}",
+            screen.paint(ink, word),
+            check.promise,
+            check.claim
+        ),
+    );
+    screen.line(Ink::Dim, &format!("            {}", check.figure));
+    for fault in &check.faults {
+        screen.line(Ink::Bad, &format!("            {fault}"));
+    }
+}
+
+/// Writes one JSON object.
+pub(super) fn json(seed: u64, played: &Result<Outcome, DemoError>) {
+    let value = match played {
+        Ok(outcome) => whole(seed, outcome),
+        Err(error) => {
+            json!({ "seed": seed, "passed": false, "error": error.to_string(), "checks": [] })
+        }
+    };
+    // A closed pipe: nobody reads it.
+    let _ = writeln!(std::io::stdout().lock(), "{value}");
+}
+
+fn whole(seed: u64, outcome: &Outcome) -> Value {
+    let Outcome {
+        cut,
+        checks,
+        order,
+        relight,
+        rotations,
+        far_messages,
+        signer_calls,
+        settled,
+    } = outcome;
+    let checks: Vec<Value> = checks
+        .iter()
+        .map(|check| {
+            json!({
+                "promise": check.promise,
+                "claim": check.claim,
+                "passed": check.passed(),
+                "figure": check.figure,
+                "faults": check.faults,
+            })
+        })
+        .collect();
+    json!({
+        "seed": seed,
+        "passed": outcome.passed(),
+        "checks": checks,
+        "lapse": {
+            "fence_us": micros(cut.lapse.fence),
+            "teardown_ms": millis(cut.report.teardown),
+            "last_far_end_ms": millis(cut.last_end),
+            "dropped": cut.report.dropped,
+            "retained": cut.report.retained,
+            "far_sides_reset": cut.resets,
+        },
+        "relight": { "took_ms": relight.map(millis), "dialled": order },
+        "far_messages": far_messages,
+        "key_rotations": rotations,
+        "signer_calls": signer_calls,
+        "settled": settled,
+    })
+}
+
+fn micros(duration: std::time::Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}

@@ -1,0 +1,659 @@
+//! What happens in the demo, in order.
+//!
+//! Each act waits for what it is about to tell, on the records of the node and of the far sides, under a guard that turns a hang
+//! into an error. Pauses only pace it.
+
+use super::cast::{Cast, Kind, Member};
+use super::checks::{Absence, millis};
+use super::evidence::{self, Cut, CutLink, Outcome};
+use super::far::{End, Far, Surroundings, Tempo};
+use super::node::{self, Node};
+use super::screen::{Ink, Lane, Screen};
+use super::{DemoError, gossip};
+use crate::link::{CloseReason, Tag};
+use crate::signer::Epoch;
+use crate::supervisor::{ConnectError, Mode, PeerSpec, PeerState};
+use crate::telemetry::Event;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// A hang becomes an error after this long.
+const GUARD: Duration = Duration::from_secs(60);
+
+/// The whole story takes no longer than this, whatever hangs.
+const WHOLE: Duration = Duration::from_secs(180);
+
+/// How long the last messages may be on their way once nobody sends new ones. Later they count as lost.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// Gossip messages that each link carries, each way, before the story goes on.
+const ENOUGH: usize = 40;
+
+/// Channel messages that each far side has received in the rush before the signer is cut off.
+const RUSHED: u64 = 200;
+
+/// Between two gossip messages of one peer: watched, and not.
+const EVERY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(8));
+
+/// Between two drawings of the table.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Whose link is closed over a `channel_reestablish`, and who asks for a channel.
+pub(super) const MISTAGGED: &str = "Willow";
+const SUITOR: &str = "Rowan";
+
+/// Everything on stage.
+pub(super) struct Stage<'a> {
+    pub(super) cast: Arc<Cast>,
+    pub(super) node: Arc<Node>,
+    /// In the order of the cast, the stranger excepted until he comes.
+    pub(super) fars: Vec<Arc<Far>>,
+    screen: &'a Screen,
+    around: Surroundings,
+    tempo: watch::Sender<Tempo>,
+    pulse: watch::Sender<u64>,
+}
+
+/// Plays the whole story and judges it.
+///
+/// # Errors
+/// The system refuses something, or nothing happens for a minute.
+pub(super) async fn play(seed: u64, screen: &Screen) -> Result<Outcome, DemoError> {
+    let cast = Arc::new(Cast::new(seed)?);
+    introduce(&cast, screen);
+    let mut stage = Stage::set(cast, screen).await?;
+    let whole = tokio::time::timeout(WHOLE, acts(&mut stage)).await;
+    let outcome = whole.unwrap_or(Err(DemoError::Waited {
+        what: "the end of the story",
+        seconds: WHOLE.as_secs(),
+    }));
+    if outcome.is_ok() {
+        stage.draw();
+        screen.keep();
+    } else {
+        screen.clear();
+    }
+    outcome
+}
+
+async fn acts(stage: &mut Stage<'_>) -> Result<Outcome, DemoError> {
+    let session = stage.gather().await?;
+    stage.chat().await?;
+    let cut = stage.cut(session).await?;
+    let absence = stage.endure(&cut).await?;
+    let counts = stage.gossip_counts();
+    let session = stage.relight(&cut).await?;
+    let settled = stage.settle().await;
+    let leases = evidence::leases(stage, &cut, session.epoch()).await?;
+    let links = evidence::collect(stage, &cut, session.epoch(), &counts);
+    stage.node.supervisor.drain().await;
+    drop(session);
+    stage
+        .wait_for("the far sides to see the drain", |stage| {
+            stage
+                .fars
+                .iter()
+                .all(|far| far.newest(|seen| seen.ended.is_some()))
+        })
+        .await?;
+    Ok(Outcome::judge(
+        stage, cut, &absence, &leases, &links, settled,
+    ))
+}
+
+fn introduce(cast: &Cast, screen: &Screen) {
+    let names = |kind| {
+        cast.of(kind)
+            .map(|member| member.name)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    screen.line(
+        Ink::Bold,
+        "Pilotlight: a watch-only Lightning node whose signer goes away and comes back",
+    );
+    screen.line(Ink::Plain, "");
+    screen.line(
+        Ink::Plain,
+        &format!("  channel peers  {}", names(Kind::Channel)),
+    );
+    screen.line(
+        Ink::Plain,
+        &format!("  gossip peers   {}", names(Kind::Gossip)),
+    );
+    screen.line(
+        Ink::Plain,
+        &format!(
+            "  each on a TCP socket of its own, on loopback. Seed {}.",
+            cast.seed
+        ),
+    );
+    screen.line(Ink::Plain, "");
+}
+
+impl<'a> Stage<'a> {
+    async fn set(cast: Arc<Cast>, screen: &'a Screen) -> Result<Self, DemoError> {
+        let pulse = watch::Sender::new(0);
+        let every = if screen.is_watched() {
+            EVERY.0
+        } else {
+            EVERY.1
+        };
+        let tempo = watch::Sender::new(Tempo {
+            publish: false,
+            every,
+            rush: false,
+        });
+        let node = Node::start(&cast, &pulse).await?;
+        let door = node
+            .supervisor
+            .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await?;
+        let around = Surroundings {
+            cast: Arc::clone(&cast),
+            node: node.supervisor.node_id(),
+            door,
+            tempo: tempo.subscribe(),
+            pulse: pulse.clone(),
+        };
+        Ok(Self {
+            cast,
+            node,
+            fars: Vec::new(),
+            screen,
+            around,
+            tempo,
+            pulse,
+        })
+    }
+
+    /// Act one: peers are wanted, a signer attaches, links come up.
+    async fn gather(&mut self) -> Result<crate::signer::SignerSession, DemoError> {
+        let cast = Arc::clone(&self.cast);
+        let supervisor = self.node.supervisor.clone();
+        for member in cast.peers().filter(|member| !member.dials) {
+            let far = Far::start(member, &self.around).await?;
+            let tag = if member.kind == Kind::Channel {
+                Tag::ChannelBearing
+            } else {
+                Tag::GossipOnly
+            };
+            supervisor
+                .add_peer(PeerSpec::new(member.node_id(), far.address).tagged(tag))
+                .await?;
+            supervisor
+                .set_urgency(member.node_id(), member.urgency)
+                .await?;
+            self.fars.push(far);
+        }
+        supervisor
+            .declare_channel_peers(cast.of(Kind::Channel).map(|member| member.node_id()))
+            .await?;
+        let held = supervisor
+            .peers()
+            .await?
+            .iter()
+            .filter(|peer| peer.state == PeerState::Held)
+            .count();
+        self.screen.say(
+            Ink::Bold,
+            "The node starts. It holds no key, and no signer is there.",
+        );
+        self.screen.add(&format!(
+            "mode {}: {held} peers wait to be dialled, and nothing fails",
+            self.node.supervisor.mode()
+        ));
+        self.pause(1.0).await;
+        let session = self.node.attach().await?;
+        for member in cast.peers().filter(|member| member.dials) {
+            self.fars.push(Far::start(member, &self.around).await?);
+        }
+        self.fars.sort_by_key(|far| far.member.index);
+        self.wait_for("all peers to be linked", |stage| {
+            stage.cast.peers().all(|member| stage.is_linked(member))
+        })
+        .await?;
+        let mode = self.node.supervisor.mode();
+        self.screen.say(
+            Ink::Bold,
+            &format!(
+                "A signer attaches, proves the node's key, and session {} begins.",
+                session.epoch()
+            ),
+        );
+        let links = self.node.supervisor.snapshot().links;
+        self.screen.add(&format!(
+            "mode {mode}: {} channel links and {} gossip links are up; 3 peers dialled us, we dialled 11",
+            links.channel_bearing, links.gossip_only
+        ));
+        Ok(session)
+    }
+
+    /// Act two: an ordinary day.
+    async fn chat(&self) -> Result<(), DemoError> {
+        self.tempo.send_modify(|tempo| tempo.publish = true);
+        self.wait_for("gossip on every link", |stage| {
+            stage
+                .fars
+                .iter()
+                .all(|far| far.newest(|seen| seen.received.len() >= ENOUGH))
+        })
+        .await?;
+        self.screen.say(
+            Ink::Bold,
+            "Gossip flows both ways, signed and numbered; channel peers exchange commitments.",
+        );
+        self.pause(2.0).await;
+        Ok(())
+    }
+
+    /// Act three: the signer is cancelled in the middle of traffic.
+    async fn cut(&self, session: crate::signer::SignerSession) -> Result<Cut, DemoError> {
+        let channel: Vec<&Arc<Far>> = self
+            .fars
+            .iter()
+            .filter(|far| far.member.kind == Kind::Channel)
+            .collect();
+        let before: Vec<u64> = channel
+            .iter()
+            .map(|far| far.newest(|seen| seen.channel_messages_in))
+            .collect();
+        self.tempo.send_modify(|tempo| tempo.rush = true);
+        self.wait_for("channel traffic at full speed", |_| {
+            let now = channel
+                .iter()
+                .map(|far| far.newest(|seen| seen.channel_messages_in));
+            now.zip(&before)
+                .all(|(now, before)| now.saturating_sub(*before) >= RUSHED)
+        })
+        .await?;
+        let handles = self.node.look(|links| {
+            let live = links.iter().filter(|link| link.down.is_none());
+            live.filter(|link| self.kind(link.peer) == Some(Kind::Channel))
+                .map(|link| (link.peer, link.handle.clone()))
+                .collect::<Vec<_>>()
+        });
+        let lapse = node::cancel(session)?;
+        let returned = Instant::now();
+        let mut links: Vec<CutLink> = handles
+            .into_iter()
+            .map(|(peer, handle)| CutLink {
+                peer,
+                written: handle.bytes_written(),
+                handle,
+                accepted_after: 0,
+            })
+            .collect();
+        for link in &mut links {
+            link.accepted_after =
+                usize::from(link.handle.try_send(gossip::commitment_signed()).is_ok());
+        }
+        let asked = self.node.signer.asked();
+        let counts = self.gossip_counts();
+        self.wait_for("every channel peer to see its link end", |_| {
+            channel
+                .iter()
+                .all(|far| far.newest(|seen| seen.ended.is_some()))
+        })
+        .await?;
+        let report = |event: &Event| match event {
+            Event::SignerLapsed(report) if report.epoch == lapse.epoch => Some(report.clone()),
+            _ => None,
+        };
+        self.wait_for("the report of the lapse", |stage| {
+            stage.node.event(report).is_some()
+        })
+        .await?;
+        let report = self.node.event(report).ok_or(DemoError::NoSession)?;
+        self.tempo.send_modify(|tempo| tempo.rush = false);
+        let ends = channel
+            .iter()
+            .filter_map(|far| far.newest(|seen| seen.ended));
+        let last_end = ends
+            .clone()
+            .map(|(at, _)| at.saturating_duration_since(lapse.at))
+            .max()
+            .unwrap_or_default();
+        let resets = ends.filter(|(_, end)| *end == End::Reset).count();
+        let cut = Cut {
+            lapse,
+            returned,
+            links,
+            asked,
+            counts,
+            report,
+            last_end,
+            resets,
+        };
+        self.tell_cut(&cut);
+        self.pause(2.0).await;
+        Ok(cut)
+    }
+
+    fn tell_cut(&self, cut: &Cut) {
+        let screen = self.screen;
+        screen.say(Ink::Bad, "The signer is gone, in the middle of traffic.");
+        screen.add(&format!(
+            "fence up in {} µs: from here on nothing leaves or arrives on a channel link",
+            cut.lapse.fence.as_micros()
+        ));
+        screen.add(&format!(
+            "{} channel links wiped and reset in {:.1} ms; the last of these peers saw it after {:.1} ms",
+            cut.report.dropped,
+            millis(cut.report.teardown),
+            millis(cut.last_end)
+        ));
+        screen.add(&format!(
+            "{} gossip links retained: they need their own keys only, and keep them",
+            cut.report.retained
+        ));
+    }
+
+    /// Act four: a while without a signer.
+    async fn endure(&mut self, cut: &Cut) -> Result<Absence, DemoError> {
+        let before = self.gossip_counts();
+        self.wait_for("gossip without a signer", |stage| {
+            let now = stage.gossip_counts();
+            now.iter().zip(&before).all(|(now, before)| {
+                now.0 >= before.0.saturating_add(ENOUGH) && now.1 >= before.1.saturating_add(ENOUGH)
+            })
+        })
+        .await?;
+        let mode = self.node.supervisor.mode();
+        self.screen.say(
+            Ink::Bold,
+            &format!("Mode {mode}. Gossip goes on, in both directions, on every one of them."),
+        );
+        self.pause(1.2).await;
+        let mut absence = Absence::default();
+        self.suitor(&mut absence).await?;
+        self.mistagged(&mut absence).await?;
+        self.strangers(&mut absence).await?;
+        absence.signer_calls = self.node.signer.asked().saturating_sub(cut.asked);
+        Ok(absence)
+    }
+
+    /// A gossip peer would open a channel.
+    async fn suitor(&self, absence: &mut Absence) -> Result<(), DemoError> {
+        let far = self.far(SUITOR)?;
+        far.order(gossip::open_channel()).await;
+        self.wait_for("the warning to who would open a channel", |_| {
+            far.newest(|seen| !seen.warnings.is_empty())
+        })
+        .await?;
+        let warning = far
+            .newest(|seen| seen.warnings.first().cloned())
+            .unwrap_or_default();
+        self.screen.say(
+            Ink::Plain,
+            &format!("{SUITOR} sends open_channel: a warning goes back, the node is not bothered."),
+        );
+        self.screen.add(&format!("\"{warning}\"; the link stays"));
+        self.pause(1.0).await;
+        absence.open_warnings = far.newest(|seen| seen.warnings.len());
+        absence.open_delivered = self.delivered(&far.member, gossip::OPEN_CHANNEL.0);
+        absence.open_link_lives = far.newest(|seen| seen.ended.is_none());
+        Ok(())
+    }
+
+    /// A gossip peer believes that it has a channel with us.
+    async fn mistagged(&self, absence: &mut Absence) -> Result<(), DemoError> {
+        let far = self.far(MISTAGGED)?;
+        far.order(gossip::channel_reestablish()).await;
+        self.wait_for("the mis-tagged peer's link to end", |_| {
+            far.newest(|seen| seen.ended.is_some())
+        })
+        .await?;
+        let id = far.member.node_id();
+        let suspected = |event: &Event| {
+            matches!(event, Event::MistagSuspected { peer } if *peer == id).then_some(())
+        };
+        self.wait_for("the suspicion of a wrong tag", |stage| {
+            stage.node.event(suspected).is_some()
+        })
+        .await?;
+        let reason = |stage: &Self| {
+            stage
+                .node
+                .newest(far.member.index, |link| link.down)
+                .flatten()
+        };
+        self.wait_for("the node to hear of it", |stage| reason(stage).is_some())
+            .await?;
+        self.screen.say(
+            Ink::Plain,
+            &format!("{MISTAGGED} sends channel_reestablish: the link is closed without a word."),
+        );
+        self.screen
+            .add("the operator is told that its tag may be wrong; nothing else changes");
+        self.pause(1.0).await;
+        absence.mistag_closed = reason(self) == Some(CloseReason::Mistag);
+        absence.mistag_warnings = far.newest(|seen| seen.warnings.len());
+        absence.mistag_event = self.node.event(suspected).is_some();
+        Ok(())
+    }
+
+    /// Somebody dials us, and we would dial somebody: neither reaches a signer.
+    async fn strangers(&mut self, absence: &mut Absence) -> Result<(), DemoError> {
+        let far = self.far(MISTAGGED)?;
+        let spec = PeerSpec::new(far.member.node_id(), far.address);
+        let asked = Instant::now();
+        let outcome = tokio::time::timeout(SETTLE, self.node.supervisor.connect(spec)).await;
+        absence.dial_refused =
+            matches!(outcome, Ok(Err(ConnectError::SignerAway))).then(|| asked.elapsed());
+        let cast = Arc::clone(&self.cast);
+        for member in cast.of(Kind::Stranger) {
+            self.fars.push(Far::start(member, &self.around).await?);
+        }
+        let parked = |event: &Event| match event {
+            Event::Parked { now } if *now > 0 => Some(*now),
+            _ => None,
+        };
+        self.wait_for("the stranger to be parked", |stage| {
+            stage.node.event(parked).is_some()
+        })
+        .await?;
+        absence.parked = self
+            .node
+            .events(|events| events.iter().filter_map(parked).max())
+            .unwrap_or(0);
+        self.screen.say(
+            Ink::Plain,
+            "A stranger dials us: the connection is parked, and costs no call of a signer.",
+        );
+        let took = absence.dial_refused.unwrap_or_default();
+        self.screen.add(&format!(
+            "a dial of ours is refused at once ({} µs), and kept for later",
+            took.as_micros()
+        ));
+        self.pause(1.2).await;
+        Ok(())
+    }
+
+    /// Act five: the signer returns.
+    async fn relight(&self, cut: &Cut) -> Result<crate::signer::SignerSession, DemoError> {
+        let session = self.node.attach().await?;
+        let epoch = session.epoch();
+        self.wait_for("the channel peers to be back", |stage| {
+            stage.relit(epoch).is_some() && stage.cast.peers().all(|member| stage.is_linked(member))
+        })
+        .await?;
+        let screen = self.screen;
+        screen.say(
+            Ink::Good,
+            &format!(
+                "The signer is back: session {epoch}, and nothing of session {}.",
+                cut.lapse.epoch
+            ),
+        );
+        let took = self.relit(epoch).unwrap_or_default();
+        screen.add(&format!(
+            "6 channel peers dialled unasked and up in {:.1} ms, the soonest HTLC expiry first:",
+            millis(took)
+        ));
+        screen.add(&evidence::dialled(self, epoch).join(", "));
+        self.pause(1.5).await;
+        if self
+            .fars
+            .iter()
+            .any(|far| far.member.kind == Kind::Stranger && far.newest(|seen| seen.up))
+        {
+            screen.say(
+                Ink::Plain,
+                "The parked stranger was let in. Gossip went on all the while.",
+            );
+        }
+        self.pause(1.5).await;
+        Ok(session)
+    }
+
+    /// Nobody sends anything new, and what is on its way arrives. `false`: it did not in time.
+    async fn settle(&self) -> bool {
+        self.tempo.send_modify(|tempo| tempo.publish = false);
+        self.within(SETTLE, evidence::is_settled).await
+    }
+
+    /// How long the relight of that session took, once it is complete.
+    pub(super) fn relit(&self, session: Epoch) -> Option<Duration> {
+        self.node.event(|event| match event {
+            Event::Relit { epoch, took, .. } if *epoch == session => Some(*took),
+            _ => None,
+        })
+    }
+
+    /// Gossip messages of each gossip peer: to the node and from it.
+    fn gossip_counts(&self) -> Vec<(usize, usize)> {
+        let gossip = self
+            .fars
+            .iter()
+            .filter(|far| far.member.kind == Kind::Gossip);
+        gossip
+            .map(|far| {
+                let delivered = self
+                    .node
+                    .newest(far.member.index, |link| link.delivered.len());
+                (
+                    delivered.unwrap_or(0),
+                    far.newest(|seen| seen.received.len()),
+                )
+            })
+            .collect()
+    }
+
+    /// Both sides say that the newest link is up.
+    pub(super) fn is_linked(&self, member: &Member) -> bool {
+        let far = self
+            .fars
+            .iter()
+            .find(|far| far.member.index == member.index);
+        self.node.is_up(member.index)
+            && far.is_some_and(|far| far.newest(|seen| seen.up && seen.ended.is_none()))
+    }
+
+    fn delivered(&self, member: &Member, kind: u16) -> bool {
+        self.node.look(|links| {
+            links
+                .iter()
+                .any(|link| link.peer == member.index && link.kinds.contains(&kind))
+        })
+    }
+
+    fn kind(&self, peer: usize) -> Option<Kind> {
+        self.cast.members.get(peer).map(|member| member.kind)
+    }
+
+    fn far(&self, name: &str) -> Result<Arc<Far>, DemoError> {
+        let far = self.fars.iter().find(|far| far.member.name == name);
+        far.cloned().ok_or(DemoError::Waited {
+            what: "a peer that is not in the cast",
+            seconds: 0,
+        })
+    }
+
+    async fn wait_for(
+        &self,
+        what: &'static str,
+        holds: impl Fn(&Self) -> bool,
+    ) -> Result<(), DemoError> {
+        if self.within(GUARD, holds).await {
+            Ok(())
+        } else {
+            Err(DemoError::Waited {
+                what,
+                seconds: GUARD.as_secs(),
+            })
+        }
+    }
+
+    /// Waits until it holds, looking whenever something is recorded. `false`: it did not in time.
+    async fn within(&self, time: Duration, holds: impl Fn(&Self) -> bool) -> bool {
+        let mut pulse = self.pulse.subscribe();
+        let wait = async {
+            loop {
+                pulse.mark_unchanged();
+                if holds(self) {
+                    return true;
+                }
+                if pulse.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(time, wait).await.unwrap_or(false)
+    }
+
+    /// For whoever watches; a fifth of it if nobody does.
+    async fn pause(&self, seconds: f64) {
+        let share = if self.screen.is_watched() { 1.0 } else { 0.2 };
+        let until = tokio::time::Instant::now() + Duration::from_secs_f64(seconds * share);
+        loop {
+            self.draw();
+            let next = tokio::time::Instant::now() + FRAME;
+            tokio::time::sleep_until(next.min(until)).await;
+            if next >= until {
+                return;
+            }
+        }
+    }
+
+    /// Draws the table of all peers.
+    pub(super) fn draw(&self) {
+        let mode = self.node.supervisor.mode();
+        let lane = |far: &Arc<Far>| {
+            let member = &far.member;
+            let up = self.node.is_up(member.index);
+            let state = match (up, mode) {
+                (true, _) => "up",
+                (false, Mode::Live) => "dialling",
+                (false, _) => "held",
+            };
+            let count = |link: &node::NodeLink| {
+                (link.delivered.len() as u64).saturating_add(link.channel_messages)
+            };
+            let counts = (
+                self.node.newest(member.index, count).unwrap_or(0),
+                far.newest(|seen| seen.messages_in),
+            );
+            Lane {
+                name: member.name,
+                state,
+                up,
+                counts,
+            }
+        };
+        let lanes = |kind| {
+            self.fars
+                .iter()
+                .filter(|far| far.member.kind == kind)
+                .map(lane)
+                .collect::<Vec<_>>()
+        };
+        self.screen.draw(
+            &format!("mode {mode}"),
+            &lanes(Kind::Channel),
+            &lanes(Kind::Gossip),
+        );
+    }
+}

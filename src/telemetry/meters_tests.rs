@@ -1,0 +1,329 @@
+//! What is recorded is what [`METRICS`] lists, in kind and labels, and any recorder gets it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::float_cmp
+)]
+
+use super::*;
+use crate::link::{CloseReason, LinkId};
+use crate::node_id::{LocalKey, NodeId};
+use crate::signer::SignerContext;
+use crate::supervisor::Supervisor;
+use crate::telemetry::LapseReport;
+use metrics_util::MetricKind;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use std::collections::{BTreeMap, BTreeSet};
+
+fn peer() -> NodeId {
+    LocalKey::from_bytes(&mut [7; 32]).unwrap().node_id()
+}
+
+/// Records with a recorder of one's own, as an embedder's would be, and returns what it has seen.
+fn recorded(work: impl FnOnce()) -> Snapshotter {
+    let recorder = DebuggingRecorder::new();
+    let seen = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, work);
+    seen
+}
+
+type Seen = BTreeMap<(String, Vec<(String, String)>), (MetricKind, DebugValue)>;
+
+fn values(seen: &Snapshotter) -> Seen {
+    let entry = |(key, _, _, value): (metrics_util::CompositeKey, _, _, DebugValue)| {
+        let (kind, key) = key.into_parts();
+        let mut labels: Vec<_> = key
+            .labels()
+            .map(|label| (label.key().to_owned(), label.value().to_owned()))
+            .collect();
+        labels.sort();
+        ((key.name().to_owned(), labels), (kind, value))
+    };
+    seen.snapshot().into_vec().into_iter().map(entry).collect()
+}
+
+fn counted(seen: &Seen, name: &str, labels: &[(&str, &str)]) -> u64 {
+    let mut labels: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    labels.sort();
+    match seen.get(&(name.to_owned(), labels.clone())) {
+        Some((_, DebugValue::Counter(value))) => *value,
+        other => panic!("{name} {labels:?}: {other:?}"),
+    }
+}
+
+fn lapse() -> Event {
+    Event::SignerLapsed(LapseReport {
+        epoch: Epoch::FIRST,
+        reason: LapseReason::Requested,
+        fence: Duration::from_micros(3),
+        teardown: Duration::from_millis(2),
+        dropped: 5,
+        channel_bearing: 4,
+        retained: 9,
+    })
+}
+
+fn events() -> Vec<Event> {
+    let (peer, link) = (peer(), LinkId(2));
+    let address = "192.0.2.1:9735".parse().unwrap();
+    let (tag, identity) = (Tag::ChannelBearing, Identity::Node);
+    let took = Duration::from_millis(10);
+    vec![
+        lapse(),
+        Event::Relit {
+            epoch: Epoch::FIRST,
+            took,
+            up: 3,
+            failed: 1,
+        },
+        Event::LinkUp {
+            peer,
+            link,
+            address,
+            tag,
+            direction: Direction::Outbound,
+            identity,
+        },
+        Event::LinkUp {
+            peer,
+            link,
+            address,
+            tag,
+            direction: Direction::Inbound,
+            identity,
+        },
+        Event::DialFailed {
+            peer,
+            address,
+            failure: "connect",
+            detail: String::new(),
+            retry_in: None,
+        },
+        Event::LinkDown {
+            peer,
+            link,
+            tag,
+            direction: Direction::Inbound,
+            identity,
+            reason: CloseReason::Lapse,
+        },
+        Event::Refused {
+            peer,
+            link,
+            kind: 128,
+            name: "update_add_htlc",
+            action: "closed",
+        },
+        Event::MistagSuspected { peer },
+        Event::KeyRotated {
+            direction: Direction::Outbound,
+            times: 3,
+        },
+        Event::Handshake {
+            direction: Direction::Inbound,
+            identity,
+            result: "ok",
+            took,
+        },
+        Event::Ecdh {
+            source: Direction::Inbound,
+            result: "ok",
+            took,
+        },
+        Event::Pong { peer, rtt: took },
+    ]
+}
+
+#[test]
+fn every_recorded_metric_is_in_the_table_with_its_kind_and_labels_and_every_row_is_recorded() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let snapshot = runtime.block_on(async {
+        let (supervisor, _inbox) = Supervisor::builder(SignerContext::new(peer()))
+            .seed(1)
+            .start()
+            .await
+            .unwrap();
+        supervisor.snapshot()
+    });
+    let seen = recorded(|| {
+        describe();
+        let _meters = FrameMeters::new();
+        publish(&snapshot);
+        events().iter().for_each(record);
+    });
+    let mut found = BTreeSet::new();
+    for ((name, labels), (kind, _)) in values(&seen) {
+        let row = METRICS
+            .iter()
+            .find(|row| row.name == name)
+            .unwrap_or_else(|| panic!("{name} is not in METRICS"));
+        let expected = match kind {
+            MetricKind::Counter => Kind::Counter,
+            MetricKind::Gauge => Kind::Gauge,
+            MetricKind::Histogram => Kind::Histogram,
+        };
+        assert_eq!(row.kind, expected, "{name}");
+        let mut names: Vec<_> = row.labels.to_vec();
+        names.sort_unstable();
+        assert_eq!(
+            labels
+                .iter()
+                .map(|(key, _)| key.as_str())
+                .collect::<Vec<_>>(),
+            names,
+            "{name}"
+        );
+        found.insert(name);
+    }
+    let all: BTreeSet<_> = METRICS.iter().map(|row| row.name.to_owned()).collect();
+    assert_eq!(
+        all.difference(&found).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "never recorded"
+    );
+}
+
+#[test]
+fn what_is_there_from_the_start_needs_no_event() {
+    let seen = values(&recorded(|| {
+        describe();
+        let _meters = FrameMeters::new();
+    }));
+    for row in METRICS
+        .iter()
+        .filter(|row| row.from_start && row.kind == Kind::Histogram)
+    {
+        assert!(
+            seen.keys().any(|(name, _)| name == row.name),
+            "{}",
+            row.name
+        );
+    }
+    assert_eq!(
+        counted(
+            &seen,
+            "pilotlight_signer_lapses_total",
+            &[("reason", "requested")]
+        ),
+        0
+    );
+    assert_eq!(
+        counted(
+            &seen,
+            "pilotlight_frames_total",
+            &[("direction", "inbound"), ("plane", "gossip")]
+        ),
+        0
+    );
+}
+
+#[test]
+fn a_lapse_is_counted_by_tag_and_reason() {
+    let seen = values(&recorded(|| record(&lapse())));
+    let dropped = |tag| {
+        counted(
+            &seen,
+            "pilotlight_peers_dropped_total",
+            &[("tag", tag), ("reason", "requested")],
+        )
+    };
+    assert_eq!((dropped("channel-bearing"), dropped("gossip-only")), (4, 1));
+    assert_eq!(counted(&seen, "pilotlight_peers_retained_total", &[]), 9);
+    assert_eq!(
+        counted(
+            &seen,
+            "pilotlight_signer_lapses_total",
+            &[("reason", "requested")]
+        ),
+        1
+    );
+}
+
+#[test]
+fn frames_are_counted_by_direction_and_plane() {
+    let recorder = DebuggingRecorder::new();
+    let seen = recorder.snapshotter();
+    let meters = metrics::with_local_recorder(&recorder, FrameMeters::new);
+    for (number, plane) in PLANES.into_iter().enumerate() {
+        for _ in 0..=number {
+            meters.count(Direction::Inbound, plane, 10);
+        }
+    }
+    meters.count(Direction::Outbound, Plane::Gossip, 7);
+    let seen = values(&seen);
+    for (number, plane) in PLANES.into_iter().enumerate() {
+        let labels = [("direction", "inbound"), ("plane", plane.as_str())];
+        assert_eq!(
+            counted(&seen, "pilotlight_frames_total", &labels),
+            number as u64 + 1,
+            "{plane}"
+        );
+    }
+    assert_eq!(
+        counted(
+            &seen,
+            "pilotlight_frame_bytes_total",
+            &[("direction", "inbound")]
+        ),
+        210
+    );
+    assert_eq!(
+        counted(
+            &seen,
+            "pilotlight_frame_bytes_total",
+            &[("direction", "outbound")]
+        ),
+        7
+    );
+}
+
+#[test]
+fn the_last_gossip_never_goes_back() {
+    let meters = FrameMeters::new();
+    assert_eq!(meters.last_gossip_at(), None);
+    meters.gossip_came(20);
+    meters.gossip_came(10);
+    assert_eq!(meters.last_gossip_at(), Some(Duration::from_secs(20)));
+}
+
+#[test]
+fn the_table_is_well_formed() {
+    let mut names = BTreeSet::new();
+    for row in METRICS {
+        assert!(names.insert(row.name), "{} twice", row.name);
+        assert!(
+            row.name.starts_with("pilotlight_") && row.help.ends_with('.'),
+            "{}",
+            row.name
+        );
+        assert_eq!(
+            row.kind == Kind::Counter,
+            row.name.ends_with("_total"),
+            "{}",
+            row.name
+        );
+        assert_eq!(
+            row.kind == Kind::Histogram,
+            !row.buckets.is_empty(),
+            "{}",
+            row.name
+        );
+        assert!(row.buckets.is_sorted(), "{}", row.name);
+        let by_name = row.name.contains("_seconds");
+        assert_eq!(row.unit == Unit::Seconds, by_name, "{}", row.name);
+    }
+    let frames: Vec<_> = PLANES.iter().map(|plane| *plane as usize).collect();
+    assert_eq!(
+        frames,
+        [0, 1, 2, 3, 4, 5],
+        "count() indexes by the plane's own number"
+    );
+}
