@@ -10,6 +10,8 @@ use super::context::SignerContext;
 use super::epoch::Epoch;
 use super::error::ProofError;
 use crate::node_id::{LocalKey, NodeId, Point};
+#[cfg(feature = "gateway")]
+use crate::secret::Secret32;
 use crate::secret::SharedSecret;
 
 /// A question that only the identity key can answer. Made by [`SignerContext::challenge`].
@@ -59,6 +61,26 @@ impl Challenge {
     /// The node whose key must answer.
     pub fn node_id(&self) -> NodeId {
         self.context.node_id()
+    }
+
+    /// As [`verify`](Self::verify), for an answer that is bound to something that both ends see: `bind` makes of the expected
+    /// secret what the signer should have said.
+    ///
+    /// # Errors
+    /// [`ProofError::WrongAnswer`]; the candidate must then be challenged anew.
+    #[cfg(feature = "gateway")]
+    pub(super) fn verify_bound(
+        self,
+        answer: &Secret32,
+        bind: impl FnOnce(&SharedSecret) -> Secret32,
+    ) -> Result<Proof, ProofError> {
+        if !bind(&self.expected).ct_eq(answer) {
+            return Err(ProofError::WrongAnswer);
+        }
+        Ok(Proof {
+            context: self.context,
+            after: self.after,
+        })
     }
 
     /// Compares, in constant time, and mints the proof. Both secrets are wiped.
