@@ -265,3 +265,9 @@ pub const SIGNER_ODDITIES_MAX: u32 = 1000;
 
 /// Answers that have come from the signer and wait for the gateway's task.
 pub const SIGNER_OUTGOING: usize = 1024;
+
+/// Longest macaroon, in bytes. lnd's own, with every permission that it knows, takes some 300; a few caveats are 40 each.
+pub const MACAROON_MAX: usize = 4096;
+
+/// Most caveats in a macaroon: each costs a hash, and one of each kind is all that makes sense.
+pub const MACAROON_CAVEATS: usize = 32;

@@ -5,7 +5,7 @@
 //!          door                  service     └─────── stream: machine, driver ───────┘
 //! ```
 //!
-//! - `access`: what it needs to be given; `door`: the listener; `http2`: `h2` under tonic's service; `service`: who may open a stream.
+//! - `access`: the certificate; `macaroon`, `caveat`: who may call; `door`: the listener; `http2`: `h2` under tonic's service; `service`: who may open a stream.
 //! - `machine`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
 //! - `seat`: who has the one place, and who is held off.
 //! - `budget`: what the signer's ECDH may be spent on.
@@ -16,8 +16,10 @@
 mod access;
 pub mod budget;
 mod call;
+mod caveat;
 mod door;
 mod http2;
+mod macaroon;
 pub mod machine;
 mod messages;
 pub(crate) mod proto;
@@ -37,8 +39,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-pub use access::{Denial, Gatekeeper, ServerIdentity};
+pub use access::ServerIdentity;
 pub use call::{PassError, SignerHandle};
+pub use caveat::Caveat;
+pub use macaroon::{Macaroon, MacaroonError, Occasion, Op, RootKey, SIGNER_ACTION, SIGNER_ENTITY};
 
 use crate::clock::Clock;
 use crate::error::{Culprit, Retry};
@@ -53,8 +57,8 @@ pub struct GatewayConfig {
     pub listen: SocketAddr,
     /// The certificate that is shown, and its key.
     pub identity: ServerIdentity,
-    /// Who judges macaroons.
-    pub gatekeeper: Arc<dyn Gatekeeper>,
+    /// What its macaroons are signed with.
+    pub root_key: RootKey,
     /// `signer.liveness_window`: a signer that shows no life for so long is gone. At least [`limits::LIVENESS_WINDOW_MIN`].
     pub liveness_window: Duration,
 }
@@ -128,7 +132,7 @@ impl Gateway {
         let GatewayConfig {
             listen: address,
             identity,
-            gatekeeper,
+            root_key,
             liveness_window,
         } = config;
         let window = liveness_window.max(limits::LIVENESS_WINDOW_MIN);
@@ -142,7 +146,7 @@ impl Gateway {
             clock,
             window,
             &identity.certificate,
-            gatekeeper,
+            root_key,
         ));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(door::listen(Arc::clone(&shared), listener, tls, stopped));
@@ -160,6 +164,11 @@ impl Gateway {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Takes another root key: macaroons of the old one are refused from now on. The attached signer stays.
+    pub fn rotate(&self, root_key: RootKey) {
+        *service::lock(&self.shared.root_key) = Arc::new(root_key);
     }
 
     /// For the node's own requests to its signer.

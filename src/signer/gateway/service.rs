@@ -13,11 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::access::{Denial, Gatekeeper};
+use super::access;
 use super::budget::Sources;
 use super::call::LiveStream;
 use super::door::Place;
 use super::http2::Pings;
+use super::macaroon::{Macaroon, MacaroonError, Occasion, RootKey, SIGNER_ACTION, SIGNER_ENTITY};
 use super::machine::{Registrant, Ticket};
 use super::proto::watch_only_server::WatchOnly;
 use super::proto::{
@@ -30,9 +31,6 @@ use crate::limits;
 use crate::signer::SignerContext;
 use crate::telemetry::{Event, Telemetry};
 
-/// Longest macaroon, in hex digits. One with a dozen caveats has a thousand.
-const MACAROON_HEX_MAX: usize = 8192;
-
 /// What all streams of one gateway share.
 pub(super) struct Shared {
     pub(super) context: SignerContext,
@@ -41,7 +39,7 @@ pub(super) struct Shared {
     pub(super) window: Duration,
     /// SHA-256 of the certificate that is shown.
     pub(super) certificate: [u8; 32],
-    pub(super) gatekeeper: Arc<dyn Gatekeeper>,
+    pub(super) root_key: Mutex<Arc<RootKey>>,
     pub(super) sources: Mutex<Sources>,
     pub(super) holds: Mutex<HoldOffs>,
     /// The stream that is the signer session.
@@ -61,7 +59,7 @@ impl Shared {
         clock: Arc<dyn Clock>,
         window: Duration,
         certificate: &[u8],
-        gatekeeper: Arc<dyn Gatekeeper>,
+        root_key: RootKey,
     ) -> Self {
         Self {
             context,
@@ -69,7 +67,7 @@ impl Shared {
             clock,
             window,
             certificate: Sha256::digest(certificate).into(),
-            gatekeeper,
+            root_key: Mutex::new(Arc::new(root_key)),
             sources: Mutex::new(Sources::new()),
             holds: Mutex::new(HoldOffs::new()),
             live: watch::Sender::new(None),
@@ -180,10 +178,11 @@ impl WatchOnly for Service {
             return Err(Status::internal("the call has no connection"));
         };
         let source = connection.address.ip();
-        let macaroon = self.admit(&request, source).map_err(|denial| {
+        let macaroon = self.admit(&request, source).map_err(|error| {
+            let label = access::label(&error);
             self.shared
-                .refuse(connection.address, denial.as_str(), denial.to_string());
-            denial.status()
+                .refuse(connection.address, label, error.to_string());
+            access::status(&error)
         })?;
         let agent = request.metadata().get(AGENT_KEY);
         let registrant = match agent.is_some_and(|value| value == AGENT_VALUE) {
@@ -204,34 +203,22 @@ impl WatchOnly for Service {
 }
 
 impl Service {
-    fn admit<T>(&self, request: &Request<T>, source: IpAddr) -> Result<MacaroonId, Denial> {
+    fn admit<T>(&self, request: &Request<T>, source: IpAddr) -> Result<MacaroonId, MacaroonError> {
         let mut values = request.metadata().get_all(MACAROON_KEY).iter();
-        let value = values.next().ok_or(Denial::Missing)?;
+        let value = values.next().ok_or(MacaroonError::Missing)?;
         if values.next().is_some() {
-            return Err(Denial::Several);
+            return Err(MacaroonError::Malformed("there is more than one"));
         }
-        let digits = value.as_bytes();
-        if digits.len() > MACAROON_HEX_MAX {
-            return Err(Denial::Malformed);
-        }
-        let macaroon = unhex(digits).ok_or(Denial::Malformed)?;
-        let now = self.shared.clock.unix();
-        self.shared.gatekeeper.check(&macaroon, source, now)?;
-        Ok(Sha256::digest(&macaroon).into())
+        let text = value.to_str().map_err(|_| MacaroonError::NotHex)?;
+        let macaroon = Macaroon::from_hex(text)?;
+        let root = Arc::clone(&lock(&self.shared.root_key));
+        let occasion = Occasion {
+            entity: SIGNER_ENTITY,
+            action: SIGNER_ACTION,
+            now: self.shared.clock.unix(),
+            source,
+        };
+        macaroon.verify(&root, &occasion)?;
+        Ok(macaroon.fingerprint())
     }
-}
-
-/// Bytes of hex digits in either case; `None` for anything else, and for nothing.
-fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
-    let nibble = |digit: &u8| char::from(*digit).to_digit(16);
-    if digits.is_empty() || digits.len() % 2 != 0 {
-        return None;
-    }
-    digits
-        .chunks_exact(2)
-        .map(|pair| match pair {
-            [high, low] => u8::try_from(nibble(high)? * 16 + nibble(low)?).ok(),
-            _ => None,
-        })
-        .collect()
 }
