@@ -11,7 +11,7 @@ use std::thread;
 use super::*;
 use crate::node_id::LocalKey;
 use crate::secret::assert_not_impl;
-use crate::signer::{EcdhFuture, EmbeddedSigner};
+use crate::signer::{EcdhFuture, EmbeddedSigner, bind};
 
 assert_not_impl!(SignerSession: Clone, Copy);
 assert_not_impl!(Proof: Clone, Copy);
