@@ -302,3 +302,8 @@ pub const AGENT_ECDH_AT_ONCE: usize = 32;
 
 /// Answers and pongs that may wait at an agent for a server that does not read: 50 bytes each.
 pub const AGENT_ANSWERS: usize = 4096;
+
+/// What small HTTP/2 frames may cost on a signer's stream before they are read: `h2` charges a frame with what it lacks to 256
+/// bytes, and its default breaks the connection after a burst of some 150 answers. A flow-control window of 64 KiB holds 1,600
+/// ECDH answers of 41 bytes, which cost 215 each: half a MiB allows for as many as the window does.
+pub const SIGNER_FRAME_BUDGET: usize = 512 * 1024;

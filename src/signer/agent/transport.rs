@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::error::AgentError;
+use crate::limits::SIGNER_FRAME_BUDGET;
 use crate::signer::gateway::PinnedCertificate;
 use crate::signer::gateway::http2::{RequestBody, send_body};
 use crate::signer::gateway::proto::watch_only_client::WatchOnlyClient;
@@ -82,7 +83,12 @@ impl Connection {
         authority: Authority,
     ) -> Result<Self, AgentError> {
         let http2 = |error: h2::Error| AgentError::Http2(error.to_string());
-        let (requests, mut connection) = h2::client::handshake(stream).await.map_err(http2)?;
+        let (requests, mut connection) = h2::client::Builder::new()
+            .enable_push(false)
+            .data_frame_budget(SIGNER_FRAME_BUDGET)
+            .handshake(stream)
+            .await
+            .map_err(http2)?;
         let pings = connection.ping_pong();
         let driver = tokio::spawn(async move {
             // The calls on it see the error too, and say so.
