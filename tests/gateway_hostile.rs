@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use dialer::*;
 use pilotlight::node_id::Point;
 use pilotlight::signer::gateway::{Caveat, Macaroon, Op};
-use pilotlight::signer::{EcdhError, LapseReason, SignerContext, SignerError};
+use pilotlight::signer::{EcdhCall, EcdhError, LapseReason, Purpose, SignerContext, SignerError};
 use pilotlight::telemetry::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,7 +28,7 @@ fn ask(context: &SignerContext, point: Point) -> Asking {
     let context = context.clone();
     tokio::spawn(async move {
         context
-            .ecdh(point)
+            .ecdh(EcdhCall::new(point, Purpose::ChannelDial))
             .await
             .map(|(secret, _)| *secret.expose())
     })

@@ -13,7 +13,7 @@ mod dialer;
 use bytes::Bytes;
 use dialer::*;
 use pilotlight::signer::gateway::PassError;
-use pilotlight::signer::{EcdhError, LapseReason, SignerError};
+use pilotlight::signer::{EcdhCall, EcdhError, LapseReason, Purpose, SignerError};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -52,8 +52,12 @@ async fn what_lnds_signer_sends_and_expects_byte_for_byte() {
 
     let context = house.context.clone();
     let peer = key(9).point();
-    let asking =
-        tokio::spawn(async move { context.ecdh(peer).await.map(|(secret, _)| *secret.expose()) });
+    let asking = tokio::spawn(async move {
+        context
+            .ecdh(EcdhCall::new(peer, Purpose::GossipDial))
+            .await
+            .map(|(secret, _)| *secret.expose())
+    });
     let request = signer.hear().await.unwrap();
     assert_eq!(
         hex(&request),
@@ -66,7 +70,12 @@ async fn what_lnds_signer_sends_and_expects_byte_for_byte() {
     assert_eq!(soon("the answer", asking).await.unwrap().unwrap(), secret);
 
     let context = house.context.clone();
-    let asking = tokio::spawn(async move { context.ecdh(peer).await.map(|_| ()) });
+    let asking = tokio::spawn(async move {
+        context
+            .ecdh(EcdhCall::new(peer, Purpose::GossipDial))
+            .await
+            .map(|_| ())
+    });
     let (id, _) = asked(&signer.hear().await.unwrap());
     assert_eq!(id, 4, "ids go up");
     let refusal = signer_error(4, "no");

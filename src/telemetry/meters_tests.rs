@@ -77,7 +77,7 @@ fn events() -> Vec<Event> {
         lapse(),
         Event::Relit {
             epoch: Epoch::FIRST,
-            took,
+            took: Some(took),
             up: 3,
             failed: 1,
         },
