@@ -174,13 +174,11 @@ async fn strangers_at_the_door_are_refused_by_name_and_the_live_session_is_untou
     let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     tls(address, other.cert.der(), "127.0.0.1", h2)
         .await
-        .err()
-        .expect("another certificate");
+        .expect_err("another certificate");
     assert_eq!(house.refusal().await, "certificate_rejected");
     tls(address, &house.certificate, "example.com", h2)
         .await
-        .err()
-        .expect("another name");
+        .expect_err("another name");
     assert_eq!(house.refusal().await, "certificate_rejected");
 
     let mut plain = TcpStream::connect(address).await.unwrap();
@@ -348,13 +346,11 @@ async fn a_half_open_incumbent_is_replaced_by_the_signer_that_returns() {
     let mut house = House::open().await;
     let incumbent = house.attached().await;
     incumbent.fall_silent();
-    let began = Instant::now();
     let mut returned = house.dial().await;
     returned.register().await;
     let mut states = house.context.subscribe();
     let second = states.wait_for(|state| state.live().is_some_and(|epoch| epoch.get() == 2));
     soon("the second epoch", second).await.unwrap();
-    println!("replaced after {:?}", began.elapsed());
     assert_eq!(
         house.context.last_lapse().unwrap().reason,
         LapseReason::TakenOver
@@ -392,9 +388,7 @@ async fn a_half_open_connection_lapses_within_the_window_and_fails_what_is_in_fl
     let asking = ask(&house.context, key(9).point());
     signer.hear_ecdh().await;
     signer.fall_silent();
-    let began = Instant::now();
     assert_eq!(house.until_away().await, LapseReason::LivenessLost);
-    println!("lapsed after {:?}", began.elapsed());
     assert!(matches!(
         answered(asking).await,
         Err(EcdhError::SignerAway(_))
@@ -436,4 +430,72 @@ async fn p9_newcomers_are_bounded_and_do_not_keep_out_who_is_in() {
         assert_eq!(house.refusal().await, "newcomers_full");
     }
     untouched(&house, &mut signer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_strangers_meet_their_bucket_before_the_signer_is_asked_and_channel_peers_do_not() {
+    let mut house = House::open().await;
+    let mut signer = house.attached().await;
+    let inbound = |source: [u8; 4]| {
+        let source = source.into();
+        let call = EcdhCall::new(key(9).point(), Purpose::Inbound { source });
+        let context = house.context.clone();
+        tokio::spawn(async move { context.ecdh(call).await.map(|_| ()) })
+    };
+    let burst = pilotlight::limits::ECDH_SOURCE_BURST;
+    let from_one: Vec<_> = (0..burst).map(|_| inbound([127, 0, 0, 9])).collect();
+    for _ in 0..burst {
+        signer.hear_ecdh().await;
+    }
+    let error = soon("a refusal", inbound([127, 0, 0, 9]))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        error,
+        EcdhError::Signer(SignerError::Overloaded("source".into()))
+    );
+    let scope = house.until("throttled", |event| match event {
+        Event::EcdhThrottled { scope } => Some(*scope),
+        _ => None,
+    });
+    assert_eq!(scope.await, "source");
+    // From everywhere: as many as half of the places in flight reach the signer, and as many again wait as may.
+    let inbound = |source: [u8; 4]| {
+        let call = EcdhCall::new(
+            key(9).point(),
+            Purpose::Inbound {
+                source: source.into(),
+            },
+        );
+        let context = house.context.clone();
+        tokio::spawn(async move { context.ecdh(call).await.map(|_| ()) })
+    };
+    let flood: Vec<_> = (0..40)
+        .flat_map(|a| (0..50).map(move |b| [127, 1, a, b]))
+        .map(inbound)
+        .collect();
+    let taken = pilotlight::limits::ECDH_IN_FLIGHT_FIRST / 2
+        + pilotlight::limits::SIGNER_QUEUE_STRANGERS
+        - burst as usize;
+    for _ in 0..flood.len() - taken {
+        let scope = house.until("throttled", |event| match event {
+            Event::EcdhThrottled { scope } => Some(*scope),
+            _ => None,
+        });
+        assert_eq!(scope.await, "strangers");
+    }
+    for asking in from_one.into_iter().chain(flood) {
+        asking.abort();
+    }
+    // A channel peer's place was free all the time.
+    let asking = ask(&house.context, key(200).point());
+    let right = loop {
+        let (id, point) = signer.hear_ecdh().await;
+        if point == key(200).point() {
+            break (id, point);
+        }
+    };
+    signer.say(&shared_key(right.0, 7, right.1));
+    assert!(answered(asking).await.is_ok());
 }

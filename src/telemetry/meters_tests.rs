@@ -135,6 +135,14 @@ fn events() -> Vec<Event> {
             result: "ok",
             took,
         },
+        Event::SignerRefused {
+            address: ([127, 0, 0, 1], 1).into(),
+            failure: "macaroon_missing",
+            detail: String::new(),
+        },
+        Event::SignerStalled { stalled: true },
+        Event::SignerOdd { oddity: "late" },
+        Event::EcdhThrottled { scope: "source" },
         Event::Pong { peer, rtt: took },
     ]
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - `access`: the certificate; `macaroon`, `caveat`: who may call; `door`: the listener; `http2`: `h2` under tonic's service; `service`: who may open a stream.
-//! - `machine`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
+//! - `machine`, `terms`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
 //! - `seat`: who has the one place, and who is held off.
 //! - `budget`: what the signer's ECDH may be spent on.
 //! - `call`: what others ask of the attached signer.
@@ -27,6 +27,7 @@ mod queue;
 pub mod seat;
 mod service;
 mod stream;
+mod terms;
 
 use std::fmt;
 use std::io;

@@ -107,7 +107,9 @@ impl Shared {
 
     pub(super) fn alive(&self, stream: StreamId) {
         let verdict = lock(&self.seat).alive(stream);
-        verdict.into_iter().for_each(|verdict| self.tell(verdict));
+        if let Some(verdict) = verdict {
+            self.tell(verdict);
+        }
     }
 
     /// The incumbent says of itself that it has lost the contest. `lapse` ends its session: it is called before the newcomer
@@ -125,7 +127,9 @@ impl Shared {
     pub(super) fn left(&self, stream: StreamId) {
         lock(&self.streams).remove(&stream);
         let verdict = lock(&self.seat).left(stream);
-        verdict.into_iter().for_each(|verdict| self.tell(verdict));
+        if let Some(verdict) = verdict {
+            self.tell(verdict);
+        }
     }
 
     fn tell(&self, verdict: Verdict) {
@@ -185,9 +189,10 @@ impl WatchOnly for Service {
             access::status(&error)
         })?;
         let agent = request.metadata().get(AGENT_KEY);
-        let registrant = match agent.is_some_and(|value| value == AGENT_VALUE) {
-            true => Registrant::Agent,
-            false => Registrant::Lnd,
+        let registrant = if agent.is_some_and(|value| value == AGENT_VALUE) {
+            Registrant::Agent
+        } else {
+            Registrant::Lnd
         };
         let (outgoing, answers) = mpsc::channel(limits::SIGNER_OUTGOING * 2);
         let driver = Driver::new(
