@@ -306,3 +306,6 @@ pub const MACAROON_MAX: usize = 4096;
 
 /// Most caveats in a macaroon: each costs a hash, and one of each kind is all that makes sense.
 pub const MACAROON_CAVEATS: usize = 32;
+
+/// Longest file that may hold a certificate, a key or a macaroon: a certificate with a hundred names is still shorter.
+pub const CREDENTIAL_FILE_MAX: usize = 64 * 1024;

@@ -175,27 +175,27 @@ async fn strangers_at_the_door_are_refused_by_name_and_the_live_session_is_untou
     tls(address, other.cert.der(), "127.0.0.1", h2)
         .await
         .expect_err("another certificate");
-    assert_eq!(house.refusal().await, "certificate_rejected");
+    assert_eq!(house.refusal().await, "tls_certificate_refused");
     tls(address, &house.certificate, "example.com", h2)
         .await
         .expect_err("another name");
-    assert_eq!(house.refusal().await, "certificate_rejected");
+    assert_eq!(house.refusal().await, "tls_certificate_refused");
 
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         .await
         .unwrap();
-    assert_eq!(house.refusal().await, "plaintext");
+    assert_eq!(house.refusal().await, "tls_plaintext");
     let mut rest = Vec::new();
     let _ = soon("the end", plain.read_to_end(&mut rest)).await;
 
     let _no_alpn = tls(address, &house.certificate, "127.0.0.1", &[]).await;
-    assert_eq!(house.refusal().await, "no_alpn");
+    assert_eq!(house.refusal().await, "tls_no_alpn");
     let _other_alpn = tls(address, &house.certificate, "127.0.0.1", &[b"http/1.1"]).await;
-    assert_eq!(house.refusal().await, "no_alpn");
+    assert_eq!(house.refusal().await, "tls_no_alpn");
     drop(TcpStream::connect(address).await.unwrap());
-    assert_eq!(house.refusal().await, "tls_closed");
+    assert_eq!(house.refusal().await, "tls_broken");
 
     untouched(&house, &mut signer).await;
 }

@@ -165,7 +165,7 @@ async fn our_own_agent_proves_itself_before_it_is_told_that_it_is_in_bound_to_th
         assert_eq!(hex(&request[..7]), "0802ca3e230a21", "proof_request");
         let point = pilotlight::node_id::Point::parse(&request[7..]).unwrap();
         let mut hash = Sha256::new();
-        hash.update(b"pilotlight/signer-proof/certif1");
+        hash.update(b"pilotlight signer proof v1");
         hash.update(key(7).ecdh(&point).expose());
         hash.update(Sha256::digest(&seen));
         let answer = field(1, &hash.finalize());

@@ -219,3 +219,23 @@ fn the_last_epoch_is_not_followed_by_another() {
     let refused = context.attach(proof(&context), embedded());
     assert_eq!(refused.unwrap_err(), AttachError::EpochsExhausted);
 }
+
+#[test]
+fn a_bound_answer_is_right_for_its_certificate_only() {
+    let mut secret = [7; 32];
+    let key = LocalKey::from_bytes(&mut secret).unwrap();
+    let context = SignerContext::new(key.node_id());
+    let ask = || context.challenge(&mut [9; 32]).unwrap();
+    let answer = |digest| {
+        let plain = key.ecdh(&ask().point());
+        bind(&plain, digest)
+    };
+    assert!(ask().verify_bound(answer(&[1; 32]), &[1; 32]).is_ok());
+    for wrong in [
+        ask().verify_bound(answer(&[2; 32]), &[1; 32]),
+        ask().verify_bound(key.ecdh(&ask().point()), &[1; 32]),
+        ask().verify(answer(&[1; 32])),
+    ] {
+        assert_eq!(wrong.unwrap_err(), ProofError::WrongAnswer);
+    }
+}

@@ -49,7 +49,7 @@ pub use context::{Lease, SignerContext, SignerSession};
 pub use embedded::{EmbeddedSigner, KeyFileError};
 pub use epoch::{Epoch, Lapse, LapseReason, SignerState};
 pub use error::{AttachError, EcdhError, ProofError, SignerAway, SignerError};
-pub use proof::{Challenge, Proof};
+pub use proof::{Challenge, Proof, bind};
 
 /// What an ECDH is for. A signer that cannot do everything at once does what matters first, and bounds what strangers may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

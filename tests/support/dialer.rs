@@ -21,7 +21,9 @@ use h2::{RecvStream, SendStream};
 use pilotlight::clock::{Clock, SystemClock};
 use pilotlight::node_id::{LocalKey, NodeId, Point};
 use pilotlight::secret::Secret32;
-use pilotlight::signer::gateway::{Gateway, GatewayConfig, Macaroon, Op, RootKey, ServerIdentity};
+use pilotlight::signer::gateway::{
+    Gateway, GatewayConfig, Macaroon, Op, RootKey, TlsFiles, TlsIdentity,
+};
 use pilotlight::signer::{LapseReason, SignerContext, SignerState};
 use pilotlight::telemetry::{Event, EventStream, Next, Telemetry};
 use tokio::net::TcpStream;
@@ -67,13 +69,12 @@ impl House {
     }
 
     pub(crate) async fn with_window(liveness_window: Duration) -> Self {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        let certificate = made.cert.der().to_vec();
-        let identity = ServerIdentity {
-            certificate: certificate.clone(),
-            key: made.signing_key.serialize_der().into(),
-        };
+        let directory = tempfile::tempdir().unwrap();
+        let files = TlsFiles::in_directory(directory.path());
+        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let now = SystemClock::new().unix();
+        let (identity, _) = TlsIdentity::load_or_generate(&files, &hosts, now).unwrap();
+        let certificate = identity.certificate().to_vec();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let telemetry = Telemetry::new(Arc::clone(&clock));
         let events = telemetry.subscribe();

@@ -124,7 +124,7 @@ fn digits(text: &str, width: usize) -> Option<(i64, &str)> {
 
 /// Time since the Unix epoch; a moment before it is the epoch itself, which is past too. A leap second (`:60`) is refused, as
 /// Go's `time` does.
-fn parse_rfc3339(text: &str) -> Option<Duration> {
+pub(super) fn parse_rfc3339(text: &str) -> Option<Duration> {
     let (year, rest) = digits(text, 4)?;
     let (month, rest) = digits(rest.strip_prefix('-')?, 2)?;
     let (day, rest) = digits(rest.strip_prefix('-')?, 2)?;

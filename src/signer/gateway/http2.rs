@@ -15,12 +15,12 @@ use http_body::{Body, Frame};
 use tokio::sync::mpsc;
 
 /// The call's request body. The window is opened again as the data is taken, so that a sender is slowed by who reads.
-pub(super) struct RequestBody {
+pub(in crate::signer) struct RequestBody {
     stream: RecvStream,
 }
 
 impl RequestBody {
-    pub(super) fn new(stream: RecvStream) -> Self {
+    pub(in crate::signer) fn new(stream: RecvStream) -> Self {
         Self { stream }
     }
 }
@@ -53,7 +53,7 @@ impl Body for RequestBody {
 }
 
 /// Sends the call's response body, as fast as the caller's window allows. Ends early when the caller resets the stream.
-pub(super) async fn send_body(
+pub(in crate::signer) async fn send_body(
     mut body: tonic::body::Body,
     mut to: SendStream<Bytes>,
 ) -> Result<(), h2::Error> {

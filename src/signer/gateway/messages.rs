@@ -3,7 +3,6 @@
 //! It never keeps a secret outside of a type that wipes it; what the codec leaves in its buffers is beyond it.
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::machine::{Body, Kind, Registrant};
 use super::proto::registration_response::RegistrationResponseType;
@@ -81,16 +80,6 @@ pub(super) fn read(
 fn secret(bytes: &[u8]) -> Option<Secret32> {
     let bytes: &[u8; 32] = bytes.try_into().ok()?;
     Some(Secret32::build(|to| to.copy_from_slice(bytes)))
-}
-
-/// What our agent answers to a `proof_request`: see `watchonly.proto`.
-pub(super) fn bind(secret: &SharedSecret, certificate: &[u8; 32]) -> Secret32 {
-    let mut hash = Sha256::new();
-    hash.update(b"pilotlight/signer-proof/certif1");
-    hash.update(secret.expose());
-    hash.update(certificate);
-    let mut answer: [u8; 32] = hash.finalize().into();
-    Secret32::take(&mut answer)
 }
 
 fn request(request_id: u64, content: SignRequestType) -> SignCoordinatorRequest {

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -58,7 +57,7 @@ impl Shared {
         telemetry: Telemetry,
         clock: Arc<dyn Clock>,
         window: Duration,
-        certificate: &[u8],
+        certificate: [u8; 32],
         root_key: RootKey,
     ) -> Self {
         Self {
@@ -66,7 +65,7 @@ impl Shared {
             telemetry,
             clock,
             window,
-            certificate: Sha256::digest(certificate).into(),
+            certificate,
             root_key: Mutex::new(Arc::new(root_key)),
             sources: Mutex::new(Sources::new()),
             holds: Mutex::new(HoldOffs::new()),

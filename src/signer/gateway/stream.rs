@@ -336,8 +336,7 @@ impl Driver {
         let verified = match content {
             Some(Content::Secret(answer)) => challenge.verify(answer),
             Some(Content::Proof(answer)) => {
-                let certificate = self.shared.certificate;
-                challenge.verify_bound(&answer, |secret| messages::bind(secret, &certificate))
+                challenge.verify_bound(answer.into(), &self.shared.certificate)
             }
             _ => return false,
         };

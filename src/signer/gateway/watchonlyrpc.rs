@@ -175,8 +175,8 @@ pub struct ProofRequest {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ProofResponse {
-    /// SHA-256 of: the 31 ASCII bytes `pilotlight/signer-proof/certif` and one `1`, the 32-byte ECDH output, and the SHA-256 of
-    /// the server's certificate (DER) as the signer saw it in this connection's TLS handshake.
+    /// SHA-256 of three things in a row: the 26 ASCII bytes `pilotlight signer proof v1`, the 32-byte ECDH output, and the SHA-256
+    /// of the server's certificate (DER) as the signer saw it in this connection's TLS handshake.
     #[prost(bytes = "vec", tag = "1")]
     pub answer: ::prost::alloc::vec::Vec<u8>,
 }
