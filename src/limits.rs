@@ -38,9 +38,20 @@ pub const OUTBOX_BYTES: usize = 1 << 20;
 /// What one queued message costs beside its body. Keeps a flood of empty messages within the bound too.
 pub const OUTBOX_OVERHEAD: usize = 64;
 
-/// Messages and link reports that may wait for the node, over all links. At 430 bytes a gossip message this is 1.7 MB; beyond
-/// it links stop reading, and TCP pushes back on the peers.
-pub const INBOX_MESSAGES: usize = 4096;
+/// Tickets of refused messages that one link remembers for whoever asks whether they were flushed. Who asks after 64 further
+/// refusals is told that they were.
+pub const REFUSED_TICKETS: usize = 64;
+
+/// Bytes that may wait for the node, over all links: messages and what each costs beside its body. At 430 bytes a gossip message
+/// this is 24,000 of them, over an hour of mainnet; beyond it links stop reading, and TCP pushes back on the peers.
+pub const INBOX_BYTES: usize = 16 << 20;
+
+/// What one message in the inbox costs beside its body. Bounds a flood of empty messages too: 65,000.
+pub const INBOX_OVERHEAD: usize = 256;
+
+/// A read that brings less than this is copied out of its buffer, so that a trickle of small messages that nobody receives does not
+/// hold a whole buffer each.
+pub const COPY_BELOW: usize = READ_CHUNK / 4;
 
 /// Bytes taken from a socket at a time. Larger reads bring nothing (measured), smaller ones cost system calls.
 pub const READ_CHUNK: usize = 16 * 1024;
@@ -56,8 +67,19 @@ pub const WRITE_BUFFER: usize = 64 * 1024;
 /// read may bring some hundreds more; a pong waits as its length, not its bytes.
 pub const ANSWERS_MAX: usize = 64;
 
-/// Largest `num_pong_bytes` that is answered; BOLT 1 says that a larger one must be ignored.
-pub const PONG_BYTES_MAX: u16 = 65_531;
+/// Pong bytes that one link may ask for in a row: sixteen of the largest. A ping of 40 bytes asks for up to 65,565.
+pub const PONG_BURST: u32 = 16 * 65_536;
+
+/// Pong bytes that are earned back in a second. An honest peer asks for a few hundred in 30 s; whoever asks for more than this is
+/// closed.
+pub const PONG_BYTES_A_SECOND: u32 = 65_536;
+
+/// What every pong costs beside its padding: a flood of pings for nothing is closed too, at about a thousand a second.
+pub const PONG_OVERHEAD: u32 = 64;
+
+/// Refusals of one link that are told as events in a row. Beyond it they are only counted, so that one peer cannot push what
+/// matters out of the event stream.
+pub const REFUSAL_EVENTS: u32 = 64;
 
 /// Warnings we send on one link in a row. Beyond it refusals are counted, not said.
 pub const WARNING_BURST: u32 = 5;
@@ -70,6 +92,10 @@ pub const INBOUND_HANDSHAKES: usize = 64;
 
 /// Inbound sockets that may wait for a signer at once, before a byte of theirs is read.
 pub const PARKED_MAX: usize = 64;
+
+/// Handshakes under way at once for sockets that had been parked: half of the places, so that a returning signer is not busy with
+/// strangers first.
+pub const UNPARKED_HANDSHAKES: usize = INBOUND_HANDSHAKES / 2;
 
 /// Parked sockets from one /24 (IPv4) or /48 (IPv6), so that one network cannot take all places.
 pub const PARKED_PER_SUBNET: usize = 2;
@@ -101,6 +127,15 @@ pub const EVENTS_BUFFER: usize = 4096;
 
 /// Requests that may wait for the supervisor's driver. A full queue makes callers wait, which is all a caller may do.
 pub const COMMANDS: usize = 1024;
+
+/// How long a closed connection is read on, so that closing it does not take back what the peer has not read yet.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// How long the peer book may take to write what is left when the supervisor stops. A disk that needs longer is broken.
+pub const BOOK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// After an accept has failed for want of descriptors or memory: long enough for some to come free.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a drain may take before the links that are left are reset.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,6 +1,8 @@
-//! The binary: calls [`pilotlight::cli`] and nothing else.
+//! The binary `pilotlight`: hands over to the library's command line and ends the process with its code.
 #![forbid(unsafe_code)]
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     pilotlight::cli::main()
 }

@@ -5,7 +5,7 @@
 //! XK has no static-static term); see design.md § 3.
 
 use crate::clock::Moment;
-use crate::link::shared::LinkShared;
+use crate::link::shared::{LinkShared, Stage};
 use crate::link::{CloseReason, Direction, Identity, LinkId, Tag};
 use crate::signer::Epoch;
 use dashmap::DashMap;
@@ -89,7 +89,7 @@ impl Vault {
 
     pub(crate) fn census(&self, now: Moment) -> Census {
         let mut census = Census::default();
-        for entry in &self.sessions {
+        for entry in self.sessions.iter().filter(|entry| entry.state.stage() != Stage::Authenticated) {
             let state = &entry.state;
             match (state.identity, state.tag()) {
                 (Identity::Persona, _) => census.persona += 1,
@@ -114,7 +114,13 @@ impl Vault {
         for link in &doomed {
             link.reset(CloseReason::Lapse);
         }
-        let channel_bearing = doomed.iter().filter(|link| link.state.tag() == Tag::ChannelBearing).count();
-        TornDown { dropped: doomed.len(), channel_bearing, retained: retained.len() }
+        // Links that wait for a verdict are torn down too, but nobody has heard of them.
+        let known = |link: &&Arc<LinkShared>| link.state.stage() != Stage::Authenticated;
+        let channel_bearing = |link: &&Arc<LinkShared>| link.state.tag() == Tag::ChannelBearing;
+        TornDown {
+            dropped: doomed.iter().filter(known).count(),
+            channel_bearing: doomed.iter().filter(known).filter(channel_bearing).count(),
+            retained: retained.iter().filter(known).count(),
+        }
     }
 }

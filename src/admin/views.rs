@@ -108,7 +108,7 @@ fn fields(event: &Event) -> Value {
             up,
             failed,
         } => {
-            json!({ "epoch": epoch.get(), "took_ms": millis(*took), "up": up, "failed": failed })
+            json!({ "epoch": epoch.get(), "took_ms": took.map(millis), "up": up, "failed": failed })
         }
         Event::Dialing { .. } | Event::DialFailed { .. } | Event::InboundFailed { .. } => {
             attempt(event)

@@ -1,22 +1,111 @@
-//! The command line. Placeholder of the branch `demo`: it knows one command, and its arguments are read by hand.
+//! The binary: arguments in, calls out, an exit code back. It decides nothing about peers or signers.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it failed: what was asked could not be done |
+//! | 2 | the command line, the environment, the configuration or a file that it names is wrong |
+//! | 3 | no daemon runs on that data directory |
+//!
+//! Answers go to standard output, errors and logs to standard error; with `--json` both are JSON. It never ends the process
+//! itself: [`main`] returns the code.
 
+mod args;
+mod client;
+mod commands;
+mod config;
 pub mod demo;
+mod failure;
+mod logging;
+mod output;
+mod peer_spec;
+mod run;
+mod settings;
 
+use args::{Arguments, Command, PeerCommand, SignerCommand};
+use clap::Parser;
+use client::Client;
+use failure::{Exit, Failure};
+use output::Output;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs `pilotlight demo [--json] [--seed N]`.
+/// Does what the command line says.
 pub fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    let seed = arguments
-        .iter()
-        .position(|argument| argument == "--seed")
-        .and_then(|at| arguments.get(at + 1)?.parse().ok());
-    let options = demo::Options {
-        json: arguments.iter().any(|argument| argument == "--json"),
-        seed,
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error).into(),
     };
-    match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(demo::run(options)),
-        Err(_) => ExitCode::FAILURE,
+    let output = Output::new(arguments.json);
+    match dispatch(arguments, &output) {
+        Ok(code) => code,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit.into()
+        }
     }
+}
+
+fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {
+    let Arguments {
+        data_dir,
+        command,
+        json,
+    } = arguments;
+    let client = || settings::data_dir(data_dir.clone()).map(Client::new);
+    let exit = match command {
+        Command::Demo { seed } => return run::demo(demo::Options { json, seed }),
+        Command::Run(run) => run::run(settings::resolve(data_dir, run)?, output),
+        Command::Info => commands::info(&client()?, output),
+        Command::Events => commands::events(&client()?, output),
+        Command::Peer { command } => peer(&command, client, output),
+        Command::Signer {
+            command: SignerCommand::Lapse,
+        } => commands::lapse(&client()?, output),
+        Command::Signer {
+            command: SignerCommand::Attach,
+        } => commands::attach(&client()?, output),
+    };
+    exit.map(ExitCode::from)
+}
+
+/// What is wrong with the arguments is said before a daemon is looked for.
+fn peer(
+    command: &PeerCommand,
+    client: impl FnOnce() -> Result<Client, Failure>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let call = match command {
+        PeerCommand::Add(add) => commands::PeerCall::add(add)?,
+        PeerCommand::Rm { id } => commands::PeerCall::remove(id)?,
+        PeerCommand::Tag { id, tag } => commands::PeerCall::tag(id, tag)?,
+        PeerCommand::List => return commands::list_peers(&client()?, output),
+    };
+    call.make(&client()?, output)
+}
+
+/// Help and version are answers; anything else is a usage error. Before the arguments are known, `--json` is looked for by hand.
+fn usage(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        // Nobody is left to tell if the terminal is gone.
+        let _ = error.print();
+        return Exit::Ok;
+    }
+    let json = OsString::from("--json");
+    if std::env::args_os().any(|argument| argument == json) {
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let what = lines
+            .next()
+            .unwrap_or("the command line is wrong")
+            .trim_start_matches("error: ");
+        Output::new(true).failure(&Failure::usage(
+            what,
+            "the command line",
+            "see `pilotlight --help`",
+        ));
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage
 }

@@ -4,9 +4,10 @@
 //! its writes and deliveries, the reaper wipes and resets, and the task only finds out.
 
 use super::handshake::{Acts, Done, HandshakeFailure, StaticKey};
-use super::shared::{Birth, LinkShared, LinkState, reset_socket};
+use super::delivery::{Deliveries, Delivery};
+use super::shared::{Birth, LinkShared, LinkState, Stage, reset_socket};
 use super::task::LinkTask;
-use super::{CloseReason, Direction, Identity, LinkHandle, LinkId, Tag};
+use super::{CloseReason, Direction, Identity, LinkHandle, LinkId};
 use crate::book::BookError;
 use crate::clock::{Clock, Moment};
 use crate::limits;
@@ -15,10 +16,9 @@ use crate::signer::{Epoch, Lease, SignerContext};
 use crate::telemetry::{Event, Telemetry};
 use crate::vault::Vault;
 use crate::wire::Features;
-use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
@@ -28,7 +28,7 @@ pub(crate) struct Env {
     pub(crate) telemetry: Telemetry,
     pub(crate) context: SignerContext,
     pub(crate) vault: Vault,
-    pub(crate) inbox: mpsc::Sender<Delivery>,
+    pub(crate) inbox: Deliveries,
     pub(crate) reports: mpsc::Sender<Report>,
     /// The newest session that has lapsed. Raised by the reaper, after the fence and off the caller of `lapse`.
     pub(crate) lapsed: watch::Receiver<Option<Epoch>>,
@@ -44,13 +44,6 @@ pub(crate) struct NodeSettings {
     pub(crate) networks: Vec<[u8; 32]>,
     pub(crate) queries_served: bool,
     pub(crate) custom_even_ok: bool,
-}
-
-/// What goes into the node's inbox, in the order in which the node shall see it.
-pub(crate) enum Delivery {
-    Up { state: Arc<LinkState>, init: Bytes },
-    Message { state: Arc<LinkState>, bytes: Bytes },
-    Down { state: Arc<LinkState>, reason: CloseReason },
 }
 
 /// What a link's task tells the supervisor.
@@ -77,9 +70,9 @@ pub(crate) enum Report {
     Ended { link: LinkId, reason: CloseReason },
 }
 
-/// The supervisor's answer to `Authenticated`.
+/// The supervisor's answer to `Authenticated`. Before it admits a link it has put it into the scope that its peer's tag asks for.
 pub(crate) enum Verdict {
-    Admit { tag: Tag },
+    Admit,
     Refuse(CloseReason),
 }
 
@@ -92,6 +85,8 @@ pub(crate) struct DialOrder {
     pub(crate) lease: Option<Lease>,
     /// Gives the dial up, as long as the link is not admitted.
     pub(crate) cancel: oneshot::Receiver<CloseReason>,
+    /// Set when the handshake is done: from then on the link reports its own end, even if its task panics.
+    pub(crate) authenticated: Arc<AtomicBool>,
 }
 
 impl Env {
@@ -131,6 +126,9 @@ impl Env {
     }
 }
 
+/// An inbound connection's place among the handshakes under way, and among those of sockets that had been parked.
+pub(crate) type Slot = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
 /// A connection whose handshake is done.
 struct Connected {
     socket: TcpStream,
@@ -139,56 +137,57 @@ struct Connected {
 
 /// Dials a peer and runs the link until it ends.
 pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
-    let DialOrder { link, peer, address, lease, cancel } = order;
+    let DialOrder { link, peer, address, lease, cancel, authenticated } = order;
     let work = async {
         let socket = connect(&*env.clock, address).await?;
-        let started = env.clock.now();
         let acts = Acts { socket: &socket, clock: &*env.clock, observer: Some(&env.telemetry) };
         let key = StaticKey::Signer(env.context.clone());
-        let result = acts.initiate(&key, peer, Env::ephemeral()?, lease).await;
-        note_handshake(&env, Direction::Outbound, started, result.as_ref().err());
-        Ok(Connected { done: result?, socket })
+        let done = acts.initiate(&key, peer, Env::ephemeral()?, lease).await?;
+        Ok(Connected { done, socket })
     };
-    let origin = Origin { link, address, direction: Direction::Outbound };
     let cancelled = async {
         match cancel.await {
             Ok(reason) => reason,
             Err(_) => std::future::pending().await,
         }
     };
+    let started = env.clock.now();
     let connected = tokio::select! {
         reason = cancelled => Err(HandshakeFailure::NotAdmitted(reason)),
         connected = env.under_signer(work) => connected,
     };
+    note_handshake(&env, Direction::Outbound, started, connected.as_ref().err());
+    authenticated.store(connected.is_ok(), Ordering::Release);
+    let origin = Origin { link, address, direction: Direction::Outbound };
     let result = match connected {
         Ok(connected) => establish(&env, connected, origin).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = result {
-        env.report(Report::DialFailed { link, failure }).await;
+        env.report(origin.failed(failure)).await;
     }
 }
 
 /// Answers a peer that dialled us and runs the link until it ends. `slot` is the place among the handshakes under way.
-pub(crate) async fn accept(env: Arc<Env>, link: LinkId, socket: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) {
+pub(crate) async fn accept(env: Arc<Env>, link: LinkId, socket: TcpStream, address: SocketAddr, slot: Slot) {
     let work = async {
-        let started = env.clock.now();
         prepare(&socket);
         let acts = Acts { socket: &socket, clock: &*env.clock, observer: Some(&env.telemetry) };
         let key = StaticKey::Signer(env.context.clone());
-        let result = acts.respond(&key, Env::ephemeral()?).await;
-        note_handshake(&env, Direction::Inbound, started, result.as_ref().err());
-        Ok(Connected { done: result?, socket })
+        let done = acts.respond(&key, Env::ephemeral()?).await?;
+        Ok(Connected { done, socket })
     };
-    let origin = Origin { link, address, direction: Direction::Inbound };
+    let started = env.clock.now();
     let connected = env.under_signer(work).await;
+    note_handshake(&env, Direction::Inbound, started, connected.as_ref().err());
     drop(slot);
+    let origin = Origin { link, address, direction: Direction::Inbound };
     let result = match connected {
         Ok(connected) => establish(&env, connected, origin).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = result {
-        env.report(Report::InboundFailed { link, address, failure }).await;
+        env.report(origin.failed(failure)).await;
     }
 }
 
@@ -210,6 +209,10 @@ fn prepare(socket: &TcpStream) {
 }
 
 fn note_handshake(env: &Env, direction: Direction, started: Moment, failure: Option<&HandshakeFailure>) {
+    if failure.is_some_and(|failure| !failure.was_connected()) {
+        // No handshake began.
+        return;
+    }
     env.telemetry.emit(Event::Handshake {
         direction,
         identity: Identity::Node,
@@ -226,69 +229,77 @@ struct Origin {
     direction: Direction,
 }
 
-/// Asks for admission, then runs the link. An error means that it never became one.
+impl Origin {
+    fn failed(self, failure: HandshakeFailure) -> Report {
+        let Self { link, address, direction } = self;
+        match direction {
+            Direction::Outbound => Report::DialFailed { link, failure },
+            Direction::Inbound => Report::InboundFailed { link, address, failure },
+        }
+    }
+}
+
+/// Puts the link into the vault, asks for admission, then runs it. An error means that it was not let in.
 async fn establish(env: &Arc<Env>, connected: Connected, origin: Origin) -> Result<(), HandshakeFailure> {
     let Connected { socket, done } = connected;
     let peer = done.authenticated.remote();
-    let (verdict, answer) = oneshot::channel();
-    env.report(Report::Authenticated {
-        link: origin.link,
-        peer,
-        address: origin.address,
-        direction: origin.direction,
-        verdict,
-    })
-    .await;
-    let tag = match answer.await {
-        Ok(Verdict::Admit { tag }) => tag,
-        Ok(Verdict::Refuse(reason)) => return Err(HandshakeFailure::NotAdmitted(reason)),
-        Err(_) => return Err(HandshakeFailure::NotAdmitted(CloseReason::Draining)),
-    };
-    // The handshake's own lease is the one to keep: had its session lapsed since, the link would be of an old epoch (P6).
-    let lease = done.lease.filter(|_| tag == Tag::ChannelBearing);
+    // The handshake's own lease is the one to start with: had its session lapsed since, the link would be of an old epoch (P6).
     let birth = Birth {
         id: origin.link,
         peer,
         address: origin.address,
         direction: origin.direction,
         identity: Identity::Node,
-        tag,
-        lease,
+        lease: done.lease,
     };
-    let session = done.authenticated.into_session();
-    let shared = Arc::new(LinkShared::new(birth, socket, session, Arc::clone(env)));
-    run(env, shared).await;
-    Ok(())
-}
-
-/// Runs an admitted link to its end and reports the end.
-async fn run(env: &Arc<Env>, shared: Arc<LinkShared>) {
-    let mut obituary = Obituary {
-        env: Arc::clone(env),
-        state: Arc::clone(&shared.state),
-        shared: Some(Arc::clone(&shared)),
-        reason: CloseReason::Internal,
-        was_up: false,
-    };
+    let shared = Arc::new(LinkShared::new(birth, socket, done.authenticated.into_session(), Arc::clone(env)));
+    let mut obituary = Obituary::new(env, &shared);
     let is_wanted = env.vault.insert(Arc::clone(&shared));
     // A lapse since the lease was taken, or the supervisor's stop, may have passed the vault before this link was in it.
     if !is_wanted || shared.state.dead_scope().is_some() {
         shared.wipe();
         shared.reset(if is_wanted { CloseReason::Lapse } else { CloseReason::Draining });
     }
-    let mut task = LinkTask::new(Arc::clone(&shared));
-    drop(shared);
+    let (verdict, answer) = oneshot::channel();
+    let Origin { link, address, direction } = origin;
+    env.report(Report::Authenticated { link, peer, address, direction, verdict }).await;
+    let refused = tokio::select! {
+        biased;
+        verdict = answer => match verdict {
+            Ok(Verdict::Admit) => None,
+            Ok(Verdict::Refuse(reason)) => Some(reason),
+            Err(_) => Some(CloseReason::Draining),
+        },
+        reason = shared.state.closed() => Some(reason),
+    };
+    if let Some(reason) = refused {
+        drop(shared);
+        obituary.reason = reason;
+        obituary.bury();
+        let lapsed = reason == CloseReason::Lapse;
+        return Err(if lapsed { HandshakeFailure::Lapsed } else { HandshakeFailure::NotAdmitted(reason) });
+    }
+    run(env, shared, obituary).await;
+    Ok(())
+}
+
+/// Runs an admitted link to its end and reports the end.
+async fn run(env: &Arc<Env>, shared: Arc<LinkShared>, mut obituary: Obituary) {
+    let mut task = LinkTask::new(shared);
     let reason = task.run().await;
-    if let Some(epoch) = obituary.state.dead_scope() {
+    let dead = obituary.state.dead_scope();
+    if let Some(epoch) = dead {
         // The task may have met the closed fence before the reaper met the link: it is the reaper's to count.
         env.until_lapse(epoch).await;
     }
     obituary.reason = reason;
-    obituary.was_up = task.was_up();
+    obituary.state.outbox.close(reason);
     let undelivered = task.finish(reason).await;
     obituary.bury();
-    for delivery in undelivered {
-        let _ = env.inbox.send(delivery).await;
+    // What a dead scope has not delivered is never delivered.
+    for delivery in undelivered.into_iter().filter(|_| dead.is_none()) {
+        let room = env.inbox.room_for(&delivery).await;
+        env.inbox.send(delivery, room.ok());
     }
     obituary.publish().await;
 }
@@ -310,10 +321,12 @@ fn end_connection(env: &Arc<Env>, shared: Arc<LinkShared>, reason: CloseReason) 
 /// Reads and throws away until the peer has closed too, for at most a second: closing with unread bytes would send RST and could
 /// take back what the peer has not read yet.
 async fn linger(env: &Env, shared: &LinkShared) {
-    let deadline = env.clock.sleep_until(env.clock.now().after(Duration::from_secs(1)));
+    let deadline = env.clock.sleep_until(env.clock.now().after(limits::LINGER));
     let drain = async {
         let mut sink = [0; 1024];
         while shared.socket.readable().await.is_ok() {
+            // A peer that never stops sending must not keep the deadline from being looked at.
+            tokio::task::coop::consume_budget().await;
             match shared.socket.try_read(&mut sink) {
                 Ok(0) => return,
                 Ok(_) => {}
@@ -335,10 +348,18 @@ struct Obituary {
     /// `None` once the link is buried.
     shared: Option<Arc<LinkShared>>,
     reason: CloseReason,
-    was_up: bool,
 }
 
 impl Obituary {
+    fn new(env: &Arc<Env>, shared: &Arc<LinkShared>) -> Self {
+        Self {
+            env: Arc::clone(env),
+            state: Arc::clone(&shared.state),
+            shared: Some(Arc::clone(shared)),
+            reason: CloseReason::Internal,
+        }
+    }
+
     /// Wipes the secrets before anybody hears of the end (P3), then ends the connection. A node that does not listen keeps neither.
     fn bury(&mut self) {
         let Some(shared) = self.shared.take() else {
@@ -351,10 +372,10 @@ impl Obituary {
         end_connection(&self.env, shared, self.reason);
     }
 
-    /// Tells the node, then the supervisor: a successor is admitted only when the node has been told.
+    /// Tells the node, then the supervisor: a successor is admitted only when the node's queue has the end.
     async fn publish(self) {
         let (env, state, reason) = (&self.env, &self.state, self.reason);
-        if self.was_up {
+        if state.stage() == Stage::Up {
             env.telemetry.emit(Event::LinkDown {
                 peer: state.peer,
                 link: state.id,
@@ -363,26 +384,31 @@ impl Obituary {
                 identity: state.identity,
                 reason,
             });
-            let _ = env.inbox.send(Delivery::Down { state: Arc::clone(state), reason }).await;
+            env.inbox.send(Delivery::Down { state: Arc::clone(state), reason }, None);
+        } else if state.stage() == Stage::Admitted && state.direction == Direction::Inbound {
+            // Of a dial that ends so early the supervisor tells.
+            let (address, failure) = (state.address, HandshakeFailure::BeforeInit(reason));
+            let (label, detail) = (failure.label(), failure.to_string());
+            env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
         }
-        env.report(Report::Ended { link: state.id, reason }).await;
+        let LinkState { id: link, address, direction, .. } = **state;
+        let report = if state.stage() == Stage::Authenticated {
+            Origin { link, address, direction }.failed(HandshakeFailure::Panicked)
+        } else {
+            Report::Ended { link, reason }
+        };
+        env.report(report).await;
     }
 }
 
 impl Drop for Obituary {
-    /// A task that panicked has not buried its link.
+    /// A task that panicked, or was dropped, has not buried its link.
     fn drop(&mut self) {
         if self.shared.is_none() {
             return;
         }
         self.bury();
-        let orphan = Self {
-            env: Arc::clone(&self.env),
-            state: Arc::clone(&self.state),
-            shared: None,
-            reason: self.reason,
-            was_up: self.was_up,
-        };
+        let orphan = Self { env: Arc::clone(&self.env), state: Arc::clone(&self.state), shared: None, reason: self.reason };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(orphan.publish());
         }

@@ -11,7 +11,7 @@ use crate::error::{Culprit, Retry};
 use crate::limits;
 use crate::node_id::{LocalKey, NodeId};
 use crate::secret::SharedSecret;
-use crate::signer::{EcdhError, Lease, SignerContext};
+use crate::signer::{EcdhCall, EcdhError, Lease, Purpose, SignerContext};
 use crate::telemetry::{Event, Telemetry};
 use std::future::Future;
 use std::io;
@@ -35,10 +35,15 @@ impl StaticKey {
         }
     }
 
-    async fn ecdh(&self, request: EcdhRequest) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
+    async fn ecdh(
+        &self,
+        request: EcdhRequest,
+        purpose: Purpose,
+    ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
         match self {
             Self::Signer(context) => {
-                let (secret, lease) = context.ecdh(request.point).await?;
+                let call = EcdhCall::new(request.point, purpose);
+                let (secret, lease) = context.ecdh(call).await?;
                 Ok((secret, Some(lease)))
             }
             Self::Local(key) => Ok((key.ecdh(&request.point), None)),
@@ -78,6 +83,12 @@ pub enum HandshakeFailure {
         /// 1 to 3.
         act: u8,
     },
+    /// The signer did not answer in the time that the act has. The answer, should it come, is dropped.
+    #[error("the signer did not answer within {} s in act {act}", limits::ACT_DEADLINE.as_secs())]
+    EcdhLate {
+        /// 2 or 3.
+        act: u8,
+    },
     /// An act broke BOLT 8.
     #[error(transparent)]
     Protocol(#[from] HandshakeError),
@@ -96,6 +107,9 @@ pub enum HandshakeFailure {
     /// The supervisor did not want the link.
     #[error("not admitted: {0}")]
     NotAdmitted(super::CloseReason),
+    /// The handshake was done, and then the link ended before both `init`s had passed.
+    #[error("the link ended before init: {0}")]
+    BeforeInit(super::CloseReason),
 }
 
 impl HandshakeFailure {
@@ -109,8 +123,11 @@ impl HandshakeFailure {
             Self::Timeout { .. } => "timeout",
             Self::Protocol(_) => "protocol",
             Self::Ecdh(EcdhError::SignerAway(_)) | Self::Lapsed => "signer_away",
+            Self::EcdhLate { .. } => "signer_late",
             Self::Ecdh(_) => "signer",
             Self::NotAdmitted(_) => "not_admitted",
+            Self::BeforeInit(super::CloseReason::Lapse) => "signer_away",
+            Self::BeforeInit(reason) => reason.as_str(),
             Self::Entropy => "entropy",
             Self::Panicked => "panicked",
         }
@@ -125,7 +142,8 @@ impl HandshakeFailure {
     pub fn culprit(&self) -> Culprit {
         match self {
             Self::Protocol(error) => error.culprit(),
-            Self::Ecdh(_) | Self::Lapsed => Culprit::Signer,
+            Self::Ecdh(_) | Self::EcdhLate { .. } | Self::Lapsed => Culprit::Signer,
+            Self::Connect(error) if is_ours(error) => Culprit::Us,
             Self::NotAdmitted(_) | Self::Entropy | Self::Panicked => Culprit::Us,
             _ => Culprit::Peer,
         }
@@ -136,10 +154,11 @@ impl HandshakeFailure {
         match self {
             Self::Connect(_) | Self::ConnectTimeout => "limits::CONNECT_DEADLINE",
             Self::Io { .. } | Self::Closed { .. } => "BOLT 8 § Handshake Exchange",
-            Self::Timeout { .. } => "limits::ACT_DEADLINE",
+            Self::Timeout { .. } | Self::EcdhLate { .. } => "limits::ACT_DEADLINE",
             Self::Protocol(error) => error.rule(),
             Self::Ecdh(_) | Self::Lapsed => "design.md P6",
             Self::NotAdmitted(_) => "design.md § The link's driver",
+            Self::BeforeInit(_) => "BOLT 1 § The init Message",
             Self::Entropy => "BOLT 8 § Handshake State",
             Self::Panicked => "no panic is reachable from outside data",
         }
@@ -148,10 +167,17 @@ impl HandshakeFailure {
     /// Whether another attempt may succeed.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Ecdh(_) | Self::Lapsed => Retry::WhenSignerReturns,
+            Self::Ecdh(EcdhError::SignerAway(_)) | Self::Lapsed => Retry::WhenSignerReturns,
             _ => Retry::Later,
         }
     }
+}
+
+/// Whether a connection failed for want of something of ours: descriptors, memory, local ports.
+fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
 }
 
 /// A finished handshake, and the lease under which our key answered; `None` for a key of this process.
@@ -178,50 +204,61 @@ impl Acts<'_> {
         ephemeral: LocalKey,
         lease: Option<Lease>,
     ) -> Result<Done, HandshakeFailure> {
+        // Who is dialled under a lease is a channel peer.
+        let purpose = if lease.is_some() { Purpose::ChannelDial } else { Purpose::GossipDial };
         let (state, one) = InitiatorStart::new(key.node_id(), remote, ephemeral)?;
         self.within(1, self.write(1, &one, lease.as_ref())).await?;
         let mut two = [0; 50];
         self.within(2, self.read(2, &mut two)).await?;
         let state = state.act_two(&two)?;
-        self.within(3, async {
-            let (secret, ecdh_lease) = self.ecdh(key, state.request(), Direction::Outbound).await?;
-            let lease = lease.or(ecdh_lease);
-            let (three, authenticated) = state.resume(secret)?;
-            self.write(3, &three, lease.as_ref()).await?;
-            Ok(Done { authenticated, lease })
-        })
-        .await
+        let (secret, ecdh_lease) = self.ecdh(3, key, state.request(), purpose).await?;
+        let lease = lease.or(ecdh_lease);
+        let (three, authenticated) = state.resume(secret)?;
+        self.within(3, self.write(3, &three, lease.as_ref())).await?;
+        Ok(Done { authenticated, lease })
     }
 
     /// BOLT 8 as responder.
     pub(crate) async fn respond(&self, key: &StaticKey, ephemeral: LocalKey) -> Result<Done, HandshakeFailure> {
+        let source = self.socket.peer_addr().map_err(|source| HandshakeFailure::Io { act: 1, source })?.ip();
         let mut one = [0; 50];
         self.within(1, self.read(1, &mut one)).await?;
         let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(&one)?;
-        let (state, lease) = self
-            .within(2, async {
-                let (secret, lease) = self.ecdh(key, state.request(), Direction::Inbound).await?;
-                let (state, two) = state.resume(secret)?;
-                self.write(2, &two, lease.as_ref()).await?;
-                Ok((state, lease))
-            })
-            .await?;
+        let (secret, lease) = self.ecdh(2, key, state.request(), Purpose::Inbound { source }).await?;
+        let (state, two) = state.resume(secret)?;
+        self.within(2, self.write(2, &two, lease.as_ref())).await?;
         let mut three = [0; 66];
         self.within(3, self.read(3, &mut three)).await?;
         let authenticated = state.act_three(&three)?;
         Ok(Done { authenticated, lease })
     }
 
+    /// Asks the signer, for at most the time of an act: an answer later than that serves no peer.
     async fn ecdh(
         &self,
+        act: u8,
         key: &StaticKey,
         request: EcdhRequest,
-        source: Direction,
+        purpose: Purpose,
     ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
+        let source = match purpose {
+            Purpose::Inbound { .. } => Direction::Inbound,
+            _ => Direction::Outbound,
+        };
         let started = self.clock.now();
-        let result = key.ecdh(request).await;
+        let deadline = self.clock.sleep_until(started.after(limits::ACT_DEADLINE));
+        let result = tokio::select! {
+            biased;
+            result = key.ecdh(request, purpose) => result,
+            () = deadline => Err(HandshakeFailure::EcdhLate { act }),
+        };
         if let Some(observer) = self.observer {
-            let label = result.as_ref().map_or_else(HandshakeFailure::label, |_| "ok");
+            let label = match &result {
+                Ok(_) => "ok",
+                Err(HandshakeFailure::EcdhLate { .. }) => "late",
+                Err(HandshakeFailure::Ecdh(EcdhError::SignerAway(_))) => "away",
+                Err(_) => "failed",
+            };
             observer.emit(Event::Ecdh { source, result: label, took: self.clock.now().since(started) });
         }
         result

@@ -13,11 +13,12 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::CloseReason;
+use super::allowance::Allowance;
 use super::firewall::{self, Inbound, Outbound, Situation};
 use crate::clock::Moment;
 use crate::limits;
 use crate::wire::queries::unserved_answer;
-use crate::wire::{ChainHash, Init, MessageType, Pong, Warning};
+use crate::wire::{ChainHash, Features, Init, MessageType, Pong, Warning};
 use std::time::Duration;
 
 /// What the driver knows at the instant of a call.
@@ -101,6 +102,8 @@ pub enum Due {
 pub struct LinkMachine {
     settings: Settings,
     networks: Vec<ChainHash>,
+    /// What a peer may demand of us.
+    known: Features,
     phase: Phase,
     random: fastrand::Rng,
     /// When a frame last arrived.
@@ -110,6 +113,8 @@ pub struct LinkMachine {
     outstanding: Option<Outstanding>,
     filter_received: bool,
     warnings: Allowance,
+    /// Pong bytes that the peer may still ask for.
+    pongs: Allowance,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,14 +140,23 @@ impl LinkMachine {
         Self {
             settings,
             networks,
+            known: Features::assigned(),
             phase: Phase::AwaitInit { until: now.after(limits::INIT_DEADLINE) },
             random,
             heard: now,
             patience,
             outstanding: None,
             filter_received: false,
-            warnings: Allowance::full(now),
+            warnings: Allowance::full(limits::WARNING_BURST, 1, limits::WARNING_INTERVAL, now),
+            pongs: Allowance::full(limits::PONG_BURST, limits::PONG_BYTES_A_SECOND, Duration::from_secs(1), now),
         }
+    }
+
+    /// The node understands these features too, whether BOLT 9 has assigned them or not.
+    #[must_use]
+    pub fn knowing(mut self, features: &Features) -> Self {
+        self.known.merge(features);
+        self
     }
 
     /// Whether both sides have sent `init`.
@@ -169,7 +183,7 @@ impl LinkMachine {
             // A second `init` is refused by the table, so this is the pong.
             Inbound::ForLink => self.pong_arrived(ambient.now, message),
             Inbound::Ignore => Received::Ignored,
-            Inbound::Pong { num_pong_bytes } => Received::Pong { bytes: num_pong_bytes },
+            Inbound::Pong { num_pong_bytes } => self.pinged(ambient.now, num_pong_bytes),
             Inbound::AnswerUnserved => match unserved_answer(message) {
                 Ok(Some(answer)) => Received::Answer(answer),
                 Ok(None) => Received::Ignored,
@@ -220,6 +234,15 @@ impl LinkMachine {
         }
     }
 
+    /// The link is read again after a time in which it was not: what came meanwhile could not be heard, so silence and a missing
+    /// pong count from now.
+    pub fn resume(&mut self, now: Moment) {
+        self.heard = now;
+        if let Some(ping) = &mut self.outstanding {
+            ping.until = now.after(limits::PONG_DEADLINE);
+        }
+    }
+
     /// When a frame last arrived.
     pub fn heard(&self) -> Moment {
         self.heard
@@ -248,6 +271,9 @@ impl LinkMachine {
             Ok(init) if !init.may_share_a_chain(&self.networks) => {
                 self.protocol_close(now, "no network in common (BOLT 1)")
             }
+            Ok(init) if init.features.requires_unknown(&self.known).is_some() => {
+                self.protocol_close(now, "init demands a feature that is unknown here (BOLT 1, BOLT 9)")
+            }
             Ok(init) => {
                 self.phase = Phase::Up;
                 Received::Up(Box::new(init))
@@ -261,6 +287,14 @@ impl LinkMachine {
             self.filter_received = true;
         }
         Received::Deliver { lease: firewall::needs_lease(kind) }
+    }
+
+    fn pinged(&mut self, now: Moment, bytes: u16) -> Received {
+        if self.pongs.spend(now, u32::from(bytes).saturating_add(limits::PONG_OVERHEAD)) {
+            return Received::Pong { bytes };
+        }
+        let warning = self.warning(now, "too many pings: at most one in 30 s is needed (BOLT 1)");
+        Received::Close { deliver: false, reason: CloseReason::PingFlood, warning }
     }
 
     fn pong_arrived(&mut self, now: Moment, message: &[u8]) -> Received {
@@ -298,7 +332,7 @@ impl LinkMachine {
     }
 
     fn warning(&mut self, now: Moment, text: &str) -> Option<Vec<u8>> {
-        self.warnings.spend(now).then(|| Warning::new(text).encode())
+        self.warnings.spend(now, 1).then(|| Warning::new(text).encode())
     }
 
     fn ping(&mut self, now: Moment) -> Due {
@@ -314,31 +348,4 @@ fn patience(random: &mut fastrand::Rng) -> Duration {
     let spread = limits::PING_AFTER_MAX.saturating_sub(limits::PING_AFTER_MIN);
     let nanos = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX);
     limits::PING_AFTER_MIN.saturating_add(Duration::from_nanos(random.u64(0..=nanos)))
-}
-
-/// A number of warnings that grows back with time.
-struct Allowance {
-    left: u32,
-    since: Moment,
-}
-
-impl Allowance {
-    fn full(now: Moment) -> Self {
-        Self { left: limits::WARNING_BURST, since: now }
-    }
-
-    fn spend(&mut self, now: Moment) -> bool {
-        while self.left < limits::WARNING_BURST && now.since(self.since) >= limits::WARNING_INTERVAL {
-            self.left += 1;
-            self.since = self.since.after(limits::WARNING_INTERVAL);
-        }
-        if self.left == limits::WARNING_BURST {
-            self.since = now;
-        }
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        true
-    }
 }

@@ -11,6 +11,8 @@
 //! holds a [`Lease`](crate::signer::Lease): each of its writes happens inside the fence's gate, and the reaper may wipe its
 //! secrets and reset its socket at any moment, whoever else holds them.
 
+pub mod allowance;
+pub(crate) mod delivery;
 pub(crate) mod driver;
 pub mod firewall;
 pub(crate) mod handshake;
@@ -156,6 +158,8 @@ pub enum CloseReason {
     Mistag,
     /// The peer sent an `error` for all channels.
     ErrorReceived,
+    /// The peer asked for more pongs than anybody needs.
+    PingFlood,
     /// The peer did not answer a ping in time.
     PongTimeout,
     /// The peer sent no `init` in time.
@@ -192,6 +196,7 @@ impl CloseReason {
             Self::ChannelMessage => "channel_message",
             Self::Mistag => "mistag",
             Self::ErrorReceived => "error_received",
+            Self::PingFlood => "ping_flood",
             Self::PongTimeout => "pong_timeout",
             Self::InitTimeout => "init_timeout",
             Self::Duplicate => "duplicate",
@@ -204,6 +209,23 @@ impl CloseReason {
             Self::Book => "book",
             Self::Internal => "internal",
         }
+    }
+
+    /// Whether the end was our own doing, or the signer's: then nothing is held against the peer.
+    pub fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Lapse
+                | Self::SignerAway
+                | Self::Duplicate
+                | Self::Demoted
+                | Self::Removed
+                | Self::Requested
+                | Self::Refused
+                | Self::Draining
+                | Self::Book
+                | Self::Internal
+        )
     }
 
     /// Whether the connection is reset at once (RST) rather than flushed and closed (FIN).

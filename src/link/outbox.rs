@@ -26,7 +26,18 @@ struct Queue {
     queued: u64,
     /// Messages that have left for the kernel, or were refused at the door.
     settled: u64,
+    /// The newest of those that were refused at the door, with their types.
+    refused: VecDeque<(u64, u16)>,
+    /// Nothing more is taken in; what waits may still leave.
+    closing: Option<CloseReason>,
     ended: Option<CloseReason>,
+}
+
+impl Queue {
+    /// Messages that have been taken: the number of the newest of them.
+    fn taken(&self) -> u64 {
+        self.queued.saturating_sub(self.waiting.len() as u64)
+    }
 }
 
 /// The place of a queued message in its link's order, counted from 1.
@@ -102,9 +113,19 @@ impl Outbox {
             if queue.ended.is_some() {
                 return;
             }
-            queue.settled = queue.queued.saturating_sub(queue.waiting.len() as u64);
+            queue.settled = queue.taken();
         }
         self.progress.notify_waiters();
+    }
+
+    /// The message that was taken last does not leave after all: whoever waits for it is told.
+    pub(crate) fn refuse_taken(&self, kind: u16) {
+        let mut queue = self.lock();
+        let number = queue.taken();
+        if queue.refused.len() >= limits::REFUSED_TICKETS {
+            queue.refused.pop_front();
+        }
+        queue.refused.push_back((number, kind));
     }
 
     /// Waits until the message with `ticket` has been handed to the kernel. Cancel safe.
@@ -117,7 +138,8 @@ impl Outbox {
             {
                 let queue = self.lock();
                 if queue.settled >= ticket.0 {
-                    return Ok(());
+                    let refused = queue.refused.iter().find(|(number, _)| *number == ticket.0);
+                    return refused.map_or(Ok(()), |(_, kind)| Err(SendError::Refused { kind: *kind, rule: "when_it_came_to_it" }));
                 }
                 if let Some(reason) = queue.ended {
                     return Err(SendError::Ended { reason });
@@ -125,6 +147,12 @@ impl Outbox {
             }
             progress.await;
         }
+    }
+
+    /// Takes nothing more in: who wants to send is told `reason`. What waits may still leave.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.lock().closing.get_or_insert(reason);
+        self.room.close();
     }
 
     /// Ends the queue: what waits is dropped, who waits is told `reason`. The first reason stays.
@@ -140,7 +168,7 @@ impl Outbox {
 
     fn push(&self, message: Bytes) -> Result<Ticket, SendError> {
         let mut queue = self.lock();
-        if let Some(reason) = queue.ended {
+        if let Some(reason) = queue.ended.or(queue.closing) {
             return Err(SendError::Ended { reason });
         }
         queue.waiting.push_back(message);
@@ -149,7 +177,8 @@ impl Outbox {
     }
 
     fn ended_error(&self) -> SendError {
-        SendError::Ended { reason: self.lock().ended.unwrap_or(CloseReason::Requested) }
+        let queue = self.lock();
+        SendError::Ended { reason: queue.ended.or(queue.closing).unwrap_or(CloseReason::Requested) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
@@ -264,6 +293,32 @@ mod tests {
         assert_eq!(waiting.await, Err(ended.clone()));
         assert_eq!(outbox.try_put(message(1)), Err(ended));
         assert!(outbox.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn flushed_says_so_when_the_message_was_refused_in_the_end() {
+        let outbox = Outbox::new();
+        let refused = outbox.put(message(258)).await.unwrap();
+        let sent = outbox.put(message(1)).await.unwrap();
+        outbox.take();
+        outbox.refuse_taken(258);
+        outbox.take();
+        outbox.settle();
+        assert_eq!(outbox.flushed(refused).await, Err(SendError::Refused { kind: 258, rule: "when_it_came_to_it" }));
+        outbox.flushed(sent).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_closing_queue_takes_nothing_in_and_gives_out_what_waits() {
+        let outbox = Outbox::new();
+        let queued = outbox.put(message(1)).await.unwrap();
+        outbox.close(CloseReason::Draining);
+        let ended = SendError::Ended { reason: CloseReason::Draining };
+        assert_eq!(outbox.put(message(2)).await, Err(ended.clone()));
+        assert_eq!(outbox.try_put(message(2)), Err(ended));
+        assert!(outbox.take().is_some());
+        outbox.settle();
+        outbox.flushed(queued).await.unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! It has no scope, no firewall and no keepalive; it answers nothing by itself. A node's own links are the supervisor's.
 
 use super::handshake::{Acts, HandshakeFailure, StaticKey};
-use crate::brontide::{Session, SessionError};
+use crate::brontide::{HEADER_LEN, Session, SessionError};
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
 use crate::node_id::{LocalKey, NodeId};
@@ -111,7 +111,7 @@ impl RawLink {
     /// The next message; `None` when the peer has closed the connection between two frames. Cancel safe.
     ///
     /// # Errors
-    /// The connection broke or was reset, or a frame broke BOLT 8.
+    /// The connection broke, was reset or was closed in the middle of a frame, or a frame broke BOLT 8.
     pub async fn receive(&mut self) -> Result<Option<Bytes>, RawError> {
         loop {
             if let Some(message) = self.session.open(&mut self.read)? {
@@ -119,7 +119,8 @@ impl RawLink {
             }
             self.read.reserve(limits::READ_CHUNK);
             if self.socket.read_buf(&mut self.read).await? == 0 {
-                return Ok(None);
+                let between_frames = self.read.is_empty() && self.session.needed(0) == HEADER_LEN;
+                return if between_frames { Ok(None) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) };
             }
         }
     }

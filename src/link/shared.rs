@@ -48,8 +48,22 @@ pub(crate) struct LinkState {
     scope: Mutex<Scope>,
     close: Mutex<Option<CloseReason>>,
     tag: AtomicU8,
+    stage: AtomicU8,
     probe: AtomicBool,
     filter_received: AtomicBool,
+    /// The node has received the link's beginning, so it shall receive its end.
+    told: AtomicBool,
+}
+
+/// How far a link has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The handshake is done; the supervisor has not let it in yet.
+    Authenticated,
+    /// It is let in.
+    Admitted,
+    /// Both `init`s have passed.
+    Up,
 }
 
 /// What the link depends on.
@@ -91,7 +105,7 @@ pub(crate) struct Birth {
     pub(crate) address: SocketAddr,
     pub(crate) direction: Direction,
     pub(crate) identity: Identity,
-    pub(crate) tag: Tag,
+    /// The one that the handshake was made under. The supervisor decides whether the link keeps it.
     pub(crate) lease: Option<Lease>,
 }
 
@@ -110,9 +124,12 @@ impl LinkShared {
             env,
             scope: Mutex::new(Scope { lease: birth.lease, carried: false }),
             close: Mutex::new(None),
-            tag: AtomicU8::new(tag_code(birth.tag)),
+            // Until the supervisor has said otherwise: fail safe.
+            tag: AtomicU8::new(tag_code(Tag::ChannelBearing)),
+            stage: AtomicU8::new(Stage::Authenticated as u8),
             probe: AtomicBool::new(false),
             filter_received: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         };
         Self { state: Arc::new(state), socket, session: Mutex::new(session) }
     }
@@ -128,9 +145,31 @@ impl LinkShared {
 
     /// Resets the connection at once, whoever else holds the descriptor, and tells the task why.
     pub(crate) fn reset(&self, reason: CloseReason) {
-        reset_socket(&self.socket);
+        // The reason first: whoever sees the reset can also see why.
         self.state.outbox.end(reason);
         self.state.request_close(reason);
+        reset_socket(&self.socket);
+    }
+
+    /// Puts the link into the scope that its peer's tag asks for. A link that cannot follow ends: reset if its session has lapsed,
+    /// closed if it has carried channel messages and its peer bears no channel any more.
+    pub(crate) fn follow_tag(&self, tag: Tag) {
+        let state = &self.state;
+        state.set_tag(tag);
+        let follows = match tag {
+            Tag::ChannelBearing => state.take_lease(false).is_ok(),
+            Tag::GossipOnly => state.release_lease(),
+        };
+        if follows {
+            return;
+        }
+        if tag == Tag::GossipOnly && state.dead_scope().is_none() {
+            state.request_close(CloseReason::Demoted);
+        } else {
+            // Stored after the reaper had looked, perhaps: nobody else would come for it.
+            self.wipe();
+            self.reset(CloseReason::Lapse);
+        }
     }
 
     /// Hands bytes to the kernel without waiting; inside the gate, and at most `GATE_WRITE_MAX`, when the link is leased.
@@ -209,9 +248,12 @@ impl LinkState {
         self.scope().lease.as_ref().map(Lease::epoch)
     }
 
-    /// The session that the link depended on, if it has lapsed: then the link must end, if nobody has ended it yet.
+    /// The session that the link depended on, if it has lapsed or is lapsing: then the link must end, if nobody has ended it yet.
     pub(crate) fn dead_scope(&self) -> Option<Epoch> {
-        self.scope().lease.as_ref().filter(|lease| !lease.is_live()).map(Lease::epoch)
+        let scope = self.scope();
+        let lease = scope.lease.as_ref()?;
+        // A session that is lapsing is dead too: its fence is on its way up.
+        (!self.env.context.is_live() || !lease.is_live()).then(|| lease.epoch())
     }
 
     /// Makes what the node receives, if it may receive from this link now. For a leased link that happens inside the gate, and it is
@@ -233,6 +275,38 @@ impl LinkState {
     /// Why the link shall close, if it shall.
     pub(crate) fn close_requested(&self) -> Option<CloseReason> {
         *self.close.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready when the link shall close.
+    pub(crate) async fn closed(&self) -> CloseReason {
+        loop {
+            if let Some(reason) = self.close_requested() {
+                return reason;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Authenticated,
+            1 => Stage::Admitted,
+            _ => Stage::Up,
+        }
+    }
+
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+    }
+
+    /// The node receives the link's beginning.
+    pub(crate) fn set_told(&self) {
+        self.told.store(true, Ordering::Release);
+    }
+
+    /// Whether the node has received the link's beginning.
+    pub(crate) fn was_told(&self) -> bool {
+        self.told.load(Ordering::Acquire)
     }
 
     /// Asks the task to find out whether the peer is alive.

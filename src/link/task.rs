@@ -9,11 +9,13 @@
 //! Bounded: it reads no more while what it has read is not delivered, or while what it must answer is not written. An idle link
 //! holds no buffer. It never waits for another link.
 
-use super::driver::{Delivery, Env, Report};
+use super::allowance::Allowance;
+use super::delivery::{Delivery, Room};
+use super::driver::{Env, Report};
 use super::firewall::Outbound;
 use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
 use super::outbox::Taken;
-use super::shared::{LinkShared, LinkState, Written};
+use super::shared::{LinkShared, LinkState, Stage, Written};
 use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
 use crate::clock::{Moment, Sleep};
 use crate::limits;
@@ -27,10 +29,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::Interest;
-use tokio::sync::mpsc;
+use tokio::task::coop::consume_budget;
 
 /// A place in the inbox that is being waited for. Kept between rounds of the loop, so that the link keeps its turn.
-type Place = Pin<Box<dyn Future<Output = Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>>> + Send>>;
+type Place = Pin<Box<dyn Future<Output = Room> + Send>>;
 
 /// Write buffers filled and flushed before the socket is read again: a quarter of a megabyte, some tenths of a millisecond.
 const BUFFERS_A_ROUND: usize = 4;
@@ -56,7 +58,10 @@ pub(crate) struct LinkTask {
     rotations: (u64, u64),
     /// The supervisor wants to hear of the next sign of life.
     probing: bool,
-    was_up: bool,
+    /// The socket was not read in the last round, because the node does not receive.
+    deaf: bool,
+    /// Refusals that may still be told as events.
+    refusals: Allowance,
     /// The peer is on record as channel-bearing: its channel messages may leave.
     on_record: bool,
     ending: Ending,
@@ -82,7 +87,9 @@ impl LinkTask {
         // Spreads the pings; predictable is good enough, and it must not fail.
         let seed = shared.state.id.get() ^ env.seed;
         let machine = LinkMachine::new(settings, env.settings.networks.clone(), env.clock.now(), seed);
+        let refusals = Allowance::full(limits::REFUSAL_EVENTS, 1, limits::WARNING_INTERVAL, env.clock.now());
         let features = if persona { Features::gossip() } else { env.settings.features.clone() };
+        let machine = machine.knowing(&features);
         let init = Init::with_features(features, env.settings.networks.clone()).encode();
         Self {
             machine,
@@ -96,16 +103,12 @@ impl LinkTask {
             alarm: None,
             rotations: (0, 0),
             probing: false,
-            was_up: false,
+            deaf: false,
+            refusals,
             on_record: false,
             ending: Ending::No,
             shared,
         }
-    }
-
-    /// Whether both `init`s have passed, so that the node knows of the link.
-    pub(crate) fn was_up(&self) -> bool {
-        self.was_up
     }
 
     /// Runs until the link must end, and says why.
@@ -121,21 +124,51 @@ impl LinkTask {
     }
 
     async fn round(&mut self) -> Result<(), CloseReason> {
+        // A peer that never stops sending takes its turn with the other links of this thread.
+        consume_budget().await;
         if let Some(reason) = self.state().close_requested() {
             return Err(reason);
         }
         if self.state().take_probe() {
-            self.probing = true;
-            let due = self.machine.probe(self.now());
-            self.act(due)?;
+            self.probe().await?;
         }
         self.pump_out().await?;
         self.pump_inbox();
-        let due = self.machine.expire(self.now());
-        if due != Due::Nothing {
-            return self.act(due);
+        if !self.listens() {
+            // Silence that we do not listen to is not the peer's.
+            self.deaf = true;
+        } else if std::mem::take(&mut self.deaf) {
+            self.machine.resume(self.now());
+        } else {
+            let due = self.machine.expire(self.now());
+            if due != Due::Nothing {
+                return self.act(due);
+            }
         }
         self.wait().await
+    }
+
+    /// Finds out whether the peer is alive. If it is we who do not listen, it is given the benefit of the doubt.
+    async fn probe(&mut self) -> Result<(), CloseReason> {
+        if !self.listens() {
+            return self.alive().await;
+        }
+        self.probing = true;
+        let due = self.machine.probe(self.now());
+        self.act(due)
+    }
+
+    async fn alive(&mut self) -> Result<(), CloseReason> {
+        self.probing = false;
+        let link = self.state().id;
+        self.env().report(Report::Alive { link }).await;
+        Ok(())
+    }
+
+    /// Whether there is room for what the socket brings. A few answers may wait: two ends that both stop reading until they have
+    /// written would wait for each other.
+    fn listens(&self) -> bool {
+        self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX
     }
 
     /// Waits for whatever comes first. Everything awaited here may be dropped and awaited again.
@@ -153,9 +186,11 @@ impl LinkTask {
         // Without an order of preference: a busy outbox must not keep the link from reading, nor the other way round.
         tokio::select! {
             () = shared.state.wake.notified() => Ok(()),
-            permit = wait_for_place(&mut self.place) => {
+            room = wait_for_place(&mut self.place) => {
                 self.place = None;
-                self.deliver_to(permit);
+                if let Some(delivery) = self.pending.pop_front() {
+                    self.env().inbox.send(delivery, room.ok());
+                }
                 Ok(())
             }
             ready = ready => match ready {
@@ -170,11 +205,9 @@ impl LinkTask {
         }
     }
 
-    /// What to wait for at the socket: it is read only while there is room for what it brings. A few answers may wait: two ends
-    /// that both stop reading until they have written would wait for each other.
+    /// What to wait for at the socket.
     fn interest(&self) -> Option<Interest> {
-        let may_read = self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX;
-        match (may_read, !self.write.is_empty()) {
+        match (self.listens(), !self.write.is_empty()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
             (false, true) => Some(Interest::WRITABLE),
@@ -195,6 +228,10 @@ impl LinkTask {
     /// The timer is set anew only when it would ring too late: most messages push the deadline back, and the alarm then finds
     /// nothing due and is set again.
     fn set_alarm(&mut self) {
+        if self.deaf {
+            self.alarm = None;
+            return;
+        }
         let deadline = self.machine.deadline();
         if self.alarm.as_ref().is_none_or(|(at, _)| *at > deadline) {
             self.alarm = Some((deadline, self.env().clock.sleep_until(deadline)));
@@ -204,25 +241,27 @@ impl LinkTask {
     async fn read_some(&mut self) -> Result<(), CloseReason> {
         let needed = self.shared.session().needed(self.read.len());
         self.read.reserve(needed.max(limits::READ_CHUNK));
-        match self.shared.socket.try_read_buf(&mut self.read) {
+        let count = match self.shared.socket.try_read_buf(&mut self.read) {
             Ok(0) => return Err(CloseReason::PeerClosed),
-            Ok(count) => {
-                self.state().counters.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
-            }
+            Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return Err(CloseReason::Io),
-        }
+        };
+        self.state().counters.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
         let failed = self.decrypt();
         let ambient = self.ambient();
         let mut frames = std::mem::take(&mut self.frames);
         for frame in frames.drain(..) {
-            self.take_message(ambient, frame.freeze()).await?;
+            let message = if count < limits::COPY_BELOW && frame.len() < limits::COPY_BELOW {
+                Bytes::copy_from_slice(&frame)
+            } else {
+                frame.freeze()
+            };
+            self.take_message(ambient, message).await?;
         }
         self.frames = frames;
         if self.probing {
-            self.probing = false;
-            let link = self.state().id;
-            self.env().report(Report::Alive { link }).await;
+            self.alive().await?;
         }
         if failed { Err(CloseReason::Transport) } else { Ok(()) }
     }
@@ -251,6 +290,10 @@ impl LinkTask {
         self.count(Direction::Inbound, kind, message.len());
         // Read for each message: the mode may change within a batch.
         let ambient = Ambient { signer_away: self.signer_away(), ..ambient };
+        if ambient.signer_away && self.state().dead_scope().is_some() {
+            // The firewall is for links that live on; this one only waits for the reaper.
+            return Err(CloseReason::Lapse);
+        }
         match self.machine.receive(ambient, &message) {
             Received::Up(_) => self.up(message).await,
             Received::Deliver { lease } => self.deliver(kind, lease, message)?,
@@ -261,7 +304,7 @@ impl LinkTask {
                 self.refused(kind, action);
                 self.control.extend(warning);
             }
-            Received::Ignored => {}
+            Received::Ignored => self.env().telemetry.count_refused(kind.label(), "ignored"),
             Received::Close { deliver, reason, warning } => return self.close_on(kind, message, deliver, reason, warning),
         }
         Ok(())
@@ -288,7 +331,7 @@ impl LinkTask {
     }
 
     async fn up(&mut self, init: Bytes) {
-        self.was_up = true;
+        self.state().set_stage(Stage::Up);
         let state = Arc::clone(&self.shared.state);
         self.emit(Event::LinkUp {
             peer: state.peer,
@@ -341,25 +384,11 @@ impl LinkTask {
             return;
         }
         while let Some(delivery) = self.pending.pop_front() {
-            match self.env().inbox.try_send(delivery) {
-                // Without a node that listens there is nobody to tell.
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-                Err(mpsc::error::TrySendError::Full(delivery)) => {
-                    self.pending.push_front(delivery);
-                    self.place = Some(Box::pin(self.env().inbox.clone().reserve_owned()));
-                    return;
-                }
+            if let Err(delivery) = self.env().inbox.try_send(delivery) {
+                self.place = Some(Box::pin(self.env().inbox.room_for(&delivery)));
+                self.pending.push_front(delivery);
+                return;
             }
-        }
-    }
-
-    fn deliver_to(&mut self, permit: Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>>) {
-        match (permit, self.pending.pop_front()) {
-            (Ok(permit), Some(delivery)) => {
-                permit.send(delivery);
-            }
-            (Err(_), _) => self.pending.clear(),
-            (Ok(_), None) => {}
         }
     }
 
@@ -419,11 +448,16 @@ impl LinkTask {
             Outbound::PassWithLease => self.on_record && self.take_lease().is_ok(),
             Outbound::Refuse(_) => false,
         };
-        if !allowed {
-            self.refused(kind, "not_sent");
-            return Ok(());
+        if allowed {
+            return self.seal(message);
         }
-        self.seal(message)
+        if self.state().dead_scope().is_some() {
+            // Not refused but ended: whoever waits for it to be flushed must not hear that it was.
+            return Err(CloseReason::Lapse);
+        }
+        self.state().outbox.refuse_taken(kind.0);
+        self.refused(kind, "not_sent");
+        Ok(())
     }
 
     /// The node speaks BOLT 2 to this peer, so it says that the peer bears a channel: on record before the first byte leaves.
@@ -522,6 +556,7 @@ impl LinkTask {
         let shared = Arc::clone(&self.shared);
         let flush = async {
             loop {
+                consume_budget().await;
                 if self.pump_out().await.is_err() || self.ending != Ending::Patient {
                     return;
                 }
@@ -563,9 +598,13 @@ impl LinkTask {
         self.env().telemetry.emit(event);
     }
 
-    fn refused(&self, kind: MessageType, action: &'static str) {
+    fn refused(&mut self, kind: MessageType, action: &'static str) {
         let (peer, link) = (self.state().peer, self.state().id);
-        self.emit(Event::Refused { peer, link, kind: kind.0, name: kind.label(), action });
+        if self.refusals.spend(self.now(), 1) {
+            self.emit(Event::Refused { peer, link, kind: kind.0, name: kind.label(), action });
+        } else {
+            self.env().telemetry.count_refused(kind.label(), action);
+        }
     }
 
     fn complained(&self, kind: MessageType, message: &[u8]) {
@@ -601,9 +640,7 @@ async fn must_not_wait(state: &LinkState, ending: Ending) -> CloseReason {
     }
 }
 
-async fn wait_for_place(
-    place: &mut Option<Place>,
-) -> Result<mpsc::OwnedPermit<Delivery>, mpsc::error::SendError<()>> {
+async fn wait_for_place(place: &mut Option<Place>) -> Room {
     match place {
         Some(place) => place.await,
         None => std::future::pending().await,

@@ -163,8 +163,8 @@ fn the_signer_is_dropped_last_outside_locks_and_its_panic_is_contained() {
         fn node_id(&self) -> NodeId {
             self.context.node_id()
         }
-        fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
-            Box::pin(std::future::ready(Ok(key(7).ecdh(&point))))
+        fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
+            Box::pin(std::future::ready(Ok(key(7).ecdh(&call.point))))
         }
     }
     impl Drop for Rude {

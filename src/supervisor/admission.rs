@@ -55,7 +55,11 @@ impl SupervisorMachine {
         if self.is_draining() {
             return Some(CloseReason::Draining);
         }
-        if self.peer(id).is_none() && self.peers.len() >= limits::PEERS_MAX {
+        // Nobody else has our key: a link with ourselves, made by a wrong address or a mirror of our own acts.
+        if id == self.own_key() {
+            return Some(CloseReason::Refused);
+        }
+        if self.peer(id).is_none() && self.is_full() {
             return Some(CloseReason::Refused);
         }
         // After act three, before init: the peer learns nothing but that its channel partner is not there.

@@ -24,6 +24,8 @@ struct Waiting {
     /// Whose records are being written at the moment.
     writing: BTreeSet<NodeId>,
     flushes: Vec<(NodeId, Recorded)>,
+    /// Who waits until all that was given has been written or has failed to be.
+    last: Vec<oneshot::Sender<()>>,
 }
 
 /// Where somebody waits for a peer's record.
@@ -52,14 +54,23 @@ impl BookKeeper {
         }
     }
 
+    /// Waits until all that was given before has been written, or has failed to be (which is an event).
+    pub(crate) async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        self.lock().last.push(done);
+        self.wake.notify_one();
+        let _ = settled.await;
+    }
+
     /// Writes for as long as it is polled.
     pub(crate) async fn run(self: Arc<Self>, book: Arc<dyn Book>, telemetry: Telemetry) {
         loop {
             self.wake.notified().await;
-            let (records, flushes) = {
+            let (records, flushes, last) = {
                 let mut waiting = self.lock();
                 waiting.writing = waiting.records.keys().copied().collect();
-                (std::mem::take(&mut waiting.records), std::mem::take(&mut waiting.flushes))
+                let Waiting { records, flushes, last, .. } = &mut *waiting;
+                (std::mem::take(records), std::mem::take(flushes), std::mem::take(last))
             };
             let mut failed = BTreeMap::new();
             for (peer, record) in records {
@@ -79,6 +90,9 @@ impl BookKeeper {
             }
             for (peer, flush) in flushes {
                 let _ = flush.send(failed.get(&peer).cloned().map_or(Ok(()), Err));
+            }
+            for done in last {
+                let _ = done.send(());
             }
         }
     }

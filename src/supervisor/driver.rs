@@ -9,14 +9,19 @@ use super::{ConnectError, PeerSpec, PeerView, Shared, Urgency};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
+use crate::error::Culprit;
 use crate::link::driver::{DialOrder, Env, Report, Verdict, dial};
+use crate::link::shared::Stage;
 use crate::link::{CloseReason, HandshakeFailure, LinkHandle, LinkId, Tag};
 use crate::node_id::NodeId;
-use crate::signer::{Epoch, SignerState};
+use crate::signer::{EcdhError, Epoch, SignerState};
 use crate::telemetry::Event;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
 
@@ -44,14 +49,10 @@ pub(crate) struct Driver {
     /// Links that wait for a verdict.
     verdicts: HashMap<LinkId, oneshot::Sender<Verdict>>,
     /// Dials under way: where to, and how to give them up.
-    dials: HashMap<LinkId, (SocketAddr, Option<oneshot::Sender<CloseReason>>)>,
+    dials: HashMap<LinkId, Dialing>,
     /// Links that are up.
     handles: HashMap<LinkId, LinkHandle>,
-    /// Links that were to be closed before they could be reached.
-    closing: HashMap<LinkId, CloseReason>,
     waiters: HashMap<NodeId, Vec<LinkWaiter>>,
-    /// Why the dial failed that the machine is being told of.
-    failure: Option<HandshakeFailure>,
     tasks: JoinSet<()>,
     /// Whose dial a task is, in case it panics: the signer's code runs in it.
     dialers: HashMap<task::Id, LinkId>,
@@ -59,6 +60,57 @@ pub(crate) struct Driver {
     away_since: Option<Moment>,
     alarm: Option<(Moment, Sleep)>,
     drain: Option<Drain>,
+}
+
+/// A dial under way.
+struct Dialing {
+    address: SocketAddr,
+    /// Gives it up, as long as its handshake is not done.
+    give_up: Option<oneshot::Sender<CloseReason>>,
+    /// Its handshake is done: it reports its own end.
+    authenticated: Arc<AtomicBool>,
+}
+
+/// Why a dial did not lead to a link.
+enum Cause {
+    Failed(HandshakeFailure),
+    /// Admitted, and ended before it was up.
+    Ended(HandshakeFailure, CloseReason),
+}
+
+impl Cause {
+    fn label(&self) -> &'static str {
+        let (Self::Failed(failure) | Self::Ended(failure, _)) = self;
+        failure.label()
+    }
+
+    fn detail(&self) -> String {
+        let (Self::Failed(failure) | Self::Ended(failure, _)) = self;
+        failure.to_string()
+    }
+
+    /// What it says of the peer.
+    fn blame(failure: &HandshakeFailure) -> Failure {
+        match failure {
+            HandshakeFailure::NotAdmitted(CloseReason::SignerAway) | HandshakeFailure::Lapsed => Failure::SignerAway,
+            HandshakeFailure::Ecdh(EcdhError::SignerAway(_)) => Failure::SignerAway,
+            HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
+            failure if failure.culprit() != Culprit::Peer => Failure::Ours,
+            failure if failure.was_connected() => Failure::Handshake,
+            _ => Failure::Unreachable,
+        }
+    }
+
+    fn error(&self) -> ConnectError {
+        let away = match self {
+            Self::Failed(failure) => Self::blame(failure) == Failure::SignerAway,
+            Self::Ended(_, reason) => matches!(reason, CloseReason::Lapse | CloseReason::SignerAway),
+        };
+        if away {
+            return ConnectError::SignerAway;
+        }
+        ConnectError::Failed { failure: self.label(), detail: self.detail() }
+    }
 }
 
 /// A drain in progress.
@@ -86,9 +138,7 @@ impl Driver {
             verdicts: HashMap::new(),
             dials: HashMap::new(),
             handles: HashMap::new(),
-            closing: HashMap::new(),
             waiters: HashMap::new(),
-            failure: None,
             tasks: JoinSet::new(),
             dialers: HashMap::new(),
             epoch: None,
@@ -121,7 +171,12 @@ impl Driver {
             }
             tokio::select! {
                 command = channels.commands.recv() => match command {
-                    Some(command) => self.command(command),
+                    Some(command) => {
+                        // Who attached a signer and then asks for a link must not hear that no signer is there.
+                        let signer = *channels.signer.borrow_and_update();
+                        self.signer_changed(signer);
+                        self.command(command);
+                    }
                     None => return false,
                 },
                 report = channels.reports.recv() => if let Some(report) = report { self.report(report) },
@@ -134,10 +189,15 @@ impl Driver {
     }
 
     fn feed(&mut self, input: Input) {
+        self.feed_with(input, None);
+    }
+
+    /// `cause`: why a dial failed, if the input says that one did.
+    fn feed_with(&mut self, input: Input, cause: Option<&Cause>) {
         let mut outputs = Vec::new();
         self.machine.handle(self.env.clock.now(), input, &mut outputs);
         for output in outputs {
-            self.act(output);
+            self.act(output, cause);
         }
     }
 
@@ -207,16 +267,25 @@ impl Driver {
 
     fn want(&mut self, spec: PeerSpec, done: Option<LinkWaiter>) {
         let PeerSpec { node_id, addresses, tag, weight } = spec;
+        if self.machine.peer(node_id).is_none() && self.machine.is_full() {
+            done.map(|done| done.send(Err(ConnectError::RosterFull)));
+            return;
+        }
         // Waits before the machine speaks: what it says may already be the answer.
         if let Some(done) = done {
-            self.waiters.entry(node_id).or_default().push(done);
+            let waiters = self.waiters.entry(node_id).or_default();
+            waiters.retain(|waiter| !waiter.is_closed());
+            waiters.push(done);
         }
         self.feed(Input::Want { peer: node_id, addresses, tag, weight });
-        if let Some(handle) = self.handle_of(node_id) {
+        // A link that is closing is no answer: the next one is.
+        if let Some(handle) = self.handle_of(node_id).filter(|handle| handle.closed().is_none()) {
             self.answer(node_id, |_| Ok(handle.clone()));
         } else if self.drain.is_some() {
             self.answer(node_id, |_| Err(ConnectError::Draining));
-        } else if self.machine.peer(node_id).is_none_or(|peer| peer.shown_address().is_none()) {
+        } else if node_id == self.env.context.node_id() {
+            self.answer(node_id, |_| Err(ConnectError::OwnKey));
+        } else if self.machine.peer(node_id).is_none_or(|peer| !peer.is_dialable() && peer.link().is_none()) {
             self.answer(node_id, |_| Err(ConnectError::NoAddress));
         }
     }
@@ -236,17 +305,14 @@ impl Driver {
             Report::DialFailed { link, failure } => self.dial_failed(link, failure),
             Report::InboundFailed { link, address, failure } => {
                 self.verdicts.remove(&link);
-                self.closing.remove(&link);
                 let (label, detail) = (failure.label(), failure.to_string());
                 self.env.telemetry.emit(Event::InboundFailed { address, failure: label, detail });
                 self.feed(Input::Withdrawn(link));
             }
             Report::Ended { link, reason } => {
                 self.handles.remove(&link);
-                self.closing.remove(&link);
-                self.failure = Some(HandshakeFailure::NotAdmitted(reason));
-                self.feed(Input::Ended { link, reason });
-                self.failure = None;
+                let cause = Cause::Ended(HandshakeFailure::BeforeInit(reason), reason);
+                self.feed_with(Input::Ended { link, reason }, Some(&cause));
                 self.dials.remove(&link);
             }
         }
@@ -257,34 +323,17 @@ impl Driver {
         self.feed(Input::Up(link));
         self.dials.remove(&link);
         self.handles.insert(link, handle.clone());
-        // What was said of the peer while the link could not be reached yet.
-        let tag = self.machine.tag_of(peer);
-        if handle.state.tag() != tag {
-            self.retag(link, tag);
-        }
-        if let Some(reason) = self.closing.remove(&link) {
-            handle.state.request_close(reason);
-        }
         self.answer(peer, |_| Ok(handle.clone()));
     }
 
     fn dial_failed(&mut self, link: LinkId, failure: HandshakeFailure) {
         self.verdicts.remove(&link);
-        self.closing.remove(&link);
-        let kind = match &failure {
-            HandshakeFailure::NotAdmitted(CloseReason::SignerAway) => Failure::SignerAway,
-            HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
-            failure if failure.label() == "signer_away" => Failure::SignerAway,
-            failure if failure.was_connected() => Failure::Handshake,
-            _ => Failure::Unreachable,
-        };
-        self.failure = Some(failure);
-        self.feed(Input::DialFailed { link, failure: kind });
-        self.failure = None;
+        let blame = Cause::blame(&failure);
+        self.feed_with(Input::DialFailed { link, failure: blame }, Some(&Cause::Failed(failure)));
         self.dials.remove(&link);
     }
 
-    /// A task that panicked before its link was admitted has told nobody.
+    /// A task that panicked before its handshake was done has told nobody.
     fn task_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
         let (id, panic) = match ended {
             Ok((id, ())) => (id, None),
@@ -293,16 +342,17 @@ impl Driver {
         let link = self.dialers.remove(&id);
         if let (Some(link), Some(error)) = (link, panic) {
             tracing::error!(%error, "the task of a link panicked; the link is closed and its secrets are wiped");
-            if self.env.vault.get(link).is_none() && self.dials.contains_key(&link) {
+            let silent = self.dials.get(&link).is_some_and(|dial| !dial.authenticated.load(Ordering::Acquire));
+            if silent {
                 self.dial_failed(link, HandshakeFailure::Panicked);
             }
         }
     }
 
-    fn act(&mut self, output: Output) {
+    fn act(&mut self, output: Output, cause: Option<&Cause>) {
         match output {
             Output::Dial { link, peer, address, tag } => self.dial(link, peer, address, tag),
-            Output::Admit { link, tag } => self.judge(link, Verdict::Admit { tag }),
+            Output::Admit { link, tag } => self.admit(link, tag),
             Output::Refuse { link, reason } => self.judge(link, Verdict::Refuse(reason)),
             Output::Probe(link) => {
                 if let Some(shared) = self.env.vault.get(link) {
@@ -317,7 +367,7 @@ impl Driver {
                 self.answer(peer, |_| Err(ConnectError::Removed));
             }
             Output::Tagged { peer, tag } => self.env.telemetry.emit(Event::Tagged { peer, tag }),
-            Output::Failed { peer, link, retry_in } => self.failed(peer, link, retry_in),
+            Output::Failed { peer, link, retry_in } => self.failed(peer, link, retry_in, cause),
             Output::Held(peer) => self.answer(peer, |_| Err(ConnectError::SignerAway)),
             Output::Relit { epoch, took, up, failed } => {
                 self.env.telemetry.emit(Event::Relit { epoch, took, up, failed });
@@ -329,12 +379,30 @@ impl Driver {
         // A lapse since the machine decided shows in the dial itself: it fails at once.
         let lease = if tag == Tag::ChannelBearing { self.env.context.lease().ok() } else { None };
         let (give_up, cancel) = oneshot::channel();
-        self.dials.insert(link, (address, Some(give_up)));
-        // Said here and not in the dial's task: tasks start in any order, dials are decided in that of urgency.
+        let authenticated = Arc::new(AtomicBool::new(false));
+        let dialing = Dialing { address, give_up: Some(give_up), authenticated: Arc::clone(&authenticated) };
+        self.dials.insert(link, dialing);
         self.env.telemetry.emit(Event::Dialing { peer, address });
-        let order = DialOrder { link, peer, address, lease, cancel };
-        let handle = self.tasks.spawn(dial(Arc::clone(&self.env), order));
-        self.dialers.insert(handle.id(), link);
+        let order = DialOrder { link, peer, address, lease, cancel, authenticated };
+        let mut dial = Box::pin(dial(Arc::clone(&self.env), order));
+        // Begun here, up to the first wait: tasks start in any order, often the last one first, and the most urgent peer's SYN
+        // shall leave first (P8). The task looks again at once, so nothing is lost with the idle waker.
+        let begun = dial.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let task = self.tasks.spawn(async move {
+            if begun.is_pending() {
+                dial.await;
+            }
+        });
+        self.dialers.insert(task.id(), link);
+    }
+
+    /// Lets a link in, in the scope that its peer's tag asks for: from here on the vault has it as what it is.
+    fn admit(&mut self, link: LinkId, tag: Tag) {
+        if let Some(shared) = self.env.vault.get(link) {
+            shared.state.set_stage(Stage::Admitted);
+            shared.follow_tag(tag);
+        }
+        self.judge(link, Verdict::Admit);
     }
 
     fn judge(&mut self, link: LinkId, verdict: Verdict) {
@@ -347,12 +415,7 @@ impl Driver {
     fn close(&mut self, link: LinkId, reason: CloseReason) {
         if let Some(shared) = self.env.vault.get(link) {
             shared.state.request_close(reason);
-            return;
-        }
-        self.closing.insert(link, reason);
-        if let Some((_, give_up)) = self.dials.get_mut(&link)
-            && let Some(give_up) = give_up.take()
-        {
+        } else if let Some(give_up) = self.dials.get_mut(&link).and_then(|dial| dial.give_up.take()) {
             let _ = give_up.send(reason);
         }
     }
@@ -362,36 +425,23 @@ impl Driver {
         let Some(shared) = self.env.vault.get(link) else {
             return;
         };
-        let state = &shared.state;
-        state.set_tag(tag);
-        match tag {
-            Tag::ChannelBearing => match state.take_lease(false) {
-                Ok(epoch) => self.env.telemetry.emit(Event::Leased { peer: state.peer, link, epoch }),
-                Err(_) => state.request_close(CloseReason::SignerAway),
-            },
-            Tag::GossipOnly => {
-                if !state.release_lease() {
-                    let is_dead = state.dead_scope().is_some();
-                    state.request_close(if is_dead { CloseReason::Lapse } else { CloseReason::Demoted });
-                }
-            }
+        let before = shared.state.leased_under();
+        shared.follow_tag(tag);
+        if before.is_none()
+            && let Some(epoch) = shared.state.leased_under()
+        {
+            self.env.telemetry.emit(Event::Leased { peer: shared.state.peer, link, epoch });
         }
     }
 
-    fn failed(&mut self, peer: NodeId, link: LinkId, retry_in: Option<std::time::Duration>) {
-        let Some((address, _)) = self.dials.get(&link) else {
+    fn failed(&mut self, peer: NodeId, link: LinkId, retry_in: Option<Duration>, cause: Option<&Cause>) {
+        let (Some(dial), Some(cause)) = (self.dials.get(&link), cause) else {
             return;
         };
-        let (failure, detail) = match &self.failure {
-            Some(failure) => (failure.label(), failure.to_string()),
-            None => ("unknown", String::new()),
-        };
-        let address = *address;
-        self.env.telemetry.emit(Event::DialFailed { peer, address, failure, detail: detail.clone(), retry_in });
-        if failure == "signer_away" {
-            self.answer(peer, |_| Err(ConnectError::SignerAway));
-        } else if self.handle_of(peer).is_none() {
-            self.answer(peer, |_| Err(ConnectError::Failed { failure, detail: detail.clone() }));
+        let (address, failure, detail) = (dial.address, cause.label(), cause.detail());
+        self.env.telemetry.emit(Event::DialFailed { peer, address, failure, detail, retry_in });
+        if self.handle_of(peer).is_none() {
+            self.answer(peer, |_| Err(cause.error()));
         }
     }
 
@@ -439,6 +489,8 @@ impl Driver {
     fn reset_all(&self) -> usize {
         let left = self.env.vault.all();
         for link in &left {
+            // Said first: a session that is wiped looks like the peer's fault to the link's task.
+            link.state.request_close(CloseReason::Draining);
             link.wipe();
             link.reset(CloseReason::Draining);
         }
@@ -446,9 +498,9 @@ impl Driver {
     }
 
     fn end_drain(&mut self, overran: usize) {
-        // Last, so that channel links were closed in peace and not torn down.
-        let _ = self.env.context.shut_down();
         if let Some(drain) = self.drain.take() {
+            // Last, so that channel links were closed in peace and not torn down.
+            let _ = self.env.context.shut_down();
             self.env.telemetry.emit(Event::Drained { closed: drain.links.saturating_sub(overran), overran });
             for done in drain.done {
                 let _ = done.send(());

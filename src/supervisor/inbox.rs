@@ -3,12 +3,13 @@
 //! A link's end is in it before its successor's first message. Receiving is the moment of delivery: a message of a link in the
 //! signer's scope is handed out inside the fence's gate, or refused and counted if the session has lapsed since it was queued.
 
-use crate::link::driver::Delivery;
+use crate::link::delivery::{Delivery, Queued};
 use crate::link::{CloseReason, LinkHandle, LinkId, Message};
 use crate::node_id::NodeId;
 use crate::telemetry::{Event, Telemetry};
 use crate::wire::MessageType;
 use bytes::Bytes;
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 /// What the node receives.
@@ -36,16 +37,17 @@ pub enum Inbound {
 }
 
 /// The node's end of the queue of all links. A message is delivered when [`recv`](Self::recv) has taken it out of the queue and past
-/// the fence; a call that begins after a lapse has returned gives nothing of a link in the signer's scope. While nobody receives, links stop reading, and TCP pushes back on the peers.
+/// the fence; a call that begins after a lapse has returned gives nothing of a link in the signer's scope.
+/// While nobody receives, links stop reading, and TCP pushes back on the peers.
 pub struct Inbox {
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: mpsc::UnboundedReceiver<Queued>,
     stopped: watch::Receiver<bool>,
     telemetry: Telemetry,
 }
 
 impl Inbox {
     pub(crate) fn new(
-        deliveries: mpsc::Receiver<Delivery>,
+        deliveries: mpsc::UnboundedReceiver<Queued>,
         stopped: watch::Receiver<bool>,
         telemetry: Telemetry,
     ) -> Self {
@@ -55,12 +57,12 @@ impl Inbox {
     /// What comes next; `None` once the supervisor has stopped and all that was queued is received. Cancel safe.
     pub async fn recv(&mut self) -> Option<Inbound> {
         loop {
-            let delivery = tokio::select! {
+            let queued = tokio::select! {
                 biased;
-                delivery = self.deliveries.recv() => delivery?,
+                queued = self.deliveries.recv() => queued?,
                 _ = self.stopped.wait_for(|stopped| *stopped) => self.deliveries.try_recv().ok()?,
             };
-            if let Some(inbound) = self.deliver(delivery) {
+            if let Some(inbound) = self.deliver(queued.delivery) {
                 return Some(inbound);
             }
         }
@@ -69,8 +71,8 @@ impl Inbox {
     /// What is there already, without waiting.
     pub fn try_recv(&mut self) -> Option<Inbound> {
         loop {
-            let delivery = self.deliveries.try_recv().ok()?;
-            if let Some(inbound) = self.deliver(delivery) {
+            let queued = self.deliveries.try_recv().ok()?;
+            if let Some(inbound) = self.deliver(queued.delivery) {
                 return Some(inbound);
             }
         }
@@ -78,8 +80,14 @@ impl Inbox {
 
     fn deliver(&self, delivery: Delivery) -> Option<Inbound> {
         match delivery {
-            Delivery::Up { state, init } => Some(Inbound::Up { link: LinkHandle { state }, init }),
-            Delivery::Down { state, reason } => Some(Inbound::Down { peer: state.peer, link: state.id, reason }),
+            Delivery::Up { state, init } => state.deliver(|| {
+                state.set_told();
+                Inbound::Up { link: LinkHandle { state: Arc::clone(&state) }, init }
+            }),
+            // Of a link whose beginning was fenced the node hears nothing at all.
+            Delivery::Down { state, reason } => {
+                state.was_told().then(|| Inbound::Down { peer: state.peer, link: state.id, reason })
+            }
             Delivery::Message { state, bytes } => {
                 let kind = MessageType::of(&bytes).unwrap_or(MessageType(0));
                 let message = state.deliver(|| Message { peer: state.peer, link: state.id, bytes });

@@ -13,21 +13,19 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Admits inbound connections for one supervisor.
 pub(crate) struct Doorway {
     env: Arc<Env>,
     handshakes: Arc<Semaphore>,
     parking: Arc<Parking>,
+    /// Places for handshakes of sockets that had been parked.
+    unparked: Arc<Semaphore>,
     /// Numbers inbound links: odd ones, while the supervisor's machine numbers outbound links evenly.
     next: AtomicU64,
 }
-
-/// After an accept has failed for want of descriptors or memory: long enough for some to come free.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Doorway {
     pub(crate) fn new(env: Arc<Env>) -> Self {
@@ -35,6 +33,7 @@ impl Doorway {
             env,
             handshakes: Arc::new(Semaphore::new(limits::INBOUND_HANDSHAKES)),
             parking: Arc::new(Parking::default()),
+            unparked: Arc::new(Semaphore::new(limits::UNPARKED_HANDSHAKES)),
             next: AtomicU64::new(1),
         }
     }
@@ -54,41 +53,50 @@ impl Doorway {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no inbound connection can be taken; trying again");
-                    self.env.clock.sleep_until(self.env.clock.now().after(ACCEPT_PAUSE)).await;
+                    self.env.clock.sleep_until(self.env.clock.now().after(limits::ACCEPT_PAUSE)).await;
                 }
             }
         }
     }
 
     async fn admit(&self, socket: TcpStream, address: SocketAddr) {
-        if !self.env.context.is_live() && !self.park(&socket, address).await {
-            return;
+        let mut unparked = None;
+        if !self.env.context.is_live() {
+            unparked = self.park(&socket, address).await;
+            if unparked.is_none() {
+                return;
+            }
         }
         let Ok(slot) = Arc::clone(&self.handshakes).try_acquire_owned() else {
             self.turn_away(address, "handshakes_full", "all places for handshakes are taken");
             return;
         };
         let link = LinkId(self.next.fetch_add(2, Ordering::Relaxed));
-        accept(Arc::clone(&self.env), link, socket, address, slot).await;
+        accept(Arc::clone(&self.env), link, socket, address, (slot, unparked)).await;
     }
 
-    /// Waits for a signer, if there is a place to wait. `false`: the connection is to be closed.
-    async fn park(&self, socket: &TcpStream, address: SocketAddr) -> bool {
+    /// Waits for a signer, if there is a place to wait, and then for a turn: half of the places for handshakes are kept from those who
+    /// waited, so that a returning signer has time for the node's own dials. `None`: the connection is to be closed.
+    async fn park(&self, socket: &TcpStream, address: SocketAddr) -> Option<OwnedSemaphorePermit> {
         let Some(place) = Parking::enter(&self.parking, address.ip()) else {
             self.turn_away(address, "signer_away", "no signer, and no place left to wait for one");
-            return false;
+            return None;
         };
         self.note_parked();
         let deadline = self.env.clock.sleep_until(self.env.clock.now().after(limits::PARKED_FOR));
         let mut signer = self.env.context.subscribe();
+        let turn = async {
+            signer.wait_for(|state| state.live().is_some()).await.ok()?;
+            Arc::clone(&self.unparked).acquire_owned().await.ok()
+        };
         let came = tokio::select! {
-            came = signer.wait_for(|state| state.live().is_some()) => came.is_ok(),
-            () = deadline => false,
-            () = closed_by_peer(socket) => false,
+            came = turn => came,
+            () = deadline => None,
+            () = closed_by_peer(socket) => None,
         };
         drop(place);
         self.note_parked();
-        if !came {
+        if came.is_none() {
             self.turn_away(address, "signer_away", "no signer came while the connection was parked");
         }
         came

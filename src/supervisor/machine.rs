@@ -100,6 +100,8 @@ pub enum Failure {
     SignerAway,
     /// The supervisor turned it away, because another link is there already.
     Duplicate,
+    /// We or the signer failed, and the signer is still there: the peer is not to blame, and is tried again soon.
+    Ours,
 }
 
 /// What is to be done.
@@ -173,8 +175,8 @@ pub enum Output {
     Relit {
         /// Under which session.
         epoch: Epoch,
-        /// Since the attach.
-        took: Duration,
+        /// From the attach to the last of them; `None` when none came.
+        took: Option<Duration>,
         /// Who came back.
         up: usize,
         /// Who did not.
@@ -206,6 +208,8 @@ struct Relight {
     epoch: Epoch,
     since: Moment,
     waiting: BTreeSet<NodeId>,
+    /// When the last of them came up.
+    last_up: Option<Moment>,
     up: usize,
     failed: usize,
 }
@@ -247,6 +251,11 @@ impl SupervisorMachine {
         self.peers.get(&peer).and_then(|known| known.said).unwrap_or(unknown)
     }
 
+    /// Whether no further peer is taken in, save channel peers that the node declares.
+    pub fn is_full(&self) -> bool {
+        self.peers.len() >= limits::PEERS_MAX
+    }
+
     /// Every peer, in the order of their keys.
     pub fn peers(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
         self.peers.iter().map(|(id, peer)| (*id, peer))
@@ -276,15 +285,15 @@ impl SupervisorMachine {
             Input::Authenticated { link, peer, direction, address } => {
                 self.authenticated(now, link, peer, direction, address, out);
             }
-            Input::Up(link) => self.up(now, link),
+            Input::Up(link) => self.up(now, link, out),
             Input::Alive(link) => self.alive(link, out),
             Input::Ended { link, reason } => self.ended(now, link, reason, out),
-            Input::Withdrawn(link) => self.withdrawn(link),
+            Input::Withdrawn(link) => self.withdrawn(now, link, out),
             Input::Tick => self.tick(now, out),
             Input::Drain => self.drain(out),
         }
         self.fill_places(out);
-        self.finish_relight(now, out);
+        self.finish_relight(out);
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -307,7 +316,8 @@ impl SupervisorMachine {
         weight: Option<u32>,
         out: &mut Vec<Output>,
     ) {
-        if !self.peers.contains_key(&id) && self.peers.len() >= limits::PEERS_MAX {
+        // A dial of ourselves could only be refused, again and again.
+        if id == self.own_key || !self.peers.contains_key(&id) && self.is_full() {
             return;
         }
         let peer = self.peers.entry(id).or_default();
@@ -338,10 +348,14 @@ impl SupervisorMachine {
         };
         peer.wanted = false;
         peer.said = None;
+        if let Some(contender) = peer.contender.take() {
+            out.push(Output::Refuse { link: contender.link, reason: CloseReason::Removed });
+        }
         let links = [peer.incumbent.map(|link| link.id), peer.dial];
         for link in links.into_iter().flatten() {
             out.push(Output::Close { link, reason: CloseReason::Removed });
         }
+        peer.urgency = Urgency::default();
         self.set_wait(id, Wait::None);
         if let Some(relight) = &mut self.relight {
             relight.waiting.remove(&id);
@@ -352,7 +366,8 @@ impl SupervisorMachine {
 
     /// The node says what a peer is.
     fn say(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
-        if !self.peers.contains_key(&id) && self.peers.len() >= limits::PEERS_MAX {
+        // A full table must not make a channel peer look like a stranger: those the node vouches for have no bound but the node's.
+        if tag == Tag::GossipOnly && !self.peers.contains_key(&id) && self.is_full() {
             return;
         }
         let before = self.tag_of(id);
@@ -399,10 +414,12 @@ impl SupervisorMachine {
     }
 
     fn set_urgency(&mut self, id: NodeId, urgency: Urgency) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.urgency = urgency;
-            self.requeue(id);
+        if !self.peers.contains_key(&id) && self.is_full() {
+            return;
         }
+        self.peers.entry(id).or_default().urgency = urgency;
+        self.requeue(id);
+        self.forget_if_idle(id);
     }
 
     fn attached(&mut self, now: Moment, epoch: Epoch, out: &mut Vec<Output>) {
@@ -425,7 +442,7 @@ impl SupervisorMachine {
             }
             self.pursue(id, out);
         }
-        self.relight = Some(Relight { epoch, since: now, waiting, up: 0, failed: 0 });
+        self.relight = Some(Relight { epoch, since: now, waiting, last_up: None, up: 0, failed: 0 });
     }
 
     fn lapsed(&mut self, out: &mut Vec<Output>) {
@@ -446,19 +463,42 @@ impl SupervisorMachine {
     }
 
     fn dial_failed(&mut self, now: Moment, link: LinkId, failure: Failure, out: &mut Vec<Output>) {
+        if self.is_incumbent(link) {
+            // It was let in and ended before it could know.
+            let reason = if failure == Failure::SignerAway { CloseReason::Lapse } else { CloseReason::Internal };
+            return self.ended(now, link, reason, out);
+        }
         let Some(id) = self.owners.remove(&link) else {
             return;
         };
         self.dial_is_over(id, link);
         self.drop_contender(id, link);
-        let blames_peer = matches!(failure, Failure::Unreachable | Failure::Handshake);
-        let retry_in = if blames_peer { self.back_off(now, id) } else { None };
+        let retry_in = match failure {
+            Failure::Unreachable | Failure::Handshake => self.back_off(now, id),
+            Failure::Ours => self.try_soon(now, id),
+            Failure::SignerAway | Failure::Duplicate => None,
+        };
         out.push(Output::Failed { peer: id, link, retry_in });
-        if failure != Failure::Duplicate {
+        if !matches!(failure, Failure::Duplicate | Failure::SignerAway) {
             self.relight_failed(id);
         }
         self.pursue(id, out);
         self.forget_if_idle(id);
+    }
+
+    /// The next dial of a peer that we failed waits as after a first failure, and nothing is held against the peer.
+    fn try_soon(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
+        let delay = Backoff::default().next(&mut self.random);
+        if !self.live || self.draining || !self.peers.get(&id)?.is_missing() {
+            return None;
+        }
+        self.set_wait(id, Wait::Backoff { until: now.after(delay) });
+        Some(delay)
+    }
+
+    fn is_incumbent(&self, link: LinkId) -> bool {
+        let peer = self.owner(link).and_then(|id| self.peers.get(&id));
+        peer.and_then(|peer| peer.incumbent).is_some_and(|incumbent| incumbent.id == link)
     }
 
     /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.
@@ -474,7 +514,7 @@ impl SupervisorMachine {
         Some(delay)
     }
 
-    fn up(&mut self, now: Moment, link: LinkId) {
+    fn up(&mut self, now: Moment, link: LinkId, out: &mut Vec<Output>) {
         let Some(id) = self.owner(link) else {
             return;
         };
@@ -489,7 +529,10 @@ impl SupervisorMachine {
             && relight.waiting.remove(&id)
         {
             relight.up += 1;
+            relight.last_up = Some(now);
         }
+        // A link that has just come up is alive: whoever contends for its place need not wait for a probe.
+        self.alive(link, out);
     }
 
     fn ended(&mut self, now: Moment, link: LinkId, reason: CloseReason, out: &mut Vec<Output>) {
@@ -513,17 +556,26 @@ impl SupervisorMachine {
             self.reschedule(id);
             return;
         }
-        let blames_peer = !matches!(reason, CloseReason::Lapse | CloseReason::SignerAway);
-        let retry_in = if blames_peer { self.back_off(now, id) } else { None };
+        let blames_peer = !reason.is_ours();
+        let retry_in = match reason {
+            CloseReason::Lapse | CloseReason::SignerAway => None,
+            _ if blames_peer => self.back_off(now, id),
+            _ => self.try_soon(now, id),
+        };
         if incumbent.up_since.is_none() {
             out.push(Output::Failed { peer: id, link, retry_in });
-            self.relight_failed(id);
+            if blames_peer {
+                self.relight_failed(id);
+            }
         }
         self.pursue(id, out);
         self.forget_if_idle(id);
     }
 
-    fn withdrawn(&mut self, link: LinkId) {
+    fn withdrawn(&mut self, now: Moment, link: LinkId, out: &mut Vec<Output>) {
+        if self.is_incumbent(link) {
+            return self.ended(now, link, CloseReason::Internal, out);
+        }
         if let Some(id) = self.owners.remove(&link) {
             self.drop_contender(id, link);
             self.forget_if_idle(id);
@@ -682,11 +734,11 @@ impl SupervisorMachine {
         }
     }
 
-    fn finish_relight(&mut self, now: Moment, out: &mut Vec<Output>) {
+    fn finish_relight(&mut self, out: &mut Vec<Output>) {
         if let Some(relight) = self.relight.take_if(|relight| relight.waiting.is_empty()) {
-            let Relight { epoch, since, up, failed, .. } = relight;
+            let Relight { epoch, since, last_up, up, failed, .. } = relight;
             if up + failed > 0 {
-                out.push(Output::Relit { epoch, took: now.since(since), up, failed });
+                out.push(Output::Relit { epoch, took: last_up.map(|at| at.since(since)), up, failed });
             }
         }
     }

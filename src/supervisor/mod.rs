@@ -26,6 +26,7 @@ use crate::book::{Book, BookError, MemoryBook};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::error::{Culprit, Retry};
 use crate::limits;
+use crate::link::delivery::Deliveries;
 use crate::link::driver::{Env, NodeSettings};
 use crate::link::{LinkHandle, Tag};
 use crate::node_id::NodeId;
@@ -132,6 +133,12 @@ pub enum ConnectError {
     /// No address is known.
     #[error("no address is known for this peer: give one")]
     NoAddress,
+    /// No further peer is taken in.
+    #[error("{} peers are known, and that is the most: remove some", limits::PEERS_MAX)]
+    RosterFull,
+    /// The peer is the node itself.
+    #[error("this key is the node's own: it is no peer of itself")]
+    OwnKey,
     /// The peer was removed meanwhile.
     #[error("the peer was removed")]
     Removed,
@@ -149,7 +156,7 @@ impl ConnectError {
         match self {
             Self::SignerAway => Culprit::Signer,
             Self::Failed { .. } => Culprit::Peer,
-            Self::NoAddress | Self::Removed => Culprit::Operator,
+            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Culprit::Operator,
             Self::Draining | Self::Stopped => Culprit::Us,
         }
     }
@@ -159,7 +166,8 @@ impl ConnectError {
         match self {
             Self::SignerAway => "design.md P5",
             Self::Failed { .. } => "BOLT 8 § Handshake Exchange",
-            Self::NoAddress | Self::Removed => "design.md § Architecture",
+            Self::NoAddress | Self::OwnKey | Self::Removed => "design.md § Architecture",
+            Self::RosterFull => "limits::PEERS_MAX",
             Self::Draining | Self::Stopped => "design.md § Modes",
         }
     }
@@ -169,7 +177,8 @@ impl ConnectError {
         match self {
             Self::SignerAway => Retry::WhenSignerReturns,
             Self::Failed { .. } => Retry::Later,
-            Self::NoAddress | Self::Removed | Self::Draining | Self::Stopped => Retry::Never,
+            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Retry::Never,
+            Self::Draining | Self::Stopped => Retry::Never,
         }
     }
 }
@@ -267,7 +276,7 @@ impl Builder {
             None => random_seed()?,
         };
         let telemetry = Telemetry::new(Arc::clone(&self.clock));
-        let (inbox, deliveries) = mpsc::channel(limits::INBOX_MESSAGES);
+        let (inbox, deliveries) = Deliveries::new();
         let (reports, reported) = mpsc::channel(limits::COMMANDS);
         let (commands, commanded) = mpsc::channel(limits::COMMANDS);
         let (lapsing, lapsed) = watch::channel(self.context.last_lapse().map(|lapse| lapse.epoch));
@@ -288,11 +297,18 @@ impl Builder {
         reaper::start(Arc::clone(&env), lapsing, Arc::clone(&shared.last_lapse), stopped)?;
         let keeper = Arc::new(BookKeeper::default());
         let driver = Driver::new(Arc::clone(&env), Arc::clone(&shared), Arc::clone(&keeper), known);
-        let writing = tokio::spawn(keeper.run(self.book, telemetry.clone()));
+        let clock = self.clock;
+        let writing = tokio::spawn(Arc::clone(&keeper).run(self.book, telemetry.clone()));
         let stop = Arc::clone(&shared);
         tokio::spawn(async move {
             driver.run(channels).await;
             stop.stop.send_replace(true);
+            tokio::select! {
+                () = keeper.settle() => {}
+                () = clock.sleep_until(clock.now().after(limits::BOOK_DEADLINE)) => {
+                    tracing::error!("the peer book did not write in time what was left");
+                }
+            }
             writing.abort();
         });
         let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);

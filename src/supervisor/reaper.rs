@@ -4,8 +4,9 @@
 //! after the fence (P1 does not need it) and off the caller of `lapse`. It never waits for a link's task.
 
 use crate::link::driver::Env;
-use crate::signer::{Epoch, SignerContext, SignerState};
+use crate::signer::{Epoch, Lapse, SignerState};
 use crate::telemetry::{Event, LapseReport};
+use crate::vault::TornDown;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -39,13 +40,15 @@ async fn reap(
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
-        let state = *changes.borrow_and_update();
-        if let Some(epoch) = newest_lapsed(&env.context, state)
-            && *lapsed.borrow() < Some(epoch)
+        changes.borrow_and_update();
+        // Asked of the context: a watcher may have slept through several sessions.
+        if let Some(lapse) = env.context.last_lapse()
+            && *lapsed.borrow() < Some(lapse.epoch)
         {
-            tear_down(env, epoch, newest);
-            // Handshakes of that session are told last: the fence already stops what they could write.
-            lapsed.send_replace(Some(epoch));
+            let torn_down = env.vault.tear_down(lapse.epoch);
+            // Handshakes of that session are told after: the fence already stops what they could write.
+            lapsed.send_replace(Some(lapse.epoch));
+            report(env, lapse, torn_down, newest);
         }
         tokio::select! {
             news = changes.changed() => if news.is_err() { return },
@@ -54,20 +57,7 @@ async fn reap(
     }
 }
 
-/// The newest session that has ended. A watcher may have slept through several.
-fn newest_lapsed(context: &SignerContext, state: SignerState) -> Option<Epoch> {
-    match state {
-        SignerState::Away { last, .. } => Some(last),
-        SignerState::Never => None,
-        SignerState::Live(_) => context.last_lapse().map(|lapse| lapse.epoch),
-    }
-}
-
-fn tear_down(env: &Env, epoch: Epoch, newest: &LastLapse) {
-    let torn_down = env.vault.tear_down(epoch);
-    let Some(lapse) = env.context.last_lapse() else {
-        return;
-    };
+fn report(env: &Env, lapse: Lapse, torn_down: TornDown, newest: &LastLapse) {
     let report = LapseReport {
         epoch: lapse.epoch,
         reason: lapse.reason,

@@ -165,6 +165,11 @@ impl Peer {
         PeerRecord { node_id, addresses: self.addresses.clone(), tag: self.said, weight: self.weight }
     }
 
+    /// Whether an address is known.
+    pub fn is_dialable(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+
     /// Where it will be dialled next, or where it dialled from.
     pub fn shown_address(&self) -> Option<SocketAddr> {
         self.address().or(self.seen_at)
@@ -202,10 +207,10 @@ impl Peer {
         self.wanted && self.incumbent.is_none() && self.dial.is_none() && !self.addresses.is_empty()
     }
 
-    /// As [`is_missing`](Self::is_missing), or about to be.
+    /// Without a link that lives on: a dial that is under way at a lapse fails with it.
     pub(super) fn will_be_missing(&self) -> bool {
-        self.is_missing()
-            || self.wanted && !self.addresses.is_empty() && self.incumbent.is_some_and(|incumbent| incumbent.doomed)
+        let ends = self.incumbent.is_none_or(|incumbent| incumbent.doomed);
+        self.wanted && !self.addresses.is_empty() && ends
     }
 
     pub(super) fn is_forgettable(&self) -> bool {
@@ -214,6 +219,7 @@ impl Peer {
             && self.incumbent.is_none()
             && self.dial.is_none()
             && self.contender.is_none()
+            && self.urgency == Urgency::default()
     }
 
     pub(super) fn seen_at(&mut self, address: SocketAddr, direction: Direction) {

@@ -64,8 +64,8 @@ pub enum Event {
     Relit {
         /// The session that they came back under.
         epoch: Epoch,
-        /// From attach to the last link up.
-        took: Duration,
+        /// From attach to the last link up; `None` when none came up.
+        took: Option<Duration>,
         /// Peers that came back.
         up: usize,
         /// Peers that did not accept a connection, or failed; they are retried with backoff.
@@ -144,7 +144,7 @@ pub enum Event {
     Ecdh {
         /// For an outbound or an inbound handshake.
         source: Direction,
-        /// `ok`, `away`, `late`, `failed`.
+        /// `ok`; `away`: no signer, or it lapsed; `late`: no answer in the time of an act; `failed`.
         result: &'static str,
         /// How long it took.
         took: Duration,

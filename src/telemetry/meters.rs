@@ -471,6 +471,11 @@ pub fn publish(now: &Snapshot) {
         .set(1.0);
 }
 
+/// Counts one refused message.
+pub(super) fn refused(name: &'static str, action: &'static str) {
+    counter!("pilotlight_messages_refused_total", "type" => name, "action" => action).increment(1);
+}
+
 /// Counts an event.
 pub(crate) fn record(event: &Event) {
     match event {
@@ -488,7 +493,9 @@ pub(crate) fn record(event: &Event) {
             histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
         }
         Event::Relit { took, .. } => {
-            histogram!("pilotlight_relight_duration_seconds").record(*took)
+            if let Some(took) = took {
+                histogram!("pilotlight_relight_duration_seconds").record(*took);
+            }
         }
         Event::LinkUp {
             direction: Direction::Outbound,
@@ -501,11 +508,10 @@ pub(crate) fn record(event: &Event) {
             counter!("pilotlight_links_closed_total", "tag" => tag.as_str(), "reason" => reason.as_str()).increment(1);
         }
         Event::Refused { name, action, .. } => {
-            counter!("pilotlight_messages_refused_total", "type" => *name, "action" => *action)
-                .increment(1);
+            refused(name, action);
         }
         Event::MistagSuspected { .. } => {
-            counter!("pilotlight_mistags_suspected_total").increment(1)
+            counter!("pilotlight_mistags_suspected_total").increment(1);
         }
         Event::KeyRotated { direction, times } => {
             counter!("pilotlight_key_rotations_total", "direction" => direction.as_str())

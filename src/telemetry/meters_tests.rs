@@ -77,7 +77,7 @@ fn events() -> Vec<Event> {
         lapse(),
         Event::Relit {
             epoch: Epoch::FIRST,
-            took,
+            took: Some(took),
             up: 3,
             failed: 1,
         },
@@ -135,6 +135,14 @@ fn events() -> Vec<Event> {
             result: "ok",
             took,
         },
+        Event::SignerRefused {
+            address: ([127, 0, 0, 1], 1).into(),
+            failure: "macaroon_missing",
+            detail: String::new(),
+        },
+        Event::SignerStalled { stalled: true },
+        Event::SignerOdd { oddity: "late" },
+        Event::EcdhThrottled { scope: "source" },
         Event::Pong { peer, rtt: took },
     ]
 }

@@ -32,10 +32,17 @@ impl Telemetry {
 
     /// Records `event`: counts it, logs it, and hands it to whoever listens. Never waits.
     pub fn emit(&self, event: Event) {
-        meters::record(&event);
-        event.log();
+        contained(|| {
+            meters::record(&event);
+            event.log();
+        });
         // No listener is no error.
         let _ = self.sender.send(Recorded { at: self.clock.unix(), event });
+    }
+
+    /// Counts a refused message without an event: for when there are too many of them.
+    pub(crate) fn count_refused(&self, name: &'static str, action: &'static str) {
+        contained(|| meters::refused(name, action));
     }
 
     /// The counters of frames and bytes, which are too frequent to be events.
@@ -47,6 +54,12 @@ impl Telemetry {
     pub fn subscribe(&self) -> EventStream {
         EventStream { receiver: self.sender.subscribe() }
     }
+}
+
+/// The recorder and the subscriber are the embedder's: their panic must not take the caller's task, or the reaper, with it. The
+/// panic hook has told of it by then.
+fn contained(work: impl FnOnce()) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
 }
 
 /// Events as they happen.
@@ -65,7 +78,7 @@ pub enum Next {
 }
 
 impl EventStream {
-    /// The next event; `None` once the supervisor is gone. Cancel safe.
+    /// The next event; `None` once the supervisor, its inbox and every handle on its links are gone. Cancel safe.
     pub async fn next(&mut self) -> Option<Next> {
         match self.receiver.recv().await {
             Ok(recorded) => Some(Next::Event(recorded)),

@@ -1,6 +1,7 @@
 //! Handshake and `init` with LDK, either side dialling: both learn who the other is and what it offers.
 
 use pilotlight::link::{CloseReason, Direction, Tag};
+use pilotlight::supervisor::PeerSpec;
 use pilotlight::telemetry::Event;
 use pilotlight::wire::{BITCOIN_MAINNET, Init};
 
@@ -130,4 +131,20 @@ async fn p5_an_ldk_that_dials_while_no_signer_is_there_waits_and_gets_through_on
     node.attach().await;
     check_introductions(&node, &ldk, Direction::Inbound).await;
     println!("LDK dialled while no signer was there, was parked, and got through on its return");
+}
+
+/// The first thing that an embedder does after attaching its signer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_right_after_the_signer_is_attached_is_not_held() {
+    let mut node = Node::start(5).await;
+    for round in 0..50 {
+        let ldk = LdkPeer::new(150 + round);
+        let address = ldk.listen().await;
+        let _ = node.lapse();
+        node.attach().await;
+        let spec = PeerSpec::new(ldk.id(), address).tagged(Tag::GossipOnly);
+        let link = node.supervisor.connect(spec).await;
+        assert!(link.is_ok(), "round {round}: {link:?}");
+    }
+    println!("a dial right after attach went through 50 times");
 }

@@ -1,8 +1,11 @@
 //! What real LDK peers see as the signer goes and comes back: gossip goes on, channel links end without a word and return.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use pilotlight::link::{CloseReason, Direction, LinkHandle, SendError, Tag};
+use pilotlight::signer::Epoch;
 use pilotlight::supervisor::{Mode, PeerState, Urgency};
 use pilotlight::telemetry::Event;
 
@@ -14,6 +17,7 @@ use crate::ldk_peer::LdkPeer;
 use crate::live_node::{Events, Node, is_custom, is_gossip, kind};
 use crate::numbered::{assert_same, numbered, stream};
 use crate::signed_region::Region;
+use crate::watched::HANG_GUARD;
 
 /// Gossip and custom messages for one direction, mixed.
 fn mixed(region: &Region, number: u8, rounds: u32) -> Vec<Vec<u8>> {
@@ -249,13 +253,24 @@ fn check_silent_end(ldk: &LdkPeer) {
     });
 }
 
-async fn state_of(node: &Node, peer: &LdkPeer) -> PeerState {
-    let peers = node.supervisor.peers().await.unwrap();
-    peers
-        .iter()
-        .find(|view| view.node_id == peer.id())
-        .expect("the peer is known")
-        .state
+/// Waits until the supervisor shows a peer in a state; it hears of a link's end a little after the node does.
+async fn shows(node: &Node, peer: &LdkPeer, wanted: PeerState) {
+    let wait = async {
+        loop {
+            let peers = node.supervisor.peers().await.unwrap();
+            let view = peers
+                .iter()
+                .find(|view| view.node_id == peer.id())
+                .expect("the peer is known");
+            if view.state == wanted {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(HANG_GUARD, wait)
+        .await
+        .expect("the peer reaches the state");
 }
 
 /// Sends numbered messages until the link ends; gives how many were taken, and why no more.
@@ -268,56 +283,58 @@ async fn send_until_the_end(link: LinkHandle) -> (u32, SendError) {
     unreachable!()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn p4_p8_channel_bearing_ldk_peers_are_cut_off_without_an_error_and_dialled_again_unasked() {
-    const RETURNS: usize = 4;
-    let mut node = Node::start(42).await;
-    let (channels, gossip) = (
-        [LdkPeer::new(142), LdkPeer::new(143), LdkPeer::new(144)],
-        LdkPeer::new(145),
-    );
-    let mut gossip_link = None;
-    for ldk in channels.iter().chain([&gossip]) {
-        let tag = if ldk.id() == gossip.id() {
-            Tag::GossipOnly
-        } else {
-            Tag::ChannelBearing
-        };
-        let address = ldk.listen().await;
-        gossip_link = Some(node.connect(ldk.id(), address, tag).await);
-        ldk.introduced(1).await;
+/// A node with three channel-bearing LDK peers of different urgency, and a gossip-only one beside them.
+struct Neighbourhood {
+    node: Node,
+    channels: [LdkPeer; 3],
+    gossip: LdkPeer,
+    gossip_link: LinkHandle,
+}
+
+impl Neighbourhood {
+    async fn new() -> Self {
+        let node = Node::start(42).await;
+        let channels = [LdkPeer::new(142), LdkPeer::new(143), LdkPeer::new(144)];
+        for (ldk, earliest_expiry_height) in channels.iter().zip([900_300, 900_100, 900_200]) {
+            let address = ldk.listen().await;
+            node.connect(ldk.id(), address, Tag::ChannelBearing).await;
+            ldk.introduced(1).await;
+            let urgency = Urgency {
+                pending_htlcs: 1,
+                earliest_expiry_height,
+                csv_delay: 144,
+            };
+            node.supervisor
+                .set_urgency(ldk.id(), urgency)
+                .await
+                .unwrap();
+        }
+        let gossip = LdkPeer::new(145);
+        let address = gossip.listen().await;
+        let gossip_link = node.connect(gossip.id(), address, Tag::GossipOnly).await;
+        gossip.introduced(1).await;
+        Self {
+            node,
+            channels,
+            gossip,
+            gossip_link,
+        }
     }
-    for (ldk, earliest_expiry_height) in channels.iter().zip([900_300, 900_100, 900_200]) {
-        let urgency = Urgency {
-            pending_htlcs: 1,
-            earliest_expiry_height,
-            csv_delay: 144,
-        };
-        node.supervisor
-            .set_urgency(ldk.id(), urgency)
-            .await
-            .unwrap();
-    }
-    let mut relights = Vec::new();
-    for nth in 1..=RETURNS {
-        let (link, _) = node.link_with(channels[0].id(), nth).await;
-        let already = channels[0].records.read(|records| records.custom.len());
+
+    /// The signer goes while the first channel peer is being sent to; gives the lapsed session.
+    async fn lapse(&mut self, nth: usize) -> Epoch {
+        let busy = &self.channels[0];
+        let (link, _) = self.node.link_with(busy.id(), nth).await;
+        let already = busy.records.read(|records| records.custom.len());
         let sending = tokio::spawn(send_until_the_end(link.clone()));
-        channels[0]
-            .records
+        busy.records
             .until_true("traffic flows", |records| {
                 records.custom.len() >= already + 50
             })
             .await;
-        let lapse = node.lapse();
+        let lapse = self.node.lapse();
         let written = link.bytes_written();
-        for ldk in &channels {
-            ldk.disconnected(nth).await;
-            let (link, _) = node.link_with(ldk.id(), nth).await;
-            assert_eq!(node.end_of(&link).await, CloseReason::Lapse);
-            check_silent_end(ldk);
-            assert_eq!(ldk.peers(), 0);
-        }
+        self.await_silent_ends(nth).await;
         let (taken, error) = sending.await.unwrap();
         assert_eq!(
             error,
@@ -328,54 +345,80 @@ async fn p4_p8_channel_bearing_ldk_peers_are_cut_off_without_an_error_and_dialle
         assert_eq!(
             link.bytes_written(),
             written,
-            "P1: nothing was written after the lapse returned"
+            "P1: nothing is written once lapse has returned"
         );
         // What LDK has is the beginning of what was sent: nothing is missing before the end.
-        let came = channels[0]
+        let came = self.channels[0]
             .records
             .read(|records| records.custom[already..].to_vec());
-        assert_same(
-            "numbered messages before the lapse",
-            &came,
-            &stream(9, u32::try_from(came.len()).unwrap()),
-        );
+        let sent = stream(9, u32::try_from(came.len()).unwrap());
+        assert_same("numbered messages before the lapse", &came, &sent);
         assert!(came.len() <= usize::try_from(taken).unwrap());
-        assert_eq!(gossip.peers(), 1);
-        let reported = |event: &Event| matches!(event, Event::SignerLapsed(report) if report.epoch == lapse.epoch);
-        let Event::SignerLapsed(report) = node.event("the lapse is reported", reported).await
+        lapse.epoch
+    }
+
+    /// Every channel peer sees the end of its `nth` link and nothing else; the gossip peer sees nothing.
+    async fn await_silent_ends(&self, nth: usize) {
+        for ldk in &self.channels {
+            ldk.disconnected(nth).await;
+            let (link, _) = self.node.link_with(ldk.id(), nth).await;
+            assert_eq!(self.node.end_of(&link).await, CloseReason::Lapse);
+            check_silent_end(ldk);
+            assert_eq!(ldk.peers(), 0);
+            shows(&self.node, ldk, PeerState::Held).await;
+        }
+        assert_eq!(self.gossip.peers(), 1);
+    }
+
+    /// The signer returns; gives how long the relight took.
+    async fn relight(&mut self, lapsed: Epoch, nth: usize) -> Duration {
+        let reported =
+            |event: &Event| matches!(event, Event::SignerLapsed(report) if report.epoch == lapsed);
+        let Event::SignerLapsed(report) = self.node.event("the lapse is reported", reported).await
         else {
             unreachable!()
         };
         assert_eq!((report.dropped, report.retained), (3, 1));
-        for ldk in &channels {
-            assert_eq!(state_of(&node, ldk).await, PeerState::Held);
-        }
-
-        node.attach().await;
-        for ldk in &channels {
+        self.node.attach().await;
+        for ldk in &self.channels {
             ldk.introduced(nth + 1).await;
-            node.link_with(ldk.id(), nth + 1).await;
+            self.node.link_with(ldk.id(), nth + 1).await;
         }
-        let relit =
-            |event: &Event| matches!(event, Event::Relit { epoch, .. } if *epoch > lapse.epoch);
+        let relit = |event: &Event| matches!(event, Event::Relit { epoch, .. } if *epoch > lapsed);
         let Event::Relit {
             took, up, failed, ..
-        } = node.event("all are back", relit).await
+        } = self.node.event("all are back", relit).await
         else {
             unreachable!()
         };
         assert_eq!((up, failed), (3, 0));
-        relights.push(took);
+        took.expect("some came back")
     }
-    check_silent_end(&gossip);
-    let kept = gossip_link.unwrap();
-    send_all(&kept, &stream(8, 10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_p8_channel_bearing_ldk_peers_are_cut_off_without_an_error_and_dialled_again_unasked() {
+    const RETURNS: usize = 4;
+    let mut around = Neighbourhood::new().await;
+    let mut relights = Vec::new();
+    for nth in 1..=RETURNS {
+        let lapsed = around.lapse(nth).await;
+        relights.push(around.relight(lapsed, nth).await);
+    }
+    let Neighbourhood {
+        node: _node,
+        gossip,
+        gossip_link,
+        ..
+    } = around;
+    send_all(&gossip_link, &stream(8, 10)).await;
     gossip
         .records
         .until_true("the gossip link lives", |records| {
             records.custom.len() == 10
         })
         .await;
+    check_silent_end(&gossip);
     assert_eq!(
         gossip
             .records

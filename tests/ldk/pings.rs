@@ -37,11 +37,11 @@ async fn ask_for_lengths(node: &Node, ldk: &LdkPeer, lengths: &[u16]) {
         let mut ping = vec![0, 18];
         ping.extend_from_slice(&length.to_be_bytes());
         ping.extend_from_slice(&[0, 3, 0, 0, 0]);
-        let pong = format!("Received Pong(Pong {{ byteslen: {length} }})");
-        let before = ldk.records.read(|records| records.control_count(&pong));
+        let answer = format!("Received Pong(Pong {{ byteslen: {length} }})");
+        let before = ldk.records.read(|records| records.control_count(&answer));
         ldk.send(node.id(), [ping]);
         ldk.records
-            .until_true(&pong, |records| records.control_count(&pong) > before)
+            .until_true(&answer, |records| records.control_count(&answer) > before)
             .await;
     }
 }
@@ -96,13 +96,13 @@ async fn p5_ldk_answers_our_ping_with_and_without_a_signer() {
             .until_true("LDK's pong has come", |events| pongs(events) == round)
             .await;
     }
-    let (pings, pongs) = ldk.records.read(|records| {
+    let counts = ldk.records.read(|records| {
         (
             records.control_count("Received Ping("),
             records.control_count("Sent Pong"),
         )
     });
-    assert_eq!((pings, pongs), (6, 6));
+    assert_eq!(counts, (6, 6), "pings received and pongs sent");
     check_quiet(&node, &ldk);
     println!("pings: LDK answered 6 of ours, 3 of them while no signer was there");
 }

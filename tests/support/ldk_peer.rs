@@ -11,9 +11,9 @@ use lightning::routing::gossip::{NetworkGraph, P2PGossipSync};
 use lightning::routing::utxo::UtxoLookup;
 use lightning::sign::{KeysManager, NodeSigner, Recipient};
 use lightning::util::ser::LengthReadable;
-use lightning_net_tokio::{SocketDescriptor, connect_outbound, setup_inbound};
+use lightning_net_tokio::{SocketDescriptor, setup_inbound, setup_outbound};
 use pilotlight::node_id::NodeId;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use crate::ldk_handlers::{Channels, Custom, Graph, LogTap, RawMessage, Records, Routing};
@@ -45,6 +45,13 @@ pub(crate) struct LdkPeer {
 /// A node id as LDK writes it.
 pub(crate) fn ldk_key(id: NodeId) -> PublicKey {
     PublicKey::from_slice(id.as_bytes()).unwrap()
+}
+
+/// LDK writes message by message and leaves Nagle's algorithm on: over loopback each ping of a long backfill would then wait 40
+/// ms for a delayed acknowledgement.
+fn without_delay(socket: TcpStream) -> std::net::TcpStream {
+    socket.set_nodelay(true).unwrap();
+    socket.into_std().unwrap()
 }
 
 /// Reads a whole message's body as LDK does.
@@ -112,10 +119,7 @@ impl LdkPeer {
         let manager = Arc::clone(&self.manager);
         let accepting = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(setup_inbound(
-                    Arc::clone(&manager),
-                    socket.into_std().unwrap(),
-                ));
+                tokio::spawn(setup_inbound(Arc::clone(&manager), without_delay(socket)));
             }
         });
         self.accepting
@@ -126,8 +130,12 @@ impl LdkPeer {
     }
 
     pub(crate) async fn dial(&self, peer: NodeId, address: SocketAddr) {
-        let connection = connect_outbound(Arc::clone(&self.manager), ldk_key(peer), address).await;
-        tokio::spawn(connection.expect("the connection is accepted"));
+        let socket = TcpStream::connect(address).await.unwrap();
+        tokio::spawn(setup_outbound(
+            Arc::clone(&self.manager),
+            ldk_key(peer),
+            without_delay(socket),
+        ));
     }
 
     /// Waits until this node has been introduced to peers `times` times.

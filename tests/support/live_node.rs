@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pilotlight::link::{CloseReason, Direction, LinkHandle, LinkId, Tag};
+use pilotlight::link::{CloseReason, Direction, LinkHandle, LinkId, Message, Tag};
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::signer::{
     EmbeddedSigner, Lapse, LapseReason, Signer, SignerContext, SignerSession,
@@ -233,10 +233,8 @@ async fn record_inbox(mut inbox: Inbox, received: Arc<Watched<Received>>) {
     while let Some(inbound) = inbox.recv().await {
         received.change(|received| match inbound {
             Inbound::Up { link, init } => received.ups.push((link, init)),
-            Inbound::Message(message) => {
-                received
-                    .messages
-                    .push((message.peer, message.link, message.bytes))
+            Inbound::Message(Message { peer, link, bytes }) => {
+                received.messages.push((peer, link, bytes));
             }
             Inbound::Down { peer, link, reason } => received.downs.push((peer, link, reason)),
             _ => {}

@@ -51,10 +51,10 @@ impl<S: Debug> Watched<S> {
                     .expect("the sender lives as long as self");
             }
         };
-        match tokio::time::timeout(HANG_GUARD, wait).await {
-            Ok(result) => result,
-            Err(_) => panic!("{what}: not within {HANG_GUARD:?}; {:?}", self.lock()),
-        }
+        let Ok(result) = tokio::time::timeout(HANG_GUARD, wait).await else {
+            panic!("{what}: not within {HANG_GUARD:?}; {:?}", self.lock())
+        };
+        result
     }
 
     /// Waits until `holds`.

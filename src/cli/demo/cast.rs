@@ -99,11 +99,6 @@ impl Cast {
         self.members.iter().find(|member| member.node_id() == id)
     }
 
-    /// The first of that name.
-    pub(super) fn named(&self, name: &str) -> Option<&Arc<Member>> {
-        self.members.iter().find(|member| member.name == name)
-    }
-
     /// Everybody but the stranger.
     pub(super) fn peers(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members

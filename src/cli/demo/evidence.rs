@@ -2,9 +2,10 @@
 
 use super::DemoError;
 use super::cast::Kind;
-use super::checks::{self, Absence, Check, Fenced, Leases, Relight, Retained};
-use super::far::Far;
-use super::story::{MISTAGGED, Stage};
+use super::checks::{self, Absence, Check, Fenced, Leases, Relight, Retained, Totals};
+use super::far::{End, Far};
+use super::stage::Stage;
+use super::story::MISTAGGED;
 use crate::link::LinkHandle;
 use crate::signer::{Epoch, Lapse};
 use crate::telemetry::{Event, LapseReport};
@@ -21,6 +22,11 @@ pub(super) struct Cut {
     pub(super) asked: u64,
     /// Gossip until then: see `Stage::gossip_counts`.
     pub(super) counts: Vec<(usize, usize)>,
+    pub(super) after: Aftermath,
+}
+
+/// What followed from it.
+pub(super) struct Aftermath {
     pub(super) report: LapseReport,
     /// From the call of `lapse` until the last far side saw its connection end.
     pub(super) last_end: Duration,
@@ -50,8 +56,14 @@ pub(super) struct Outcome {
     pub(super) cut: Cut,
     pub(super) checks: Vec<Check>,
     pub(super) order: Vec<&'static str>,
+    /// The channel peers, in the order in which the far sides accepted their second connections.
+    pub(super) arrived: Vec<&'static str>,
+    /// Events that came too fast to be recorded.
+    pub(super) missed: u64,
     pub(super) relight: Option<Duration>,
     pub(super) rotations: u64,
+    /// On the retained links.
+    pub(super) gossip: Totals,
     pub(super) far_messages: u64,
     pub(super) signer_calls: u64,
     /// Whether all that was sent arrived in time to be compared.
@@ -78,15 +90,6 @@ impl Outcome {
         };
         let far_messages = total(|seen| seen.messages_in);
         let connections = stage.fars.iter().map(|far| far.look(<[_]>::len)).sum();
-        let checks = vec![
-            checks::fence(&links.fenced, count(Kind::Channel)),
-            // The mis-tagged peer's link was closed on purpose.
-            checks::retention(&links.retained, count(Kind::Gossip).saturating_sub(1)),
-            checks::no_error(far_messages, total(|seen| seen.errors_in), connections),
-            checks::signer_free(absence),
-            checks::epochs(leases, count(Kind::Channel)),
-            checks::relight(&links.relight),
-        ];
         let rotations = stage.node.events(|events| {
             let times = events.iter().filter_map(|event| match event {
                 Event::KeyRotated { times, .. } => Some(*times),
@@ -94,12 +97,32 @@ impl Outcome {
             });
             times.sum()
         });
+        let checks = vec![
+            checks::fence(
+                &links.fenced,
+                count(Kind::Channel),
+                cut.after.report.dropped,
+            ),
+            // The mis-tagged peer's link was closed on purpose.
+            checks::retention(
+                &links.retained,
+                count(Kind::Gossip).saturating_sub(1),
+                rotations,
+            ),
+            checks::no_error(far_messages, total(|seen| seen.errors_in), connections),
+            checks::signer_free(absence),
+            checks::epochs(leases, count(Kind::Channel)),
+            checks::relight(&links.relight),
+        ];
         Self {
             cut,
             checks,
             order: links.relight.dialled.clone(),
+            arrived: arrived(stage),
+            missed: stage.node.missed(),
             relight: links.relight.took,
             rotations,
+            gossip: Totals::of(&links.retained),
             far_messages,
             signer_calls: stage.node.signer.asked(),
             settled,
@@ -165,24 +188,16 @@ fn fenced(stage: &Stage<'_>, cut: &Cut, link: &CutLink, far: &Far) -> Fenced {
         })
     });
     // The first connection is the one that the lapse ended.
-    let (far_bytes, far_messages, far_ended) = far.look(|seen| {
-        seen.first().map_or((0, 0, false), |seen| {
-            (
-                seen.bytes_in,
-                seen.channel_messages_in,
-                seen.ended.is_some(),
-            )
-        })
-    });
+    let first = far.look(|seen| seen.first().cloned()).unwrap_or_default();
     Fenced {
         name: far.member.name,
         written_at_return: link.written,
         written_at_end: link.handle.bytes_written(),
-        far_bytes,
-        channel_messages: messages.saturating_add(far_messages),
+        far_bytes: first.bytes_in,
+        channel_messages: messages.saturating_add(first.channel_messages_in),
         delivered_after: last.and_then(|last| last.checked_duration_since(cut.returned)),
         accepted_after: link.accepted_after,
-        far_ended,
+        far_reset: matches!(first.ended, Some((_, End::Reset))),
     }
 }
 
@@ -215,19 +230,37 @@ fn retained(stage: &Stage<'_>, far: &Far, in_safe: (usize, usize)) -> Retained {
 
 /// Nobody makes gossip any more, and all of it is where it should be.
 pub(super) fn is_settled(stage: &Stage<'_>) -> bool {
-    let gossip = stage
-        .fars
-        .iter()
-        .filter(|far| far.member.kind == Kind::Gossip);
+    let is_even = |far: &Arc<Far>| {
+        let peer = far.member.index;
+        let (delivered, from) = stage
+            .node
+            .newest(peer, |link| (link.delivered.len(), link.relayed_from))
+            .unwrap_or_default();
+        let relayed = from.map_or(0, |from| stage.node.journal.count_for_peer(from, peer));
+        far.newest(|seen| seen.sent.len() == delivered && seen.received.len() == relayed)
+    };
     stage
         .fars
         .iter()
         .all(|far| far.newest(|seen| !seen.publishes))
-        && gossip.into_iter().all(|far| {
-            let record = retained(stage, far, (0, 0));
-            record.sent.len() == record.delivered.len()
-                && record.relayed.len() == record.received.len()
-        })
+        && stage
+            .fars
+            .iter()
+            .filter(|far| far.member.kind == Kind::Gossip)
+            .all(is_even)
+}
+
+/// The channel peers in the order in which their second connection began, as they saw it.
+fn arrived(stage: &Stage<'_>) -> Vec<&'static str> {
+    let channel = stage
+        .fars
+        .iter()
+        .filter(|far| far.member.kind == Kind::Channel);
+    let mut back: Vec<(Instant, &'static str)> = channel
+        .filter_map(|far| Some((far.look(|seen| seen.get(1)?.began)?, far.member.name)))
+        .collect();
+    back.sort_unstable();
+    back.into_iter().map(|(_, name)| name).collect()
 }
 
 /// Which session each link depends on now.
@@ -249,9 +282,9 @@ pub(super) async fn leases(
         };
         let entry = (member.name, link.leased_under.map(Epoch::get));
         if member.kind == Kind::Channel {
-            leases.channel.push(entry)
+            leases.channel.push(entry);
         } else {
-            leases.gossip.push(entry)
+            leases.gossip.push(entry);
         }
     }
     let gossip = super::gossip::commitment_signed;

@@ -53,6 +53,8 @@ pub(super) enum End {
 /// What one far side saw of one connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
+    /// When the TCP connection was there.
+    pub(super) began: Option<Instant>,
     /// Ciphertext, from the byte after the handshake on.
     pub(super) bytes_in: u64,
     pub(super) messages_in: u64,
@@ -162,23 +164,26 @@ struct Life {
 impl Life {
     async fn listen(mut self, listener: TcpListener) {
         while let Ok((socket, _)) = listener.accept().await {
+            let began = Instant::now();
             if let Ok(raw) = RawLink::accept(socket, Arc::clone(&self.far.member.key)).await {
-                self.converse(raw).await;
+                self.converse(raw, began).await;
             }
         }
     }
 
     async fn dial(mut self, door: SocketAddr, node: NodeId) {
+        let began = Instant::now();
         if let Ok(raw) = RawLink::connect(door, Arc::clone(&self.far.member.key), node).await {
-            self.converse(raw).await;
+            self.converse(raw, began).await;
         }
     }
 
-    async fn converse(&mut self, raw: RawLink) {
+    async fn converse(&mut self, raw: RawLink, began: Instant) {
         let (socket, session, read) = raw.into_parts();
         let link = {
             let mut seen = lock(&self.far.seen);
             seen.push(Seen {
+                began: Some(began),
                 bytes_in: read.len() as u64,
                 ..Seen::default()
             });
@@ -214,6 +219,10 @@ fn ticker(every: Duration) -> Interval {
 }
 
 /// One connection of a far side.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state machine in disguise"
+)]
 struct Conversation<'a> {
     life: &'a mut Life,
     socket: TcpStream,
@@ -283,7 +292,7 @@ impl Conversation<'_> {
             Ok(0) if self.read.is_empty() => return Err(End::Closed),
             Ok(0) => return Err(End::Broken),
             Ok(count) => {
-                self.note(|seen| seen.bytes_in = seen.bytes_in.saturating_add(count as u64))
+                self.note(|seen| seen.bytes_in = seen.bytes_in.saturating_add(count as u64));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return Err(End::Reset),
@@ -314,7 +323,7 @@ impl Conversation<'_> {
         });
         match kind {
             MessageType::GOSSIP_TIMESTAMP_FILTER => {
-                self.wanted = self.life.far.member.kind != Kind::Stranger
+                self.wanted = self.life.far.member.kind != Kind::Stranger;
             }
             MessageType::CHANNEL_REESTABLISH => self.established = true,
             MessageType::PING => {
@@ -325,7 +334,7 @@ impl Conversation<'_> {
             }
             kind if gossip::is_commitment_signed(kind) => self.queue(&gossip::revoke_and_ack())?,
             kind if gossip::is_revoke_and_ack(kind) => {
-                self.unanswered = self.unanswered.saturating_sub(1)
+                self.unanswered = self.unanswered.saturating_sub(1);
             }
             _ => {}
         }

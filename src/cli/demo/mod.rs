@@ -6,7 +6,7 @@
 //!
 //! - `cast`: who plays, with keys from the seed; `gossip`: what they say, numbered;
 //! - `far`: the far sides and their records; `node`: the node as an embedder would write it, and its records;
-//! - `story`: what happens, in order; `evidence`: the records, put side by side; `checks`: the verdicts, pure;
+//! - `story`: what happens, in order, on the `stage`; `evidence`: the records, put side by side; `checks`: the verdicts, pure;
 //! - `screen` and `report`: what a person and a program read.
 //!
 //! It waits for events, never for time: the pauses are there for whoever watches, and only pace the story.
@@ -19,6 +19,7 @@ mod gossip;
 mod node;
 mod report;
 mod screen;
+mod stage;
 mod story;
 
 use crate::signer::{AttachError, ProofError};
@@ -62,6 +63,8 @@ enum DemoError {
     Attach(#[from] AttachError),
     #[error("there was no signer session to cancel")]
     NoSession,
+    #[error("a peer that the story needs has not come on stage")]
+    Absent,
     #[error("waited {seconds} s in vain for {what}")]
     Waited { what: &'static str, seconds: u64 },
 }
@@ -76,7 +79,7 @@ pub async fn run(options: Options) -> ExitCode {
         Err(_) => false,
     };
     if options.json {
-        report::json(seed, &played);
+        report::json(&screen, seed, &played);
     } else {
         report::print(&screen, seed, &played);
     }

@@ -7,9 +7,9 @@ use super::cast::{Cast, Kind};
 use super::gossip::{self, Stamp};
 use super::{DemoError, lock};
 use crate::link::{CloseReason, LinkHandle, LinkId, Message};
-use crate::node_id::{NodeId, Point};
+use crate::node_id::NodeId;
 use crate::signer::{
-    EcdhFuture, EmbeddedSigner, LapseReason, Signer, SignerContext, SignerSession,
+    EcdhCall, EcdhFuture, EmbeddedSigner, LapseReason, Signer, SignerContext, SignerSession,
 };
 use crate::supervisor::{Inbound, Inbox, Supervisor};
 use crate::telemetry::{Event, EventStream, Next};
@@ -44,9 +44,9 @@ impl Signer for CountingSigner {
         self.inner.node_id()
     }
 
-    fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.inner.ecdh(point)
+        self.inner.ecdh(call)
     }
 }
 
@@ -93,6 +93,16 @@ impl Journal {
             .map(|(stamp, _)| *stamp)
             .filter(|stamp| stamp.origin != peer)
             .collect()
+    }
+
+    /// How many those are.
+    pub(super) fn count_for_peer(&self, from: usize, peer: usize) -> usize {
+        let entries = lock(&self.entries);
+        entries
+            .iter()
+            .skip(from)
+            .filter(|(stamp, _)| stamp.origin != peer)
+            .count()
     }
 
     fn batch(&self, from: usize) -> Vec<(Stamp, Bytes)> {
@@ -231,7 +241,7 @@ impl Node {
                 Some(Inbound::Up { link, .. }) => self.up(link),
                 Some(Inbound::Message(message)) => self.take(&message, began),
                 Some(Inbound::Down { link, reason, .. }) => {
-                    self.with(link, |link| link.down = Some(reason))
+                    self.with(link, |link| link.down = Some(reason));
                 }
                 None => return,
             }

@@ -77,9 +77,9 @@ fn verdict(screen: &Screen, check: &Check) {
 }
 
 /// Writes one JSON object.
-pub(super) fn json(seed: u64, played: &Result<Outcome, DemoError>) {
+pub(super) fn json(screen: &Screen, seed: u64, played: &Result<Outcome, DemoError>) {
     let value = match played {
-        Ok(outcome) => whole(seed, outcome),
+        Ok(outcome) => whole(screen.elapsed().as_secs_f64(), seed, outcome),
         Err(error) => {
             json!({ "seed": seed, "passed": false, "error": error.to_string(), "checks": [] })
         }
@@ -88,13 +88,16 @@ pub(super) fn json(seed: u64, played: &Result<Outcome, DemoError>) {
     let _ = writeln!(std::io::stdout().lock(), "{value}");
 }
 
-fn whole(seed: u64, outcome: &Outcome) -> Value {
+fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
     let Outcome {
         cut,
         checks,
         order,
+        arrived,
+        missed,
         relight,
         rotations,
+        gossip,
         far_messages,
         signer_calls,
         settled,
@@ -117,17 +120,25 @@ fn whole(seed: u64, outcome: &Outcome) -> Value {
         "checks": checks,
         "lapse": {
             "fence_us": micros(cut.lapse.fence),
-            "teardown_ms": millis(cut.report.teardown),
-            "last_far_end_ms": millis(cut.last_end),
-            "dropped": cut.report.dropped,
-            "retained": cut.report.retained,
-            "far_sides_reset": cut.resets,
+            "teardown_ms": millis(cut.after.report.teardown),
+            "last_far_end_ms": millis(cut.after.last_end),
+            "dropped": cut.after.report.dropped,
+            "retained": cut.after.report.retained,
+            "far_sides_reset": cut.after.resets,
         },
-        "relight": { "took_ms": relight.map(millis), "dialled": order },
+        "relight": { "took_ms": relight.map(millis), "dialled": order, "arrived": arrived },
+        "gossip": {
+            "in": gossip.whole.0,
+            "out": gossip.whole.1,
+            "in_without_signer": gossip.safe.0,
+            "out_without_signer": gossip.safe.1,
+        },
         "far_messages": far_messages,
         "key_rotations": rotations,
         "signer_calls": signer_calls,
         "settled": settled,
+        "events_missed": missed,
+        "seconds": seconds,
     })
 }
 

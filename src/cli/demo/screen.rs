@@ -9,6 +9,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// Columns that a cell of the table takes.
+const CELL: usize = 37;
+
 /// How something is to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ink {
@@ -48,8 +51,16 @@ pub(super) struct Screen {
     started: Instant,
     kind: Kind,
     colour: bool,
-    /// Lines of the table that stand below the cursor's line.
-    drawn: Mutex<usize>,
+    table: Mutex<Table>,
+}
+
+/// What is drawn below the lines.
+#[derive(Debug, Clone, Copy, Default)]
+struct Table {
+    /// The lines that it takes, just above the cursor.
+    drawn: usize,
+    /// No more is drawn.
+    frozen: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +85,7 @@ impl Screen {
             started: Instant::now(),
             kind,
             colour,
-            drawn: Mutex::new(0),
+            table: Mutex::default(),
         }
     }
 
@@ -115,51 +126,50 @@ impl Screen {
     }
 
     /// Draws the table anew; only on a terminal.
-    pub(super) fn draw(&self, heading: &str, left: &[Lane], right: &[Lane]) {
+    pub(super) fn draw(&self, headings: (&str, &str), left: &[Lane], right: &[Lane]) {
         if self.kind != Kind::Terminal {
             return;
         }
         let rows = left.len().max(right.len());
         let mut out = String::from("\n");
-        let _ = writeln!(out, "         {}", self.paint(Ink::Dim, heading));
+        let heading = format!("  {:<37}{}", headings.0, headings.1);
+        let _ = writeln!(out, "{}", self.paint(Ink::Bold, &heading));
         for row in 0..rows {
             let cell = |lanes: &[Lane]| {
                 lanes
                     .get(row)
-                    .map_or_else(|| " ".repeat(35), |lane| self.cell(lane))
+                    .map_or_else(|| " ".repeat(CELL), |lane| self.cell(lane))
             };
-            let _ = writeln!(out, "  {}  {}", cell(left), cell(right));
+            let _ = writeln!(out, "  {}{}", cell(left), cell(right));
         }
-        let mut drawn = lock(&self.drawn);
-        self.write(&format!("{}{out}", erase(*drawn)));
-        *drawn = rows.saturating_add(2);
-    }
-
-    /// Takes the table away.
-    pub(super) fn clear(&self) {
-        let mut drawn = lock(&self.drawn);
-        if *drawn > 0 {
-            self.write(&erase(*drawn));
-            *drawn = 0;
+        let mut table = lock(&self.table);
+        if !table.frozen {
+            self.write(&format!("{}{out}", erase(table.drawn)));
+            table.drawn = rows.saturating_add(2);
         }
     }
 
-    /// Leaves the table where it is and goes on below it.
-    pub(super) fn keep(&self) {
-        *lock(&self.drawn) = 0;
+    /// Takes the table away for good.
+    pub(super) fn freeze(&self) {
+        let mut table = lock(&self.table);
+        self.write(&erase(table.drawn));
+        *table = Table {
+            drawn: 0,
+            frozen: true,
+        };
     }
 
     fn cell(&self, lane: &Lane) -> String {
         let ink = if lane.up { Ink::Good } else { Ink::Warm };
-        let state = self.paint(ink, &format!("{:<8}", lane.state));
-        let counts = format!("in {:>5} out {:>6}", lane.counts.0, lane.counts.1);
-        format!("{:<8} {state} {}", lane.name, self.paint(Ink::Dim, &counts))
+        let state = self.paint(ink, &format!("{:<9}", lane.state));
+        let counts = format!("in {:>5} out {:>5}  ", lane.counts.0, lane.counts.1);
+        format!("{:<9}{state}{}", lane.name, self.paint(Ink::Dim, &counts))
     }
 
     fn print(&self, line: &str) {
-        let mut drawn = lock(&self.drawn);
-        self.write(&format!("{}{line}\n", erase(*drawn)));
-        *drawn = 0;
+        let mut table = lock(&self.table);
+        self.write(&format!("{}{line}\n", erase(table.drawn)));
+        table.drawn = 0;
     }
 
     fn write(&self, text: &str) {

@@ -3,24 +3,20 @@
 //! Each act waits for what it is about to tell, on the records of the node and of the far sides, under a guard that turns a hang
 //! into an error. Pauses only pace it.
 
-use super::cast::{Cast, Kind, Member};
+use super::cast::{Cast, Kind};
 use super::checks::{Absence, millis};
-use super::evidence::{self, Cut, CutLink, Outcome};
-use super::far::{End, Far, Surroundings, Tempo};
-use super::node::{self, Node};
-use super::screen::{Ink, Lane, Screen};
+use super::evidence::{self, Aftermath, Cut, CutLink, Outcome};
+use super::far::{End, Far};
+use super::node;
+use super::screen::{Ink, Screen};
+use super::stage::Stage;
 use super::{DemoError, gossip};
 use crate::link::{CloseReason, Tag};
-use crate::signer::Epoch;
-use crate::supervisor::{ConnectError, Mode, PeerSpec, PeerState};
+use crate::signer::{Lapse, SignerSession};
+use crate::supervisor::{ConnectError, PeerSpec, PeerState};
 use crate::telemetry::Event;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
-
-/// A hang becomes an error after this long.
-const GUARD: Duration = Duration::from_secs(60);
 
 /// The whole story takes no longer than this, whatever hangs.
 const WHOLE: Duration = Duration::from_secs(180);
@@ -29,32 +25,14 @@ const WHOLE: Duration = Duration::from_secs(180);
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// Gossip messages that each link carries, each way, before the story goes on.
-const ENOUGH: usize = 40;
+const ENOUGH: usize = 120;
 
 /// Channel messages that each far side has received in the rush before the signer is cut off.
 const RUSHED: u64 = 200;
 
-/// Between two gossip messages of one peer: watched, and not.
-const EVERY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(8));
-
-/// Between two drawings of the table.
-const FRAME: Duration = Duration::from_millis(100);
-
 /// Whose link is closed over a `channel_reestablish`, and who asks for a channel.
 pub(super) const MISTAGGED: &str = "Willow";
 const SUITOR: &str = "Rowan";
-
-/// Everything on stage.
-pub(super) struct Stage<'a> {
-    pub(super) cast: Arc<Cast>,
-    pub(super) node: Arc<Node>,
-    /// In the order of the cast, the stranger excepted until he comes.
-    pub(super) fars: Vec<Arc<Far>>,
-    screen: &'a Screen,
-    around: Surroundings,
-    tempo: watch::Sender<Tempo>,
-    pulse: watch::Sender<u64>,
-}
 
 /// Plays the whole story and judges it.
 ///
@@ -69,12 +47,7 @@ pub(super) async fn play(seed: u64, screen: &Screen) -> Result<Outcome, DemoErro
         what: "the end of the story",
         seconds: WHOLE.as_secs(),
     }));
-    if outcome.is_ok() {
-        stage.draw();
-        screen.keep();
-    } else {
-        screen.clear();
-    }
+    screen.freeze();
     outcome
 }
 
@@ -86,6 +59,7 @@ async fn acts(stage: &mut Stage<'_>) -> Result<Outcome, DemoError> {
     let counts = stage.gossip_counts();
     let session = stage.relight(&cut).await?;
     let settled = stage.settle().await;
+    stage.screen.freeze();
     let leases = evidence::leases(stage, &cut, session.epoch()).await?;
     let links = evidence::collect(stage, &cut, session.epoch(), &counts);
     stage.node.supervisor.drain().await;
@@ -95,7 +69,7 @@ async fn acts(stage: &mut Stage<'_>) -> Result<Outcome, DemoError> {
             stage
                 .fars
                 .iter()
-                .all(|far| far.newest(|seen| seen.ended.is_some()))
+                .all(|far| far.look(|seen| seen.iter().all(|seen| seen.ended.is_some())))
         })
         .await?;
     Ok(Outcome::judge(
@@ -133,44 +107,9 @@ fn introduce(cast: &Cast, screen: &Screen) {
     screen.line(Ink::Plain, "");
 }
 
-impl<'a> Stage<'a> {
-    async fn set(cast: Arc<Cast>, screen: &'a Screen) -> Result<Self, DemoError> {
-        let pulse = watch::Sender::new(0);
-        let every = if screen.is_watched() {
-            EVERY.0
-        } else {
-            EVERY.1
-        };
-        let tempo = watch::Sender::new(Tempo {
-            publish: false,
-            every,
-            rush: false,
-        });
-        let node = Node::start(&cast, &pulse).await?;
-        let door = node
-            .supervisor
-            .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            .await?;
-        let around = Surroundings {
-            cast: Arc::clone(&cast),
-            node: node.supervisor.node_id(),
-            door,
-            tempo: tempo.subscribe(),
-            pulse: pulse.clone(),
-        };
-        Ok(Self {
-            cast,
-            node,
-            fars: Vec::new(),
-            screen,
-            around,
-            tempo,
-            pulse,
-        })
-    }
-
+impl Stage<'_> {
     /// Act one: peers are wanted, a signer attaches, links come up.
-    async fn gather(&mut self) -> Result<crate::signer::SignerSession, DemoError> {
+    async fn gather(&mut self) -> Result<SignerSession, DemoError> {
         let cast = Arc::clone(&self.cast);
         let supervisor = self.node.supervisor.clone();
         for member in cast.peers().filter(|member| !member.dials) {
@@ -245,56 +184,73 @@ impl<'a> Stage<'a> {
             Ink::Bold,
             "Gossip flows both ways, signed and numbered; channel peers exchange commitments.",
         );
-        self.pause(2.0).await;
+        self.pause(0.8).await;
         Ok(())
     }
 
     /// Act three: the signer is cancelled in the middle of traffic.
-    async fn cut(&self, session: crate::signer::SignerSession) -> Result<Cut, DemoError> {
-        let channel: Vec<&Arc<Far>> = self
-            .fars
-            .iter()
-            .filter(|far| far.member.kind == Kind::Channel)
-            .collect();
-        let before: Vec<u64> = channel
-            .iter()
-            .map(|far| far.newest(|seen| seen.channel_messages_in))
-            .collect();
-        self.tempo.send_modify(|tempo| tempo.rush = true);
-        self.wait_for("channel traffic at full speed", |_| {
-            let now = channel
-                .iter()
-                .map(|far| far.newest(|seen| seen.channel_messages_in));
-            now.zip(&before)
-                .all(|(now, before)| now.saturating_sub(*before) >= RUSHED)
-        })
-        .await?;
+    async fn cut(&self, session: SignerSession) -> Result<Cut, DemoError> {
+        self.rush().await?;
         let handles = self.node.look(|links| {
             let live = links.iter().filter(|link| link.down.is_none());
-            live.filter(|link| self.kind(link.peer) == Some(Kind::Channel))
+            let channel = live.filter(|link| self.kind(link.peer) == Some(Kind::Channel));
+            channel
                 .map(|link| (link.peer, link.handle.clone()))
                 .collect::<Vec<_>>()
         });
         let lapse = node::cancel(session)?;
+        // From here on, whatever moves on a channel link breaks P1.
         let returned = Instant::now();
-        let mut links: Vec<CutLink> = handles
+        let written = handles
+            .iter()
+            .map(|(_, handle)| handle.bytes_written())
+            .collect::<Vec<_>>();
+        let links = handles
             .into_iter()
-            .map(|(peer, handle)| CutLink {
-                peer,
-                written: handle.bytes_written(),
-                handle,
-                accepted_after: 0,
-            })
-            .collect();
-        for link in &mut links {
-            link.accepted_after =
-                usize::from(link.handle.try_send(gossip::commitment_signed()).is_ok());
-        }
-        let asked = self.node.signer.asked();
-        let counts = self.gossip_counts();
-        self.wait_for("every channel peer to see its link end", |_| {
-            channel
-                .iter()
+            .zip(written)
+            .map(|((peer, handle), written)| {
+                let accepted_after =
+                    usize::from(handle.try_send(gossip::commitment_signed()).is_ok());
+                CutLink {
+                    peer,
+                    handle,
+                    written,
+                    accepted_after,
+                }
+            });
+        let links = links.collect();
+        let (asked, counts) = (self.node.signer.asked(), self.gossip_counts());
+        let after = self.aftermath(&lapse).await?;
+        let cut = Cut {
+            lapse,
+            returned,
+            links,
+            asked,
+            counts,
+            after,
+        };
+        self.tell_cut(&cut);
+        self.pause(2.0).await;
+        Ok(cut)
+    }
+
+    /// Channel peers talk as fast as they are answered, so that the fence meets writes and deliveries under way.
+    async fn rush(&self) -> Result<(), DemoError> {
+        let received = |far: &Arc<Far>| far.newest(|seen| seen.channel_messages_in);
+        let before: Vec<u64> = self.channel_fars().map(received).collect();
+        self.tempo.send_modify(|tempo| tempo.rush = true);
+        self.wait_for("channel traffic at full speed", |stage| {
+            let mut now = stage.channel_fars().map(received).zip(&before);
+            now.all(|(now, before)| now.saturating_sub(*before) >= RUSHED)
+        })
+        .await
+    }
+
+    /// Waits for the teardown, here and at the far sides, and records it.
+    async fn aftermath(&self, lapse: &Lapse) -> Result<Aftermath, DemoError> {
+        self.wait_for("every channel peer to see its link end", |stage| {
+            stage
+                .channel_fars()
                 .all(|far| far.newest(|seen| seen.ended.is_some()))
         })
         .await?;
@@ -306,48 +262,43 @@ impl<'a> Stage<'a> {
             stage.node.event(report).is_some()
         })
         .await?;
-        let report = self.node.event(report).ok_or(DemoError::NoSession)?;
         self.tempo.send_modify(|tempo| tempo.rush = false);
-        let ends = channel
+        let ends: Vec<_> = self
+            .channel_fars()
+            .filter_map(|far| far.newest(|seen| seen.ended))
+            .collect();
+        let took = ends
             .iter()
-            .filter_map(|far| far.newest(|seen| seen.ended));
-        let last_end = ends
-            .clone()
-            .map(|(at, _)| at.saturating_duration_since(lapse.at))
-            .max()
-            .unwrap_or_default();
-        let resets = ends.filter(|(_, end)| *end == End::Reset).count();
-        let cut = Cut {
-            lapse,
-            returned,
-            links,
-            asked,
-            counts,
-            report,
-            last_end,
-            resets,
-        };
-        self.tell_cut(&cut);
-        self.pause(2.0).await;
-        Ok(cut)
+            .map(|(at, _)| at.saturating_duration_since(lapse.at));
+        Ok(Aftermath {
+            report: self.node.event(report).ok_or(DemoError::NoSession)?,
+            last_end: took.max().unwrap_or_default(),
+            resets: ends.iter().filter(|(_, end)| *end == End::Reset).count(),
+        })
+    }
+
+    fn channel_fars(&self) -> impl Iterator<Item = &Arc<Far>> {
+        self.fars
+            .iter()
+            .filter(|far| far.member.kind == Kind::Channel)
     }
 
     fn tell_cut(&self, cut: &Cut) {
         let screen = self.screen;
         screen.say(Ink::Bad, "The signer is gone, in the middle of traffic.");
         screen.add(&format!(
-            "fence up in {} µs: from here on nothing leaves or arrives on a channel link",
-            cut.lapse.fence.as_micros()
+            "fence up in {:.1} µs: from here on nothing leaves or arrives on a channel link",
+            millis(cut.lapse.fence) * 1000.0
         ));
         screen.add(&format!(
             "{} channel links wiped and reset in {:.1} ms; the last of these peers saw it after {:.1} ms",
-            cut.report.dropped,
-            millis(cut.report.teardown),
-            millis(cut.last_end)
+            cut.after.report.dropped,
+            millis(cut.after.report.teardown),
+            millis(cut.after.last_end)
         ));
         screen.add(&format!(
             "{} gossip links retained: they need their own keys only, and keep them",
-            cut.report.retained
+            cut.after.report.retained
         ));
     }
 
@@ -366,7 +317,7 @@ impl<'a> Stage<'a> {
             Ink::Bold,
             &format!("Mode {mode}. Gossip goes on, in both directions, on every one of them."),
         );
-        self.pause(1.2).await;
+        self.pause(0.6).await;
         let mut absence = Absence::default();
         self.suitor(&mut absence).await?;
         self.mistagged(&mut absence).await?;
@@ -473,7 +424,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Act five: the signer returns.
-    async fn relight(&self, cut: &Cut) -> Result<crate::signer::SignerSession, DemoError> {
+    async fn relight(&self, cut: &Cut) -> Result<SignerSession, DemoError> {
         let session = self.node.attach().await?;
         let epoch = session.epoch();
         self.wait_for("the channel peers to be back", |stage| {
@@ -513,147 +464,5 @@ impl<'a> Stage<'a> {
     async fn settle(&self) -> bool {
         self.tempo.send_modify(|tempo| tempo.publish = false);
         self.within(SETTLE, evidence::is_settled).await
-    }
-
-    /// How long the relight of that session took, once it is complete.
-    pub(super) fn relit(&self, session: Epoch) -> Option<Duration> {
-        self.node.event(|event| match event {
-            Event::Relit { epoch, took, .. } if *epoch == session => Some(*took),
-            _ => None,
-        })
-    }
-
-    /// Gossip messages of each gossip peer: to the node and from it.
-    fn gossip_counts(&self) -> Vec<(usize, usize)> {
-        let gossip = self
-            .fars
-            .iter()
-            .filter(|far| far.member.kind == Kind::Gossip);
-        gossip
-            .map(|far| {
-                let delivered = self
-                    .node
-                    .newest(far.member.index, |link| link.delivered.len());
-                (
-                    delivered.unwrap_or(0),
-                    far.newest(|seen| seen.received.len()),
-                )
-            })
-            .collect()
-    }
-
-    /// Both sides say that the newest link is up.
-    pub(super) fn is_linked(&self, member: &Member) -> bool {
-        let far = self
-            .fars
-            .iter()
-            .find(|far| far.member.index == member.index);
-        self.node.is_up(member.index)
-            && far.is_some_and(|far| far.newest(|seen| seen.up && seen.ended.is_none()))
-    }
-
-    fn delivered(&self, member: &Member, kind: u16) -> bool {
-        self.node.look(|links| {
-            links
-                .iter()
-                .any(|link| link.peer == member.index && link.kinds.contains(&kind))
-        })
-    }
-
-    fn kind(&self, peer: usize) -> Option<Kind> {
-        self.cast.members.get(peer).map(|member| member.kind)
-    }
-
-    fn far(&self, name: &str) -> Result<Arc<Far>, DemoError> {
-        let far = self.fars.iter().find(|far| far.member.name == name);
-        far.cloned().ok_or(DemoError::Waited {
-            what: "a peer that is not in the cast",
-            seconds: 0,
-        })
-    }
-
-    async fn wait_for(
-        &self,
-        what: &'static str,
-        holds: impl Fn(&Self) -> bool,
-    ) -> Result<(), DemoError> {
-        if self.within(GUARD, holds).await {
-            Ok(())
-        } else {
-            Err(DemoError::Waited {
-                what,
-                seconds: GUARD.as_secs(),
-            })
-        }
-    }
-
-    /// Waits until it holds, looking whenever something is recorded. `false`: it did not in time.
-    async fn within(&self, time: Duration, holds: impl Fn(&Self) -> bool) -> bool {
-        let mut pulse = self.pulse.subscribe();
-        let wait = async {
-            loop {
-                pulse.mark_unchanged();
-                if holds(self) {
-                    return true;
-                }
-                if pulse.changed().await.is_err() {
-                    return false;
-                }
-            }
-        };
-        tokio::time::timeout(time, wait).await.unwrap_or(false)
-    }
-
-    /// For whoever watches; a fifth of it if nobody does.
-    async fn pause(&self, seconds: f64) {
-        let share = if self.screen.is_watched() { 1.0 } else { 0.2 };
-        let until = tokio::time::Instant::now() + Duration::from_secs_f64(seconds * share);
-        loop {
-            self.draw();
-            let next = tokio::time::Instant::now() + FRAME;
-            tokio::time::sleep_until(next.min(until)).await;
-            if next >= until {
-                return;
-            }
-        }
-    }
-
-    /// Draws the table of all peers.
-    pub(super) fn draw(&self) {
-        let mode = self.node.supervisor.mode();
-        let lane = |far: &Arc<Far>| {
-            let member = &far.member;
-            let up = self.node.is_up(member.index);
-            let state = match (up, mode) {
-                (true, _) => "up",
-                (false, Mode::Live) => "dialling",
-                (false, _) => "held",
-            };
-            let count = |link: &node::NodeLink| {
-                (link.delivered.len() as u64).saturating_add(link.channel_messages)
-            };
-            let counts = (
-                self.node.newest(member.index, count).unwrap_or(0),
-                far.newest(|seen| seen.messages_in),
-            );
-            Lane {
-                name: member.name,
-                state,
-                up,
-                counts,
-            }
-        };
-        let lanes = |kind| {
-            self.fars
-                .iter()
-                .filter(|far| far.member.kind == kind)
-                .map(lane)
-                .collect::<Vec<_>>()
-        };
-        self.screen.draw(
-            &format!("mode {mode}"),
-            &lanes(Kind::Channel),
-            &lanes(Kind::Gossip),
-        );
     }
 }

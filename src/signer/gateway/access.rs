@@ -1,26 +1,8 @@
-//! What the gateway shows, and what it says to whom it does not let in.
+//! What the gateway says to whom it does not let in.
 //!
-//! It never reads a file.
-
-use std::fmt;
-
-use zeroize::Zeroizing;
+//! It never says more than which of his own files the caller should look at.
 
 use super::macaroon::MacaroonError;
-
-/// The server's certificate and its key, in DER.
-pub struct ServerIdentity {
-    /// The certificate. Its SHA-256 is what our own agent binds its proof to.
-    pub certificate: Vec<u8>,
-    /// The private key (PKCS #8).
-    pub key: Zeroizing<Vec<u8>>,
-}
-
-impl fmt::Debug for ServerIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerIdentity").finish_non_exhaustive()
-    }
-}
 
 /// The label of `signers_refused_total{reason}` for a macaroon that was refused.
 pub(super) fn label(error: &MacaroonError) -> &'static str {

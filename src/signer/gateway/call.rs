@@ -14,7 +14,7 @@ use crate::clock::Moment;
 use crate::limits;
 use crate::node_id::{NodeId, Point};
 use crate::secret::SharedSecret;
-use crate::signer::{EcdhFuture, Signer, SignerError};
+use crate::signer::{EcdhCall, EcdhFuture, Purpose, Signer, SignerError};
 use crate::telemetry::Event;
 
 /// What the signer is asked.
@@ -171,8 +171,13 @@ impl Signer for GatewaySigner {
         self.shared.context.node_id()
     }
 
-    fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
-        Box::pin(self.ecdh_for(point, Class::ChannelDial, None))
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
+        let (class, source) = match call.purpose {
+            Purpose::Proof | Purpose::ChannelDial => (Class::ChannelDial, None),
+            Purpose::GossipDial => (Class::GossipDial, None),
+            Purpose::Inbound { source } => (Class::Inbound, Some(source)),
+        };
+        Box::pin(self.ecdh_for(call.point, class, source))
     }
 }
 

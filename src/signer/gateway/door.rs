@@ -12,12 +12,12 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
 use super::http2::{Pings, RequestBody, send_body};
 use super::proto::watch_only_server::WatchOnlyServer;
 use super::service::{Connection, Handover, Service, Shared, lock};
+use super::tls::TlsIdentity;
 use crate::limits;
 
 /// After an accept has failed for want of descriptors or memory.
@@ -69,7 +69,7 @@ impl Drop for Place {
 pub(super) async fn listen(
     shared: Arc<Shared>,
     listener: TcpListener,
-    tls: TlsAcceptor,
+    tls: Arc<TlsIdentity>,
     mut stop: watch::Receiver<bool>,
 ) {
     let newcomers = Newcomers::default();
@@ -92,7 +92,7 @@ pub(super) async fn listen(
             );
             continue;
         };
-        let (shared, tls, mut stop) = (Arc::clone(&shared), tls.clone(), stop.clone());
+        let (shared, tls, mut stop) = (Arc::clone(&shared), Arc::clone(&tls), stop.clone());
         tokio::spawn(async move {
             let newcomer = Newcomer {
                 shared: &shared,
@@ -136,15 +136,12 @@ impl Newcomer<'_> {
     async fn serve(
         &self,
         socket: TcpStream,
-        tls: TlsAcceptor,
+        tls: Arc<TlsIdentity>,
         place: Place,
     ) -> Result<(), Refused> {
         let _ = socket.set_nodelay(true);
         let socket = self.within("tls_late", tls.accept(socket)).await?;
-        let socket = socket.map_err(|error| (tls_failure(&error), error.to_string()))?;
-        if socket.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(("no_alpn", "the client did not ask for h2 by ALPN".into()));
-        }
+        let socket = socket.map_err(|refusal| (refusal.label(), format!("{refusal:?}")))?;
         let mut builder = h2::server::Builder::new();
         builder
             .initial_window_size(WINDOW)
@@ -207,19 +204,5 @@ impl Newcomer<'_> {
         if let Ok(to) = respond.send_response(http::Response::from_parts(head, ()), false) {
             let _ = send_body(body, to).await;
         }
-    }
-}
-
-/// Names what went wrong: who reads the counter should know which of his files is the wrong one.
-fn tls_failure(error: &std::io::Error) -> &'static str {
-    let inner = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidMessage(_)) => "plaintext",
-        Some(rustls::Error::AlertReceived(_)) => "certificate_rejected",
-        Some(rustls::Error::NoApplicationProtocol) => "no_alpn",
-        Some(_) => "tls",
-        None => "tls_closed",
     }
 }

@@ -45,9 +45,10 @@ pub(super) fn read(
         T::SignerRegistration(registration) => {
             let empty = registration.registration_challenge.is_empty()
                 && registration.registration_info.is_empty();
-            match empty {
-                true => (Body::Nothing, None),
-                false => (Body::Registration(registrant), None),
+            if empty {
+                (Body::Nothing, None)
+            } else {
+                (Body::Registration(registrant), None)
             }
         }
         T::Pong(_) => (Body::Answer(Kind::Ping), None),

@@ -5,9 +5,9 @@
 //!          door                  service     └─────── stream: machine, driver ───────┘
 //! ```
 //!
-//! - `access`: the certificate; `credentials`, `tls`: certificate, key and root key on disk, both ends of TLS.
-//! - `macaroon`, `caveat`: who may call; `door`: the listener; `http2`: `h2` under tonic's service; `service`: who may open a stream.
-//! - `machine`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
+//! - `credentials`, `tls`: certificate, key and root key on disk, both ends of TLS; `macaroon`, `caveat`: who may call.
+//! - `door`: the listener; `http2`: `h2` under tonic's service; `service`: who may open a stream; `access`: what is said to others.
+//! - `machine`, `terms`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
 //! - `seat`: who has the one place, and who is held off.
 //! - `budget`: what the signer's ECDH may be spent on.
 //! - `call`: what others ask of the attached signer.
@@ -29,6 +29,7 @@ mod queue;
 pub mod seat;
 mod service;
 mod stream;
+mod terms;
 pub(crate) mod tls;
 
 use std::fmt;
@@ -37,12 +38,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
-pub use access::ServerIdentity;
 pub use call::{PassError, SignerHandle};
 pub use caveat::Caveat;
 pub use credentials::CredentialsError;
@@ -61,7 +59,7 @@ pub struct GatewayConfig {
     /// Where the signer dials in.
     pub listen: SocketAddr,
     /// The certificate that is shown, and its key.
-    pub identity: ServerIdentity,
+    pub identity: TlsIdentity,
     /// What its macaroons are signed with.
     pub root_key: RootKey,
     /// `signer.liveness_window`: a signer that shows no life for so long is gone. At least [`limits::LIVENESS_WINDOW_MIN`].
@@ -89,9 +87,6 @@ pub enum GatewayError {
         /// What the system says.
         source: io::Error,
     },
-    /// The certificate and its key do not serve.
-    #[error("the gateway's certificate or key cannot be used: {0}")]
-    Identity(String),
 }
 
 impl GatewayError {
@@ -103,14 +98,12 @@ impl GatewayError {
     pub fn rule(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "the signer dials in: its address must be free",
-            Self::Identity(_) => "TLS is mandatory",
         }
     }
     /// Whether to try again.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Listen { .. } => Retry::Later,
-            Self::Identity(_) => Retry::Never,
         }
     }
 }
@@ -141,7 +134,6 @@ impl Gateway {
             liveness_window,
         } = config;
         let window = liveness_window.max(limits::LIVENESS_WINDOW_MIN);
-        let tls = acceptor(&identity)?;
         let failed = |source| GatewayError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
@@ -150,11 +142,17 @@ impl Gateway {
             telemetry,
             clock,
             window,
-            &identity.certificate,
+            identity.certificate_digest(),
             root_key,
         ));
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(door::listen(Arc::clone(&shared), listener, tls, stopped));
+        let identity = Arc::new(identity);
+        tokio::spawn(door::listen(
+            Arc::clone(&shared),
+            listener,
+            identity,
+            stopped,
+        ));
         let address = local;
         shared.telemetry.emit(Event::GatewayListening { address });
         let handle = SignerHandle::new(Arc::clone(&shared));
@@ -204,19 +202,4 @@ impl fmt::Debug for Gateway {
             .field("local", &self.local)
             .finish_non_exhaustive()
     }
-}
-
-fn acceptor(identity: &ServerIdentity) -> Result<TlsAcceptor, GatewayError> {
-    let unusable = |error: rustls::Error| GatewayError::Identity(error.to_string());
-    let certificate = CertificateDer::from(identity.certificate.clone());
-    let key = PrivatePkcs8KeyDer::from(identity.key.to_vec());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], PrivateKeyDer::Pkcs8(key))
-        .map_err(unusable)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }

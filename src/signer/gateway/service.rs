@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -58,7 +57,7 @@ impl Shared {
         telemetry: Telemetry,
         clock: Arc<dyn Clock>,
         window: Duration,
-        certificate: &[u8],
+        certificate: [u8; 32],
         root_key: RootKey,
     ) -> Self {
         Self {
@@ -66,7 +65,7 @@ impl Shared {
             telemetry,
             clock,
             window,
-            certificate: Sha256::digest(certificate).into(),
+            certificate,
             root_key: Mutex::new(Arc::new(root_key)),
             sources: Mutex::new(Sources::new()),
             holds: Mutex::new(HoldOffs::new()),
@@ -107,7 +106,9 @@ impl Shared {
 
     pub(super) fn alive(&self, stream: StreamId) {
         let verdict = lock(&self.seat).alive(stream);
-        verdict.into_iter().for_each(|verdict| self.tell(verdict));
+        if let Some(verdict) = verdict {
+            self.tell(verdict);
+        }
     }
 
     /// The incumbent says of itself that it has lost the contest. `lapse` ends its session: it is called before the newcomer
@@ -125,7 +126,9 @@ impl Shared {
     pub(super) fn left(&self, stream: StreamId) {
         lock(&self.streams).remove(&stream);
         let verdict = lock(&self.seat).left(stream);
-        verdict.into_iter().for_each(|verdict| self.tell(verdict));
+        if let Some(verdict) = verdict {
+            self.tell(verdict);
+        }
     }
 
     fn tell(&self, verdict: Verdict) {
@@ -185,9 +188,10 @@ impl WatchOnly for Service {
             access::status(&error)
         })?;
         let agent = request.metadata().get(AGENT_KEY);
-        let registrant = match agent.is_some_and(|value| value == AGENT_VALUE) {
-            true => Registrant::Agent,
-            false => Registrant::Lnd,
+        let registrant = if agent.is_some_and(|value| value == AGENT_VALUE) {
+            Registrant::Agent
+        } else {
+            Registrant::Lnd
         };
         let (outgoing, answers) = mpsc::channel(limits::SIGNER_OUTGOING * 2);
         let driver = Driver::new(

@@ -140,9 +140,12 @@ impl Driver {
         message: Result<Option<SignCoordinatorResponse>, Status>,
     ) -> Option<SignCoordinatorResponse> {
         message.unwrap_or_else(|status| {
-            if status.code() == tonic::Code::OutOfRange {
-                self.refused = Some(("message_too_large", status.message().to_owned()));
-            }
+            let label = match status.code() {
+                tonic::Code::OutOfRange => Some("message_too_large"),
+                tonic::Code::Internal => Some("message_malformed"),
+                _ => None,
+            };
+            self.refused = label.map(|label| (label, status.message().to_owned()));
             None
         })
     }

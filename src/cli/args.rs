@@ -1,0 +1,170 @@
+//! The command line. Every setting of the daemon that has a flag has an environment variable too.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "clap shows these comments to people, backticks and all"
+)]
+
+use crate::cli::logging::LogFormat;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Safe-mode peer connections for a watch-only Lightning node.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pilotlight",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 no daemon runs on the data directory."
+)]
+pub(super) struct Arguments {
+    /// Print JSON, errors included
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Where the daemon keeps its key, its tokens and its address [default: $XDG_DATA_HOME/pilotlight or ~/.local/share/pilotlight]
+    #[arg(long, global = true, value_name = "DIR", env = "PILOTLIGHT_DATA_DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show what this is for: a node and its peers on loopback, a signer that goes and returns, the promises checked
+    Demo {
+        /// Repeat the demo with this seed
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+    },
+    /// Run the daemon
+    Run(RunArguments),
+    /// Show the daemon's mode, links and last lapse
+    Info,
+    /// Show what happens, as it happens, until the daemon stops
+    Events,
+    /// The peers of the running daemon
+    Peer {
+        #[command(subcommand)]
+        command: PeerCommand,
+    },
+    /// The signer session of the running daemon
+    Signer {
+        #[command(subcommand)]
+        command: SignerCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// A TOML file with settings and peers
+    #[arg(long, value_name = "FILE", env = "PILOTLIGHT_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// Where to listen for peers [default: 127.0.0.1:9735]
+    #[arg(long, value_name = "IP:PORT", env = "PILOTLIGHT_LISTEN")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Where to listen for commands, over HTTP [default: 127.0.0.1:9736]
+    #[arg(long, value_name = "IP:PORT", env = "PILOTLIGHT_ADMIN")]
+    pub(super) admin: Option<SocketAddr>,
+    /// Where the node's key is [default: embedded]
+    #[arg(long, value_enum, env = "PILOTLIGHT_SIGNER")]
+    pub(super) signer: Option<SignerChoice>,
+    /// The node's id; with an embedded signer its key must be this node's
+    #[arg(long, value_name = "ID", env = "PILOTLIGHT_NODE_ID")]
+    pub(super) node_id: Option<String>,
+    /// The embedded signer's key, made at the first start [default: identity.key in the data directory]
+    #[arg(long, value_name = "FILE", env = "PILOTLIGHT_KEY_FILE")]
+    pub(super) key_file: Option<PathBuf>,
+    /// How to write the log to standard error; RUST_LOG says how much [default: text]
+    #[arg(long, value_enum, env = "PILOTLIGHT_LOG")]
+    pub(super) log: Option<LogFormat>,
+}
+
+/// Where the node's key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SignerChoice {
+    /// In this process, from a file
+    Embedded,
+    /// Elsewhere: it dials in
+    Gateway,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PeerCommand {
+    /// Keep a link with a peer up
+    Add(PeerAdd),
+    /// Want nothing of a peer any more, and close its link
+    Rm {
+        /// The peer's node id
+        id: String,
+    },
+    /// Say what a peer is
+    Tag {
+        /// The peer's node id
+        id: String,
+        /// gossip-only or channel-bearing
+        tag: String,
+    },
+    /// Show every peer
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PeerAdd {
+    /// Who and where; HOST is an IP address or a DNS name
+    #[arg(value_name = "ID@HOST:PORT")]
+    pub(super) peer: String,
+    /// gossip-only or channel-bearing
+    #[arg(long)]
+    pub(super) tag: String,
+    /// How much the peer matters among its like; higher is dialled first
+    #[arg(long, value_name = "N")]
+    pub(super) weight: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SignerCommand {
+    /// End the signer session: links in its scope are torn down
+    Lapse,
+    /// Begin a new session with the embedded signer
+    Attach,
+}
+
+/// The environment variables that are settings, for telling a misspelt one.
+pub(super) const VARIABLES: &[&str] = &[
+    "PILOTLIGHT_DATA_DIR",
+    "PILOTLIGHT_CONFIG",
+    "PILOTLIGHT_LISTEN",
+    "PILOTLIGHT_ADMIN",
+    "PILOTLIGHT_SIGNER",
+    "PILOTLIGHT_NODE_ID",
+    "PILOTLIGHT_KEY_FILE",
+    "PILOTLIGHT_LOG",
+];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_variable_that_a_flag_reads_is_known() {
+        let command = Arguments::command();
+        let run = command.find_subcommand("run").unwrap();
+        let arguments = command.get_arguments().chain(run.get_arguments());
+        let read: BTreeSet<_> = arguments
+            .filter_map(|argument| argument.get_env()?.to_str())
+            .collect();
+        assert_eq!(read, VARIABLES.iter().copied().collect());
+    }
+}

@@ -1,0 +1,153 @@
+//! Talks to the running daemon: finds its address and the token in the data directory, and turns its answers into values.
+
+use super::failure::{Exit, Failure};
+use crate::admin::{DataDir, Problem, TokenKind};
+use crate::limits;
+use serde_json::Value;
+use std::io::BufReader;
+use std::time::Duration;
+use ureq::http::Request;
+use ureq::{Agent, Body};
+
+/// The daemon is on this machine or near it.
+const CONNECT: Duration = Duration::from_secs(3);
+/// A little longer than the daemon itself allows, so that its own error arrives.
+const ANSWER: Duration = limits::ADMIN_REQUEST_DEADLINE.saturating_add(Duration::from_secs(2));
+
+/// A way to the daemon of one data directory.
+pub(super) struct Client {
+    dir: DataDir,
+}
+
+impl Client {
+    pub(super) fn new(dir: DataDir) -> Self {
+        Self { dir }
+    }
+
+    /// Asks, with the token that reads.
+    pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.value("GET", path, None, TokenKind::ReadOnly)
+    }
+
+    /// Changes something, with the token that may.
+    pub(super) fn change(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        self.value(method, path, body, TokenKind::Admin)
+    }
+
+    /// A stream that lasts as long as the daemon.
+    pub(super) fn stream(
+        &self,
+        path: &str,
+    ) -> Result<BufReader<ureq::BodyReader<'static>>, Failure> {
+        let body = self.send("GET", path, None, TokenKind::ReadOnly, None)?;
+        Ok(BufReader::new(body.into_reader()))
+    }
+
+    fn value(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        token: TokenKind,
+    ) -> Result<Value, Failure> {
+        let mut answer = self.send(method, path, body, token, Some(ANSWER))?;
+        // A roster of 200,000 peers takes some 80 MB; ureq's own bound is 10.
+        answer
+            .with_config()
+            .limit(1 << 30)
+            .read_json()
+            .map_err(|error| garbled(path, &error.to_string()))
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        token: TokenKind,
+        answer_within: Option<Duration>,
+    ) -> Result<Body, Failure> {
+        let address = self
+            .dir
+            .admin_address()?
+            .ok_or_else(|| self.no_daemon("there is no admin.addr in it"))?;
+        let token = self.dir.token(token)?;
+        // Straight to the daemon: a proxy of the environment has no business with its token.
+        let config = Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0);
+        let config = config
+            .timeout_connect(Some(CONNECT))
+            .timeout_global(answer_within);
+        let agent: Agent = config.build().into();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{address}{path}"));
+        let request = request.header("authorization", token.bearer().as_str());
+        let sent = match body {
+            Some(body) => {
+                let request = request
+                    .header("content-type", "application/json")
+                    .body(body.to_string());
+                agent.run(request.map_err(|error| garbled(path, &error.to_string()))?)
+            }
+            None => agent.run(
+                request
+                    .body(())
+                    .map_err(|error| garbled(path, &error.to_string()))?,
+            ),
+        };
+        let answer = sent.map_err(|error| match error {
+            ureq::Error::Io(_)
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Timeout(ureq::Timeout::Connect) => self.no_daemon(&format!(
+                "nothing answers at {address}, which its admin.addr names ({error})"
+            )),
+            error => garbled(path, &error.to_string()),
+        })?;
+        let success = answer.status().is_success();
+        let status = answer.status();
+        let mut answer = answer.into_body();
+        if success {
+            return Ok(answer);
+        }
+        let said = answer
+            .read_json::<Value>()
+            .ok()
+            .and_then(|mut said| said.get_mut("error").map(Value::take));
+        match said.and_then(|error| serde_json::from_value::<Problem>(error).ok()) {
+            Some(problem) => Err(Failure {
+                exit: Exit::Failed,
+                problem,
+            }),
+            None => Err(garbled(path, &format!("status {status}"))),
+        }
+    }
+
+    fn no_daemon(&self, why: &str) -> Failure {
+        let place = self.dir.path().display().to_string();
+        let problem = Problem::new(
+            format!("no daemon runs there: {why}"),
+            place,
+            "start it with `pilotlight run`, or name its data directory with --data-dir",
+        );
+        Failure {
+            exit: Exit::NoDaemon,
+            problem,
+        }
+    }
+}
+
+fn garbled(path: &str, why: &str) -> Failure {
+    Failure::failed(
+        format!("the daemon's answer makes no sense: {why}"),
+        path,
+        "check that the daemon is of this version, and its log",
+    )
+}
