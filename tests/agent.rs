@@ -11,12 +11,17 @@
 #[path = "support/watch_only.rs"]
 mod watch_only;
 
-use pilotlight::clock::ManualClock;
-use pilotlight::node_id::{LocalKey, Point};
+use pilotlight::clock::{Clock, ManualClock, SystemClock};
+use pilotlight::node_id::LocalKey;
 use pilotlight::secret::{Secret32, SharedSecret};
 use pilotlight::signer::agent::{Agent, AgentConfig, AgentState};
-use pilotlight::signer::gateway::{Macaroon, Op, RootKey};
-use pilotlight::signer::{EcdhFuture, EmbeddedSigner, Signer, bind};
+use pilotlight::signer::gateway::{
+    Gateway, GatewayConfig, Macaroon, Op, RootKey, TlsFiles, TlsIdentity,
+};
+use pilotlight::signer::{
+    EcdhCall, EcdhFuture, EmbeddedSigner, Purpose, Signer, SignerContext, SignerState, bind,
+};
+use pilotlight::telemetry::Telemetry;
 use sha2::{Digest, Sha256};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -148,12 +153,12 @@ impl Signer for Held {
         self.inner.node_id()
     }
 
-    fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
         Box::pin(async move {
             self.asked.fetch_add(1, SeqCst);
             self.began.notify_one();
             self.permits.acquire().await.unwrap().forget();
-            self.inner.ecdh(point).await
+            self.inner.ecdh(call).await
         })
     }
 }
@@ -470,4 +475,72 @@ async fn a_server_that_never_answers_the_registration_is_left() {
     let mut call = soon(server.accept()).await;
     soon(call.next()).await.unwrap();
     advance_until(&clock, &agent, "late").await;
+}
+
+/// A gateway of ours with fresh credentials, and the agent's files for it.
+async fn gateway(context: &SignerContext) -> (Gateway, Files) {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = TlsFiles::in_directory(folder.path());
+    let now = SystemClock::new().unix();
+    let (identity, _) = TlsIdentity::load_or_generate(&tls, &[], now).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let telemetry = Telemetry::new(Arc::clone(&clock));
+    let config = GatewayConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        identity,
+        root_key: RootKey::new(0, Secret32::build(|bytes| bytes.fill(7))),
+        liveness_window: Duration::from_secs(60),
+    };
+    let gateway = Gateway::start(config, context.clone(), telemetry, clock)
+        .await
+        .unwrap();
+    let files = Files { folder };
+    files.write("cert", &std::fs::read(&tls.certificate).unwrap());
+    files.bake(1);
+    (gateway, files)
+}
+
+/// The agent's stream is the signer session: it begins with a proof that is bound to the gateway's certificate, carries bursts
+/// of ECDH that are larger than what `h2` allows by default, and ends with the agent.
+#[tokio::test]
+async fn at_pilotlights_gateway_the_stream_is_the_signer_session() {
+    const BURST: u8 = 250;
+    let context = SignerContext::new(key(1).node_id());
+    let (gateway, files) = gateway(&context).await;
+    let signer = Held::new();
+    // One permit for the proof.
+    signer.permits.add_permits(1);
+    let agent = files.agent_with(gateway.local_addr(), signer.clone());
+    let mut state = context.subscribe();
+    let live = |state: &SignerState| matches!(state, SignerState::Live(_));
+    soon(state.wait_for(live)).await.unwrap();
+    assert_eq!(agent.report().proofs, 1);
+    let mut asked = tokio::task::JoinSet::new();
+    for byte in 2..BURST {
+        let context = context.clone();
+        asked.spawn(async move {
+            let (answer, lease) = context
+                .ecdh(EcdhCall::new(key(byte).point(), Purpose::ChannelDial))
+                .await
+                .unwrap();
+            assert!(lease.is_live() && answer.ct_eq(&key(byte).ecdh(&key(1).point())));
+        });
+    }
+    soon(signer.began.notified()).await;
+    signer.permits.add_permits(BURST.into());
+    soon(asked.join_all()).await;
+    assert_eq!(agent.report().ecdh, u64::from(BURST) - 2);
+    soon(agent.stop()).await;
+    let away = |state: &SignerState| matches!(state, SignerState::Away { .. });
+    soon(state.wait_for(away)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_signer_of_another_node_never_attaches() {
+    let context = SignerContext::new(key(2).node_id());
+    let (gateway, files) = gateway(&context).await;
+    let agent = files.agent(gateway.local_addr());
+    failure(&agent).await;
+    assert_eq!(agent.report().attached, 0);
+    assert_eq!(context.state(), SignerState::Never);
 }

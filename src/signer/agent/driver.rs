@@ -24,12 +24,12 @@ use crate::limits::{
     AGENT_PING_DEADLINE, AGENT_PING_INTERVAL, AGENT_REGISTRATION_DEADLINE, CONNECT_DEADLINE,
 };
 use crate::secret::SharedSecret;
-use crate::signer::Signer;
 use crate::signer::gateway::credentials::read_public;
 use crate::signer::gateway::proto::{
     AGENT_KEY, AGENT_VALUE, MACAROON_KEY, SignCoordinatorRequest, SignCoordinatorResponse,
 };
 use crate::signer::gateway::{Macaroon, PinnedCertificate};
+use crate::signer::{EcdhCall, Purpose, Signer};
 
 /// Answers between the machine and the wire. Few, because a pong cannot overtake them.
 const PIPE: usize = 16;
@@ -192,7 +192,9 @@ impl Driver {
             while let Some(job) = machine.next_job() {
                 let signer = Arc::clone(&self.signer);
                 // On tasks of their own: a key that takes its time must not keep a ping waiting.
-                jobs.spawn(async move { (job, signer.ecdh(job.point).await.ok()) });
+                // What for is not on the wire; the key's holder is told the weightier of what it can be.
+                let call = EcdhCall::new(job.point, Purpose::ChannelDial);
+                jobs.spawn(async move { (job, signer.ecdh(call).await.ok()) });
             }
             machine.counts().for_each(|count| self.ledger.add(count));
             tokio::select! {

@@ -146,6 +146,7 @@ impl Newcomer<'_> {
         builder
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
+            .data_frame_budget(limits::SIGNER_FRAME_BUDGET)
             .max_header_list_size(HEADERS_MAX)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_streams(1);
