@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, dead_code)]
 #[path = "../../src/signer/gateway/watchonlyrpc.rs"]
-pub mod rpc;
+pub(crate) mod rpc;
 
 use rpc::registration_response::RegistrationResponseType;
 use rpc::sign_coordinator_request::SignRequestType;
@@ -38,15 +38,15 @@ impl std::fmt::Debug for rpc::ProofResponse {
 }
 
 /// A certificate and its key, in DER, and the former in PEM.
-pub struct Certificate {
-    pub der: Vec<u8>,
-    pub pem: String,
+pub(crate) struct Certificate {
+    pub(crate) der: Vec<u8>,
+    pub(crate) pem: String,
     key: Vec<u8>,
 }
 
 impl Certificate {
     /// As lnd makes it: self-signed, CA:TRUE.
-    pub fn of_an_authority() -> Self {
+    pub(crate) fn of_an_authority() -> Self {
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().unwrap();
@@ -60,14 +60,14 @@ impl Certificate {
 }
 
 /// The listening end.
-pub struct Server {
+pub(crate) struct Server {
     listener: TcpListener,
     tls: TlsAcceptor,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    pub async fn start(certificate: &Certificate) -> Self {
+    pub(crate) async fn start(certificate: &Certificate) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certificate.key.clone()));
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// The next connection's TLS handshake, which may fail.
-    pub async fn accept_tls(
+    pub(crate) async fn accept_tls(
         &self,
     ) -> std::io::Result<tokio_rustls::server::TlsStream<tokio::net::TcpStream>> {
         let (socket, _) = self.listener.accept().await?;
@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// The next connection, up to its call. Nothing has been sent for the call.
-    pub async fn accept(&self) -> Call {
+    pub(crate) async fn accept(&self) -> Call {
         let stream = self.accept_tls().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let (request, respond) = connection.accept().await.unwrap().unwrap();
@@ -125,7 +125,7 @@ impl Server {
     }
 
     /// The next connection, up to the accepted registration.
-    pub async fn accept_registered(&self) -> Call {
+    pub(crate) async fn accept_registered(&self) -> Call {
         let mut call = self.accept().await;
         call.next().await.unwrap();
         call.complete_registration();
@@ -134,8 +134,8 @@ impl Server {
 }
 
 /// One call of `SignCoordinatorStreams`. Dropping it ends the stream.
-pub struct Call {
-    pub metadata: HeaderMap,
+pub(crate) struct Call {
+    pub(crate) metadata: HeaderMap,
     respond: SendResponse<Bytes>,
     send: Option<h2::SendStream<Bytes>>,
     body: RecvStream,
@@ -145,7 +145,7 @@ pub struct Call {
 
 impl Call {
     /// The bytes of the next message, without their frame; `None` at the stream's end.
-    pub async fn next_bytes(&mut self) -> Option<Bytes> {
+    pub(crate) async fn next_bytes(&mut self) -> Option<Bytes> {
         loop {
             if let Some(header) = self.buffer.get(..5) {
                 assert_eq!(header[0], 0, "a compressed message");
@@ -164,13 +164,13 @@ impl Call {
         }
     }
 
-    pub async fn next(&mut self) -> Option<SignCoordinatorResponse> {
+    pub(crate) async fn next(&mut self) -> Option<SignCoordinatorResponse> {
         let bytes = self.next_bytes().await?;
         Some(SignCoordinatorResponse::decode(bytes).unwrap())
     }
 
     /// Sends raw bytes as one message; the headers first, if they have not gone out.
-    pub fn send_bytes(&mut self, message: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, message: &[u8]) {
         let send = self.send.get_or_insert_with(|| {
             let headers = Response::builder()
                 .header("content-type", "application/grpc")
@@ -184,7 +184,7 @@ impl Call {
         send.send_data(frame.into(), false).unwrap();
     }
 
-    pub fn send(&mut self, request_id: u64, content: SignRequestType) {
+    pub(crate) fn send(&mut self, request_id: u64, content: SignRequestType) {
         let message = SignCoordinatorRequest {
             request_id,
             sign_request_type: Some(content),
@@ -192,13 +192,13 @@ impl Call {
         self.send_bytes(&message.encode_to_vec());
     }
 
-    pub fn complete_registration(&mut self) {
+    pub(crate) fn complete_registration(&mut self) {
         self.answer_registration(RegistrationResponseType::RegistrationComplete(
             RegistrationComplete::default(),
         ));
     }
 
-    pub fn answer_registration(&mut self, answer: RegistrationResponseType) {
+    pub(crate) fn answer_registration(&mut self, answer: RegistrationResponseType) {
         let response = RegistrationResponse {
             registration_response_type: Some(answer),
         };
@@ -206,7 +206,7 @@ impl Call {
     }
 
     /// Refuses the call with a status and no message.
-    pub fn deny(mut self, status: u32, message: &str) {
+    pub(crate) fn deny(mut self, status: u32, message: &str) {
         let headers = Response::builder()
             .header("content-type", "application/grpc")
             .header("grpc-status", status.to_string())
@@ -217,7 +217,7 @@ impl Call {
     }
 
     /// From now on nothing is read, written or acknowledged, and nothing is closed.
-    pub fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         self.freeze.take().unwrap().send(()).unwrap();
     }
 }

@@ -11,6 +11,12 @@ use super::super::gateway::proto::{
 use super::report::Refusal;
 use crate::node_id::{NodeId, Point};
 
+/// Where lnd keeps the node's key.
+const NODE_KEY: KeyLocator = KeyLocator {
+    key_family: NODE_KEY_FAMILY,
+    key_index: 0,
+};
+
 /// What to do with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -77,10 +83,6 @@ fn shared_key(request: &SharedKeyRequest, node_id: NodeId) -> Result<Point, Refu
             }
             descriptor.key_loc.as_ref()
         }
-    };
-    const NODE_KEY: KeyLocator = KeyLocator {
-        key_family: NODE_KEY_FAMILY,
-        key_index: 0,
     };
     if locator.is_some_and(|locator| *locator != NODE_KEY) {
         return Err(Refusal::OtherKey);

@@ -156,7 +156,8 @@ fn read(path: &Path, private: bool) -> Result<Zeroizing<Vec<u8>>, CredentialsErr
 fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), CredentialsError> {
     use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
+    let others = mode & 0o077;
+    if others == 0 {
         Ok(())
     } else {
         Err(CredentialsError::TooOpen {

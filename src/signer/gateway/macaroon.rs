@@ -61,6 +61,7 @@ impl RootKey {
         self.id
     }
 
+    #[cfg(test)]
     pub(super) fn secret(&self) -> &Secret32 {
         &self.key
     }
@@ -398,7 +399,7 @@ impl Macaroon {
         if text.len() > 2 * MACAROON_MAX {
             return Err(MacaroonError::TooLarge);
         }
-        if text.len() % 2 != 0 {
+        if !text.len().is_multiple_of(2) {
             return Err(MacaroonError::NotHex);
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() / 2));
