@@ -11,6 +11,7 @@ use std::thread;
 use super::*;
 use crate::node_id::LocalKey;
 use crate::secret::assert_not_impl;
+use crate::signer::bind;
 use crate::signer::{EcdhFuture, EmbeddedSigner};
 
 assert_not_impl!(SignerSession: Clone, Copy);
