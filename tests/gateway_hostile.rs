@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use dialer::*;
 use pilotlight::node_id::Point;
 use pilotlight::signer::gateway::{Caveat, Macaroon, Op};
-use pilotlight::signer::{EcdhCall, EcdhError, LapseReason, Purpose, SignerContext, SignerError};
+use pilotlight::signer::{
+    EcdhCall, EcdhError, Epoch, LapseReason, Purpose, SignerContext, SignerError,
+};
 use pilotlight::telemetry::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -40,10 +42,7 @@ async fn answered(asking: Asking) -> Result<[u8; 32], EcdhError> {
 
 /// The session of epoch 1 is live and works.
 async fn untouched(house: &House, signer: &mut Dialer) {
-    assert_eq!(
-        house.context.state().live().map(|epoch| epoch.get()),
-        Some(1)
-    );
+    assert_eq!(house.context.state().live().map(Epoch::get), Some(1));
     let point = key(200).point();
     let asking = ask(&house.context, point);
     let (id, asked) = signer.hear_ecdh().await;

@@ -16,7 +16,9 @@ use pilotlight::signer::gateway::PassError;
 use pilotlight::signer::{EcdhCall, EcdhError, LapseReason, Purpose, SignerError};
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

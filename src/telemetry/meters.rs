@@ -537,18 +537,10 @@ pub(crate) fn record(event: &Event) {
             histogram!("pilotlight_ecdh_duration_seconds").record(*took);
         }
         Event::Pong { rtt, .. } => histogram!("pilotlight_pong_rtt_seconds").record(*rtt),
-        Event::SignerRefused { failure, .. } => {
-            counter!("pilotlight_signers_refused_total", "reason" => *failure).increment(1);
-        }
-        Event::SignerStalled { stalled } => {
-            gauge!("pilotlight_signer_stalled").set(f64::from(u8::from(*stalled)));
-        }
-        Event::SignerOdd { oddity } => {
-            counter!("pilotlight_signer_oddities_total", "kind" => *oddity).increment(1);
-        }
-        Event::EcdhThrottled { scope } => {
-            counter!("pilotlight_ecdh_throttled_total", "scope" => *scope).increment(1);
-        }
+        Event::SignerRefused { .. }
+        | Event::SignerStalled { .. }
+        | Event::SignerOdd { .. }
+        | Event::EcdhThrottled { .. } => record_gateway(event),
         Event::GatewayListening { .. }
         | Event::Listening { .. }
         | Event::ModeChanged { .. }
@@ -562,6 +554,25 @@ pub(crate) fn record(event: &Event) {
         | Event::Parked { .. }
         | Event::BookFailed { .. }
         | Event::Drained { .. } => {}
+    }
+}
+
+/// What the gateway says.
+fn record_gateway(event: &Event) {
+    match event {
+        Event::SignerRefused { failure, .. } => {
+            counter!("pilotlight_signers_refused_total", "reason" => *failure).increment(1);
+        }
+        Event::SignerStalled { stalled } => {
+            gauge!("pilotlight_signer_stalled").set(f64::from(u8::from(*stalled)));
+        }
+        Event::SignerOdd { oddity } => {
+            counter!("pilotlight_signer_oddities_total", "kind" => *oddity).increment(1);
+        }
+        Event::EcdhThrottled { scope } => {
+            counter!("pilotlight_ecdh_throttled_total", "scope" => *scope).increment(1);
+        }
+        _ => {}
     }
 }
 

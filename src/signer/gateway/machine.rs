@@ -442,10 +442,9 @@ impl StreamMachine {
 
     fn tick(&mut self, now: Moment, out: &mut Vec<Output>) {
         match self.phase {
-            Phase::Ended => {}
             Phase::Registering if self.step_by <= now => self.deny(End::RegistrationLate, out),
             Phase::Proving if self.step_by <= now => self.deny(End::ProofLate, out),
-            Phase::Registering | Phase::Proving => {}
+            Phase::Registering | Phase::Proving | Phase::Ended => {}
             Phase::Contending | Phase::Live if self.last_life.after(self.window) <= now => {
                 self.deny(End::Silent, out);
             }
