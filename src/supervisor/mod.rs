@@ -87,7 +87,7 @@ impl fmt::Display for Mode {
 pub struct PeerSpec {
     /// Who.
     pub node_id: NodeId,
-    /// Where; tried in this order, at most [`ADDRESSES_MAX`](limits::ADDRESSES_MAX).
+    /// Where; tried in this order, at most [`ADDRESSES_MAX`](crate::limits::ADDRESSES_MAX).
     pub addresses: Vec<SocketAddr>,
     /// What the node says of it.
     pub tag: Option<Tag>,
@@ -391,7 +391,7 @@ impl Supervisor {
     }
 
     /// Dials no more, admits no more, flushes and closes every link, then stops. Links that are not closed within
-    /// [`DRAIN_DEADLINE`](limits::DRAIN_DEADLINE) are reset. The signer session is ended last.
+    /// [`DRAIN_DEADLINE`](crate::limits::DRAIN_DEADLINE) are reset. The signer session is ended last.
     pub async fn drain(&self) {
         let _ = self.ask(|done| Command::Drain { done }).await;
     }
