@@ -97,6 +97,8 @@ impl Network {
                 tokio::spawn(serve(listener, key, Arc::clone(&far)));
                 supervisor.add_peer(spec).await.unwrap();
             }
+            // Commands are done in order: when this one is answered, every peer is known.
+            assert_eq!(supervisor.peers().await.unwrap().len(), links);
             supervisor
         });
         Self {
@@ -133,9 +135,8 @@ impl Network {
                             return took.unwrap();
                         }
                     }
-                    _ => panic!(
-                        "the bench is too slow for its own events: raise limits::EVENTS_BUFFER"
-                    ),
+                    // The end of a relight is the newest event, so it is never among the missed.
+                    _ => {}
                 }
             }
         })
