@@ -208,3 +208,141 @@ pub const FENCE_YIELDS: u32 = 64;
 /// It gets here only when a section's thread has not run for dozens of yields, so a scheduler's slice (1–4 ms) is the
 /// scale: 50 µs (Linux adds about as much timer slack) is a small part of that, and takes under a hundredth of a core.
 pub const FENCE_SLEEP_MICROS: u64 = 50;
+
+/// Signer's clients that are not attached: TLS handshakes, registrations and proofs under way at once. Each is a socket, a TLS
+/// session and a task, some 60 KiB; a node has one signer and perhaps a spare, and both redial at most once a second.
+pub const GATEWAY_NEWCOMERS: usize = 16;
+
+/// Of those, from one address. A signer that redials after a cut has its old connection and the new one.
+pub const GATEWAY_NEWCOMERS_PER_SOURCE: usize = 8;
+
+/// Longest wait for a newcomer's next step: its TLS handshake, its call with a registration, its proof. lnd's signer gives 5 s for
+/// the same.
+pub const GATEWAY_STEP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest message that a signer may send. lnd's own is 4 MiB; a signed PSBT with a hundred inputs is 100 KiB, the rest is small.
+pub const GATEWAY_MESSAGE_MAX: usize = 1 << 20;
+
+/// Default of `signer.liveness_window`: a signer that shows no life for this long is gone. A third of it is two round trips of the
+/// worst path there is (satellite, Tor), and 3 s is what a channel peer may wait for its HTLC to be failed without harm.
+pub const LIVENESS_WINDOW: Duration = Duration::from_secs(3);
+
+/// Shortest `signer.liveness_window`: below it a busy machine's scheduling looks like a dead signer.
+pub const LIVENESS_WINDOW_MIN: Duration = Duration::from_secs(1);
+
+/// How long an ECDH may head the queue before the signer is said to be stalled. The slowest hardware signers take 1 s.
+pub const SIGNER_STALLED_AFTER: Duration = Duration::from_secs(10);
+
+/// The same for signing: a person may have to press a button.
+pub const SIGNING_STALLED_AFTER: Duration = Duration::from_secs(120);
+
+/// Longest wait for a signing request of the node's, over any number of signer sessions.
+pub const SIGNING_DEADLINE: Duration = Duration::from_secs(180);
+
+/// How long an incumbent signer has to answer when a newcomer has proved itself.
+pub const CONTEST_DEADLINE: Duration = Duration::from_secs(2);
+
+/// One take-over for each macaroon in this time: two signers that both believe to be the only one do not swap for ever.
+pub const TAKE_OVER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// First time for which a macaroon and source is held off after a failed proof; doubled each time.
+pub const HOLD_OFF_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest such time. lnd's signer waits as long between its attempts.
+pub const HOLD_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// A macaroon and source that has not failed for this long is forgotten.
+pub const HOLD_OFF_FORGET: Duration = Duration::from_secs(600);
+
+/// Pairs of macaroon and source that are remembered as failed. Only holders of a valid macaroon get in here.
+pub const HOLD_OFFS: usize = 1024;
+
+/// Sources of strangers' handshakes that are told apart. 4,096 entries are 200 KiB.
+pub const ECDH_SOURCES: usize = 4096;
+
+/// Inbound handshakes that one source may begin in a row. A peer makes one; eight allow for several nodes behind one address.
+pub const ECDH_SOURCE_BURST: u32 = 8;
+
+/// After that, one is earned back in this time.
+pub const ECDH_SOURCE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same for all sources together that are too many to be told apart.
+pub const ECDH_OVERFLOW_BURST: u32 = 64;
+
+/// The same for all sources together that are too many to be told apart.
+pub const ECDH_OVERFLOW_INTERVAL: Duration = Duration::from_millis(50);
+
+/// ECDH requests in flight before the signer's speed is known. Over 50 ms to a signer of 0.2 ms, a round trip holds 250.
+pub const ECDH_IN_FLIGHT_FIRST: usize = 256;
+
+/// Fewest ECDH requests in flight: below it a single slow answer stalls everything.
+pub const ECDH_IN_FLIGHT_MIN: usize = 4;
+
+/// Most ECDH requests in flight: 80 bytes each on the wire, and 200 ms × 5,000/s.
+pub const ECDH_IN_FLIGHT_MAX: usize = 1024;
+
+/// Longest time that queued ECDH may keep the signer busy before new dials and strangers wait: less than half of the 5 s that an
+/// act may take.
+pub const ECDH_BACKLOG: Duration = Duration::from_secs(2);
+
+/// Requests that may wait for the signer, of all kinds. Four rounds of [`DIALS_IN_FLIGHT`]; a waiting request is 200 bytes and
+/// its handshake's.
+pub const SIGNER_QUEUE: usize = 2048;
+
+/// Of those, strangers'.
+pub const SIGNER_QUEUE_STRANGERS: usize = 256;
+
+/// A request that nobody waits for any more keeps its place in flight for this long: the signer may still be working on it.
+pub const SIGNER_ABANDON_AFTER: Duration = Duration::from_secs(60);
+
+/// The same for signing.
+pub const SIGNING_ABANDON_AFTER: Duration = Duration::from_secs(600);
+
+/// Answers to nothing, or of the wrong type, before a signer is said to have broken its protocol. A correct one sends none; one
+/// that answers twice is forgiven for a while.
+pub const SIGNER_ODDITIES_MAX: u32 = 1000;
+
+/// Answers that have come from the signer and wait for the gateway's task.
+pub const SIGNER_OUTGOING: usize = 1024;
+
+/// Longest macaroon, in bytes. lnd's own, with every permission that it knows, takes some 300; a few caveats are 40 each.
+pub const MACAROON_MAX: usize = 4096;
+
+/// Most caveats in a macaroon: each costs a hash, and one of each kind is all that makes sense.
+pub const MACAROON_CAVEATS: usize = 32;
+
+/// Longest file that may hold a certificate, a key or a macaroon: a certificate with a hundred names is still shorter.
+pub const CREDENTIAL_FILE_MAX: usize = 64 * 1024;
+
+/// First wait of an agent before it dials again, before jitter. The node's channels wait for it, and one dial costs the server a
+/// handshake: a quarter of a second is short for the one and long for the other.
+pub const AGENT_BACKOFF_FIRST: Duration = Duration::from_millis(250);
+
+/// Longest wait of an agent before it dials again. lnd's signer waits for up to 60 s; half of that is what a node's channels
+/// need not wait longer than after a long absence.
+pub const AGENT_BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// How long the server may take to answer an agent's registration: a proof and the challenge of an incumbent (2 s) lie between,
+/// each with its own deadline at the server.
+pub const AGENT_REGISTRATION_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often an agent sends an HTTP/2 PING. lnd's server calls more than one in 5 s abuse.
+pub const AGENT_PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the acknowledgement of an agent's PING may take. A path that is slower than this is of no use for handshakes of 5 s.
+pub const AGENT_PING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// ECDH requests that may wait at an agent: twice what a gateway has in flight.
+pub const AGENT_JOBS: usize = 2048;
+
+/// ECDH that an agent asks its key's holder for at once. A key in the process needs one a core; a device that is a round trip
+/// away needs them in flight.
+pub const AGENT_ECDH_AT_ONCE: usize = 32;
+
+/// Answers and pongs that may wait at an agent for a server that does not read: 50 bytes each.
+pub const AGENT_ANSWERS: usize = 4096;
+
+/// What small HTTP/2 frames may cost on a signer's stream before they are read: `h2` charges a frame with what it lacks to 256
+/// bytes, and its default breaks the connection after a burst of some 150 answers. A flow-control window of 64 KiB holds 1,600
+/// ECDH answers of 41 bytes, which cost 215 each: half a MiB allows for as many as the window does.
+pub const SIGNER_FRAME_BUDGET: usize = 512 * 1024;

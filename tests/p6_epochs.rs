@@ -18,8 +18,8 @@ use pilotlight::error::{Culprit, Retry};
 use pilotlight::node_id::{LocalKey, NodeId, Point};
 use pilotlight::secret::SharedSecret;
 use pilotlight::signer::{
-    AttachError, EcdhError, EcdhFuture, EmbeddedSigner, LapseReason, Proof, ProofError, Signer,
-    SignerAway, SignerContext, SignerError, SignerSession, SignerState,
+    AttachError, EcdhCall, EcdhError, EcdhFuture, EmbeddedSigner, LapseReason, Proof, ProofError,
+    Purpose, Signer, SignerAway, SignerContext, SignerError, SignerSession, SignerState,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -36,6 +36,10 @@ fn node() -> NodeId {
 
 fn point() -> Point {
     key(42).point()
+}
+
+fn call() -> EcdhCall {
+    EcdhCall::new(point(), Purpose::ChannelDial)
 }
 
 fn embedded(byte: u8) -> Arc<dyn Signer> {
@@ -101,7 +105,7 @@ impl Signer for Scripted {
         node()
     }
 
-    fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
         self.begun.fetch_add(1, SeqCst);
         self.held.fetch_add(1, SeqCst);
         let held = Held(Arc::clone(&self.held));
@@ -115,7 +119,7 @@ impl Signer for Scripted {
                 Answer::When(when) => {
                     let when = when.lock().unwrap().take().unwrap();
                     when.await.unwrap();
-                    Ok(key(NODE).ecdh(&point))
+                    Ok(key(NODE).ecdh(&call.point))
                 }
             }
         })
@@ -441,7 +445,7 @@ async fn a_subscriber_sees_signers_come_and_go() {
 async fn an_ecdh_gives_the_secret_and_a_lease_of_the_same_epoch() {
     let context = SignerContext::new(node());
     let session = attach(&context, embedded(NODE));
-    let (secret, lease) = context.ecdh(point()).await.unwrap();
+    let (secret, lease) = context.ecdh(call()).await.unwrap();
     assert!(secret.ct_eq(&key(NODE).ecdh(&point())));
     assert!(lease.is_live());
     assert_eq!(lease.epoch(), session.epoch());
@@ -450,11 +454,11 @@ async fn an_ecdh_gives_the_secret_and_a_lease_of_the_same_epoch() {
 #[tokio::test]
 async fn p5_an_ecdh_without_a_signer_fails_at_once() {
     let context = SignerContext::new(node());
-    let error = context.ecdh(point()).await.err().unwrap();
+    let error = context.ecdh(call()).await.err().unwrap();
     assert_eq!(error, EcdhError::SignerAway(SignerAway));
     assert_eq!(error.retry(), Retry::WhenSignerReturns);
     drop(attach(&context, embedded(NODE)));
-    let error = context.ecdh(point()).await.err().unwrap();
+    let error = context.ecdh(call()).await.err().unwrap();
     assert_eq!(error, EcdhError::SignerAway(SignerAway));
 }
 
@@ -462,7 +466,7 @@ async fn p5_an_ecdh_without_a_signer_fails_at_once() {
 async fn a_failing_signer_fails_the_ecdh_and_nothing_else() {
     let context = SignerContext::new(node());
     let session = attach(&context, Scripted::new(Answer::Fails));
-    let error = context.ecdh(point()).await.err().unwrap();
+    let error = context.ecdh(call()).await.err().unwrap();
     assert_eq!(
         error,
         EcdhError::Signer(SignerError::Refused("policy".into()))
@@ -479,7 +483,7 @@ async fn p5_a_lapse_ends_the_wait_for_a_signer_that_never_answers() {
     let waiting: Vec<_> = (0..3)
         .map(|_| {
             let context = context.clone();
-            tokio::spawn(async move { context.ecdh(point()).await.err() })
+            tokio::spawn(async move { context.ecdh(call()).await.err() })
         })
         .collect();
     asked.notified().await;
@@ -503,7 +507,7 @@ async fn p6_an_answer_that_comes_with_the_lapse_is_never_returned() {
     let session = attach(&context, signer);
     let asking = {
         let context = context.clone();
-        tokio::spawn(async move { context.ecdh(point()).await.err() })
+        tokio::spawn(async move { context.ecdh(call()).await.err() })
     };
     asked.notified().await;
     // One thread: the asking task does not run between these two lines.
@@ -515,7 +519,7 @@ async fn p6_an_answer_that_comes_with_the_lapse_is_never_returned() {
         Some(EcdhError::SignerAway(SignerAway))
     );
     assert!(successor.is_live());
-    assert!(context.ecdh(point()).await.is_ok());
+    assert!(context.ecdh(call()).await.is_ok());
 }
 
 /// The signer ends the session in the very poll in which it answers: the race's last moment.
@@ -526,16 +530,16 @@ async fn p6_an_answer_given_in_the_moment_of_the_lapse_is_never_returned() {
         fn node_id(&self) -> NodeId {
             node()
         }
-        fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+        fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
             Box::pin(async move {
                 assert!(self.0.lapse(LapseReason::SignerError).is_some());
-                Ok(key(NODE).ecdh(&point))
+                Ok(key(NODE).ecdh(&call.point))
             })
         }
     }
     let context = SignerContext::new(node());
     let session = attach(&context, Arc::new(Suicidal(context.clone())));
-    let error = context.ecdh(point()).await.err();
+    let error = context.ecdh(call()).await.err();
     assert_eq!(error, Some(EcdhError::SignerAway(SignerAway)));
     assert!(!session.is_live());
 }
@@ -546,7 +550,7 @@ fn giving_up_an_ecdh_leaves_nothing_behind() {
     let signer = Scripted::new(Answer::Never);
     let session = attach(&context, Arc::clone(&signer) as Arc<dyn Signer>);
     {
-        let mut asking = Box::pin(context.ecdh(point()));
+        let mut asking = Box::pin(context.ecdh(call()));
         let mut nobody = Context::from_waker(Waker::noop());
         assert!(matches!(asking.as_mut().poll(&mut nobody), Poll::Pending));
         assert_eq!(signer.held.load(SeqCst), 1);
@@ -570,7 +574,7 @@ async fn an_ecdh_future_can_move_between_threads() {
         future
     }
     let context = SignerContext::new(node());
-    assert!(send(context.ecdh(point())).await.is_err());
+    assert!(send(context.ecdh(call())).await.is_err());
     assert!(
         send(context.prove(&*embedded(NODE), &mut [9; 32]))
             .await

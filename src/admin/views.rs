@@ -86,7 +86,17 @@ pub(super) fn event(recorded: &Recorded) -> Value {
 
 fn fields(event: &Event) -> Value {
     match event {
-        Event::Listening { address } => json!({ "addr": address.to_string() }),
+        Event::Listening { address } | Event::GatewayListening { address } => {
+            json!({ "addr": address.to_string() })
+        }
+        Event::SignerRefused {
+            address,
+            failure,
+            detail,
+        } => json!({ "addr": address.to_string(), "failure": failure, "detail": detail }),
+        Event::SignerStalled { stalled } => json!({ "stalled": stalled }),
+        Event::SignerOdd { oddity } => json!({ "oddity": oddity }),
+        Event::EcdhThrottled { scope } => json!({ "scope": scope }),
         Event::ModeChanged { from, to } => json!({ "from": from.as_str(), "to": to.as_str() }),
         Event::SignerAttached { epoch, away } => {
             json!({ "epoch": epoch.get(), "away_ms": away.map(millis) })

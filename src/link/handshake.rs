@@ -11,7 +11,7 @@ use crate::error::{Culprit, Retry};
 use crate::limits;
 use crate::node_id::{LocalKey, NodeId};
 use crate::secret::SharedSecret;
-use crate::signer::{EcdhError, Lease, SignerContext};
+use crate::signer::{EcdhCall, EcdhError, Lease, Purpose, SignerContext};
 use crate::telemetry::{Event, Telemetry};
 use std::future::Future;
 use std::io;
@@ -38,10 +38,12 @@ impl StaticKey {
     async fn ecdh(
         &self,
         request: EcdhRequest,
+        purpose: Purpose,
     ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
         match self {
             Self::Signer(context) => {
-                let (secret, lease) = context.ecdh(request.point).await?;
+                let call = EcdhCall::new(request.point, purpose);
+                let (secret, lease) = context.ecdh(call).await?;
                 Ok((secret, Some(lease)))
             }
             Self::Local(key) => Ok((key.ecdh(&request.point), None)),
@@ -207,14 +209,14 @@ impl Acts<'_> {
         ephemeral: LocalKey,
         lease: Option<Lease>,
     ) -> Result<Done, HandshakeFailure> {
+        // Who is dialled under a lease is a channel peer.
+        let purpose = if lease.is_some() { Purpose::ChannelDial } else { Purpose::GossipDial };
         let (state, one) = InitiatorStart::new(key.node_id(), remote, ephemeral)?;
         self.within(1, self.write(1, &one, lease.as_ref())).await?;
         let mut two = [0; 50];
         self.within(2, self.read(2, &mut two)).await?;
         let state = state.act_two(&two)?;
-        let (secret, ecdh_lease) = self
-            .ecdh(3, key, state.request(), Direction::Outbound)
-            .await?;
+        let (secret, ecdh_lease) = self.ecdh(3, key, state.request(), purpose).await?;
         let lease = lease.or(ecdh_lease);
         let (three, authenticated) = state.resume(secret)?;
         self.within(3, self.write(3, &three, lease.as_ref()))
@@ -226,17 +228,12 @@ impl Acts<'_> {
     }
 
     /// BOLT 8 as responder.
-    pub(crate) async fn respond(
-        &self,
-        key: &StaticKey,
-        ephemeral: LocalKey,
-    ) -> Result<Done, HandshakeFailure> {
+    pub(crate) async fn respond(&self, key: &StaticKey, ephemeral: LocalKey) -> Result<Done, HandshakeFailure> {
+        let source = self.socket.peer_addr().map_err(|source| HandshakeFailure::Io { act: 1, source })?.ip();
         let mut one = [0; 50];
         self.within(1, self.read(1, &mut one)).await?;
         let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(&one)?;
-        let (secret, lease) = self
-            .ecdh(2, key, state.request(), Direction::Inbound)
-            .await?;
+        let (secret, lease) = self.ecdh(2, key, state.request(), Purpose::Inbound { source }).await?;
         let (state, two) = state.resume(secret)?;
         self.within(2, self.write(2, &two, lease.as_ref())).await?;
         let mut three = [0; 66];
@@ -254,13 +251,17 @@ impl Acts<'_> {
         act: u8,
         key: &StaticKey,
         request: EcdhRequest,
-        source: Direction,
+        purpose: Purpose,
     ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
+        let source = match purpose {
+            Purpose::Inbound { .. } => Direction::Inbound,
+            _ => Direction::Outbound,
+        };
         let started = self.clock.now();
         let deadline = self.clock.sleep_until(started.after(limits::ACT_DEADLINE));
         let result = tokio::select! {
             biased;
-            result = key.ecdh(request) => result,
+            result = key.ecdh(request, purpose) => result,
             () = deadline => Err(HandshakeFailure::EcdhLate { act }),
         };
         if let Some(observer) = self.observer {

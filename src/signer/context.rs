@@ -32,12 +32,12 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::Signer;
+use super::{EcdhCall, Purpose, Signer};
 use super::epoch::{Epoch, Lapse, LapseReason, SignerState};
 use super::error::{AttachError, EcdhError, ProofError, SignerAway};
 use super::fence::{self, Fence, GateGuard, ShardIndex};
 use super::proof::{Challenge, Proof};
-use crate::node_id::{NodeId, Point};
+use crate::node_id::NodeId;
 use crate::secret::SharedSecret;
 
 /// Whether a signer is there, for everybody who must know. Cheap to clone; all clones are one context.
@@ -184,7 +184,8 @@ impl SignerContext {
                 offered,
             });
         }
-        let answer = signer.ecdh(challenge.point()).await?;
+        let call = EcdhCall::new(challenge.point(), Purpose::Proof);
+        let answer = signer.ecdh(call).await?;
         challenge.verify(answer)
     }
 
@@ -280,14 +281,14 @@ impl SignerContext {
     ///
     /// # Errors
     /// [`EcdhError::SignerAway`] when no session is live, or it lapsed meanwhile; [`EcdhError::Signer`] when it failed.
-    pub async fn ecdh(&self, point: Point) -> Result<(SharedSecret, Lease), EcdhError> {
+    pub async fn ecdh(&self, call: EcdhCall) -> Result<(SharedSecret, Lease), EcdhError> {
         let (lease, signer) = self.current()?;
         let mut ended = lease.session.ended.subscribe();
         let answer = tokio::select! {
             biased;
             // The sender lives in the lease's own session, so an error cannot be; it would mean an end all the same.
             _ = ended.wait_for(|ended| *ended) => return Err(SignerAway.into()),
-            answer = signer.ecdh(point) => answer,
+            answer = signer.ecdh(call) => answer,
         };
         // Between the end of the session and its wake-up there is a moment: an answer that falls into it is dropped,
         // which wipes it, and so is a late error.

@@ -11,7 +11,7 @@ use std::thread;
 use super::*;
 use crate::node_id::LocalKey;
 use crate::secret::assert_not_impl;
-use crate::signer::{EcdhFuture, EmbeddedSigner};
+use crate::signer::{EcdhFuture, EmbeddedSigner, bind};
 
 assert_not_impl!(SignerSession: Clone, Copy);
 assert_not_impl!(Proof: Clone, Copy);
@@ -163,8 +163,8 @@ fn the_signer_is_dropped_last_outside_locks_and_its_panic_is_contained() {
         fn node_id(&self) -> NodeId {
             self.context.node_id()
         }
-        fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
-            Box::pin(std::future::ready(Ok(key(7).ecdh(&point))))
+        fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
+            Box::pin(std::future::ready(Ok(key(7).ecdh(&call.point))))
         }
     }
     impl Drop for Rude {
@@ -218,4 +218,24 @@ fn the_last_epoch_is_not_followed_by_another() {
     };
     let refused = context.attach(proof(&context), embedded());
     assert_eq!(refused.unwrap_err(), AttachError::EpochsExhausted);
+}
+
+#[test]
+fn a_bound_answer_is_right_for_its_certificate_only() {
+    let mut secret = [7; 32];
+    let key = LocalKey::from_bytes(&mut secret).unwrap();
+    let context = SignerContext::new(key.node_id());
+    let ask = || context.challenge(&mut [9; 32]).unwrap();
+    let answer = |digest| {
+        let plain = key.ecdh(&ask().point());
+        bind(&plain, digest)
+    };
+    assert!(ask().verify_bound(answer(&[1; 32]), &[1; 32]).is_ok());
+    for wrong in [
+        ask().verify_bound(answer(&[2; 32]), &[1; 32]),
+        ask().verify_bound(key.ecdh(&ask().point()), &[1; 32]),
+        ask().verify(answer(&[1; 32])),
+    ] {
+        assert_eq!(wrong.unwrap_err(), ProofError::WrongAnswer);
+    }
 }

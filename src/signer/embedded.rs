@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{EcdhFuture, Signer};
+use super::{EcdhCall, EcdhFuture, Signer};
 use crate::error::{Culprit, Retry};
-use crate::node_id::{LocalKey, NodeId, Point};
+use crate::node_id::{LocalKey, NodeId};
 use crate::secret::Secret32;
 
 /// Hex digits in a key file.
@@ -203,8 +203,8 @@ impl Signer for EmbeddedSigner {
         self.key.node_id()
     }
 
-    fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
-        Box::pin(future::ready(Ok(self.key.ecdh(&point))))
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
+        Box::pin(future::ready(Ok(self.key.ecdh(&call.point))))
     }
 }
 

@@ -7,7 +7,9 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::node_id::Point;
 use crate::secret::assert_not_impl;
+use crate::signer::Purpose;
 
 assert_not_impl!(EmbeddedSigner: Clone, std::fmt::Display);
 
@@ -67,7 +69,7 @@ fn reads_64_hex_digits_in_either_case_with_or_without_an_end_of_line() {
 fn answers_bolt_8s_ecdh_at_once() {
     let signer = EmbeddedSigner::from_key(LocalKey::from_bytes(&mut [7; 32]).unwrap());
     let other = LocalKey::from_bytes(&mut [8; 32]).unwrap();
-    let mut answer = signer.ecdh(other.point());
+    let mut answer = signer.ecdh(EcdhCall::new(other.point(), Purpose::GossipDial));
     let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
     let std::task::Poll::Ready(Ok(secret)) = answer.as_mut().poll(&mut nobody) else {
         unreachable!("a key in this process is never awaited");

@@ -16,7 +16,8 @@
 //! - `fence`: the gates that make a lapse take effect at once.
 //! - `embedded`: [`EmbeddedSigner`], a key in this process.
 //!
-//! Two more will stand beside them: `gateway/`, where a signer dials in over gRPC, and `agent/`, its other end.
+//! With the feature `gateway` two more stand beside them: `gateway/`, where a signer dials in over gRPC, and `agent/`, its
+//! other end.
 //!
 //! It never dials, listens or spawns here, never decides what a link may send (that is the link's firewall), and never
 //! calls a signer for a stranger's sake: who may ask is the supervisor's budget.
@@ -26,14 +27,19 @@
 //! [`Proof`] proves *access* to the key at that moment. It does not prove possession: whoever can ask the real signer can
 //! relay the challenge to it. A transport that must rule this out binds the answer to its channel, as the agent does.
 
+#[cfg(feature = "gateway")]
+pub mod agent;
 mod context;
 mod embedded;
 mod epoch;
 mod error;
 mod fence;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 mod proof;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use crate::node_id::{NodeId, Point};
@@ -43,7 +49,41 @@ pub use context::{Lease, SignerContext, SignerSession};
 pub use embedded::{EmbeddedSigner, KeyFileError};
 pub use epoch::{Epoch, Lapse, LapseReason, SignerState};
 pub use error::{AttachError, EcdhError, ProofError, SignerAway, SignerError};
-pub use proof::{Challenge, Proof};
+pub use proof::{Challenge, Proof, bind};
+
+/// What an ECDH is for. A signer that cannot do everything at once does what matters first, and bounds what strangers may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// The challenge before a session.
+    Proof,
+    /// Act three to a peer that we have channels with.
+    ChannelDial,
+    /// Act three to a peer that only has gossip for us.
+    GossipDial,
+    /// Act one of whoever dialled us: anybody's 50 bytes, before their MAC can be checked.
+    Inbound {
+        /// Where they come from.
+        source: IpAddr,
+    },
+}
+
+/// One question to a [`Signer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EcdhCall {
+    /// The other side's point.
+    pub point: Point,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+impl EcdhCall {
+    /// A question.
+    pub fn new(point: Point, purpose: Purpose) -> Self {
+        Self { point, purpose }
+    }
+}
 
 /// An ECDH that a [`Signer`] is working on.
 pub type EcdhFuture<'a> =
@@ -57,8 +97,8 @@ pub type EcdhFuture<'a> =
 /// lapses its session, after the fence is closed: it should be quick there too, and a panic of it is contained.
 ///
 /// ```
-/// use pilotlight::node_id::{NodeId, Point};
-/// use pilotlight::signer::{EcdhFuture, EmbeddedSigner, Signer, SignerError};
+/// use pilotlight::node_id::NodeId;
+/// use pilotlight::signer::{EcdhCall, EcdhFuture, EmbeddedSigner, Signer, SignerError};
 ///
 /// /// Answers until it is told to stop.
 /// struct Switchable {
@@ -71,9 +111,9 @@ pub type EcdhFuture<'a> =
 ///         self.inner.node_id()
 ///     }
 ///
-///     fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+///     fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
 ///         if self.on.load(std::sync::atomic::Ordering::Relaxed) {
-///             self.inner.ecdh(point)
+///             self.inner.ecdh(call)
 ///         } else {
 ///             Box::pin(async { Err(SignerError::Unavailable("switched off".into())) })
 ///         }
@@ -84,9 +124,9 @@ pub trait Signer: Send + Sync + 'static {
     /// The public key of the identity that it answers for.
     fn node_id(&self) -> NodeId;
 
-    /// `SHA256(compressed(k·point))`, with *k* the node's secret key: BOLT 8's ECDH (§ Handshake State).
+    /// `SHA256(compressed(k·call.point))`, with *k* the node's secret key: BOLT 8's ECDH (§ Handshake State).
     ///
     /// # Errors
     /// [`SignerError`], whatever the cause; only the handshake that asked fails.
-    fn ecdh(&self, point: Point) -> EcdhFuture<'_>;
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_>;
 }

@@ -6,11 +6,14 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
+
 use super::context::SignerContext;
 use super::epoch::Epoch;
 use super::error::ProofError;
 use crate::node_id::{LocalKey, NodeId, Point};
-use crate::secret::SharedSecret;
+use crate::secret::{Secret32, SharedSecret};
 
 /// A question that only the identity key can answer. Made by [`SignerContext::challenge`].
 ///
@@ -61,6 +64,20 @@ impl Challenge {
         self.context.node_id()
     }
 
+    /// Like [`Challenge::verify`], for an answer that was [bound](bind) to the certificate with this digest: one that was given
+    /// to a server with another certificate is wrong.
+    ///
+    /// # Errors
+    /// [`ProofError::WrongAnswer`]; the candidate must then be challenged anew.
+    pub fn verify_bound(
+        mut self,
+        answer: SharedSecret,
+        certificate_digest: &[u8; 32],
+    ) -> Result<Proof, ProofError> {
+        self.expected = bind(&self.expected, certificate_digest);
+        self.verify(answer)
+    }
+
     /// Compares, in constant time, and mints the proof. Both secrets are wiped.
     ///
     /// # Errors
@@ -77,6 +94,25 @@ impl Challenge {
             Err(ProofError::WrongAnswer)
         }
     }
+}
+
+/// What [`bind`] hashes first, so that its result is never that of another use of the same secret.
+const BINDING: &[u8; 26] = b"pilotlight signer proof v1";
+
+/// The answer to a challenge, bound to the certificate that the server showed in the TLS handshake of this connection:
+/// `SHA256("pilotlight signer proof v1" ‖ ECDH ‖ SHA256(certificate))`, all three of fixed length.
+///
+/// Who relays the question from a server with another certificate cannot use the answer there. Whoever can ask for the plain
+/// ECDH still can: a proof is one of access.
+pub fn bind(shared: &SharedSecret, certificate_digest: &[u8; 32]) -> SharedSecret {
+    let mut hash = Sha256::new();
+    hash.update(BINDING);
+    hash.update(shared.expose());
+    hash.update(certificate_digest);
+    let mut digest = hash.finalize();
+    let bound = Secret32::build(|bytes| bytes.copy_from_slice(&digest));
+    digest.as_mut_slice().zeroize();
+    SharedSecret::from(bound)
 }
 
 impl fmt::Debug for Challenge {

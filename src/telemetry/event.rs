@@ -111,6 +111,35 @@ pub enum Event {
         /// How long it took, from the connection on.
         took: Duration,
     },
+    /// The gateway listens for the signer.
+    GatewayListening {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Somebody who wanted to be the signer was turned away, or a stream that was not attached ended.
+    SignerRefused {
+        /// From where.
+        address: SocketAddr,
+        /// Why: a label.
+        failure: &'static str,
+        /// The same in words.
+        detail: String,
+    },
+    /// A request has headed the signer's queue for too long while its connection is alive; or no longer so.
+    SignerStalled {
+        /// Whether it is stalled now.
+        stalled: bool,
+    },
+    /// The signer sent something that fits no request; it was ignored.
+    SignerOdd {
+        /// What: `late`, `repeated`, `unknown_id`, `wrong_type`, `empty`.
+        oddity: &'static str,
+    },
+    /// An ECDH was refused before the signer was asked.
+    EcdhThrottled {
+        /// By which bound: `source`, `sources`, `strangers`, `queue`.
+        scope: &'static str,
+    },
     /// The signer was asked for an ECDH.
     Ecdh {
         /// For an outbound or an inbound handshake.
@@ -239,6 +268,11 @@ impl Event {
             Self::DialFailed { .. } => "dial_failed",
             Self::InboundFailed { .. } => "inbound_failed",
             Self::Handshake { .. } => "handshake",
+            Self::GatewayListening { .. } => "gateway_listening",
+            Self::SignerRefused { .. } => "signer_refused",
+            Self::SignerStalled { .. } => "signer_stalled",
+            Self::SignerOdd { .. } => "signer_odd",
+            Self::EcdhThrottled { .. } => "ecdh_throttled",
             Self::Ecdh { .. } => "ecdh",
             Self::LinkUp { .. } => "link_up",
             Self::LinkDown { .. } => "link_down",

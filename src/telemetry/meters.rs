@@ -267,6 +267,26 @@ pub const METRICS: &[Metric] = &[
         &["source", "result"],
         "ECDHs asked of the signer, by who dialled and how it ended.",
     )),
+    later(counter_row(
+        "pilotlight_ecdh_throttled_total",
+        &["scope"],
+        "ECDHs refused before the signer was asked, by the bound that was met.",
+    )),
+    gauge_row(
+        "pilotlight_signer_stalled",
+        &[],
+        "1 while a request heads the signer's queue for too long though its connection is alive.",
+    ),
+    later(counter_row(
+        "pilotlight_signers_refused_total",
+        &["reason"],
+        "Connections to the gateway that were turned away, by why.",
+    )),
+    later(counter_row(
+        "pilotlight_signer_oddities_total",
+        &["kind"],
+        "Messages of the signer's that fitted no request and were ignored.",
+    )),
     seconds_row(
         "pilotlight_ecdh_duration_seconds",
         ECDH,
@@ -505,7 +525,12 @@ pub(crate) fn record(event: &Event) {
             histogram!("pilotlight_ecdh_duration_seconds").record(*took);
         }
         Event::Pong { rtt, .. } => histogram!("pilotlight_pong_rtt_seconds").record(*rtt),
-        Event::Listening { .. }
+        Event::SignerRefused { .. }
+        | Event::SignerStalled { .. }
+        | Event::SignerOdd { .. }
+        | Event::EcdhThrottled { .. } => record_gateway(event),
+        Event::GatewayListening { .. }
+        | Event::Listening { .. }
         | Event::ModeChanged { .. }
         | Event::SignerAttached { .. }
         | Event::Dialing { .. }
@@ -531,6 +556,25 @@ fn lapsed(report: &LapseReport) {
     counter!("pilotlight_peers_retained_total").increment(report.retained as u64);
     histogram!("pilotlight_fence_duration_seconds").record(report.fence);
     histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
+}
+
+/// What the gateway says.
+fn record_gateway(event: &Event) {
+    match event {
+        Event::SignerRefused { failure, .. } => {
+            counter!("pilotlight_signers_refused_total", "reason" => *failure).increment(1);
+        }
+        Event::SignerStalled { stalled } => {
+            gauge!("pilotlight_signer_stalled").set(f64::from(u8::from(*stalled)));
+        }
+        Event::SignerOdd { oddity } => {
+            counter!("pilotlight_signer_oddities_total", "kind" => *oddity).increment(1);
+        }
+        Event::EcdhThrottled { scope } => {
+            counter!("pilotlight_ecdh_throttled_total", "scope" => *scope).increment(1);
+        }
+        _ => {}
+    }
 }
 
 fn redialled(identity: Identity, result: &'static str) {

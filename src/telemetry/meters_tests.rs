@@ -67,6 +67,20 @@ fn lapse() -> Event {
     })
 }
 
+/// One of each that the gateway records.
+fn gateway_events() -> Vec<Event> {
+    vec![
+        Event::SignerRefused {
+            address: ([127, 0, 0, 1], 1).into(),
+            failure: "macaroon_missing",
+            detail: String::new(),
+        },
+        Event::SignerStalled { stalled: true },
+        Event::SignerOdd { oddity: "late" },
+        Event::EcdhThrottled { scope: "source" },
+    ]
+}
+
 fn events() -> Vec<Event> {
     let (peer, link) = (peer(), LinkId(2));
     let address = "192.0.2.1:9735".parse().unwrap();
@@ -156,7 +170,7 @@ fn every_recorded_metric_is_in_the_table_with_its_kind_and_labels_and_every_row_
         describe();
         let _meters = FrameMeters::new();
         publish(&snapshot);
-        events().iter().for_each(record);
+        events().iter().chain(&gateway_events()).for_each(record);
     });
     let mut found = BTreeSet::new();
     for ((name, labels), (kind, _)) in values(&seen) {

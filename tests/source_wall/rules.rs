@@ -263,7 +263,13 @@ pub(crate) fn short_enough(file: &File<'_>) -> Vec<String> {
     }
 }
 
+/// Nobody reads or edits generated code: what it is made from is ours, and a test makes it again.
+const GENERATED: &str = "src/signer/gateway/watchonlyrpc.rs";
+
 pub(crate) fn short_functions(file: &File<'_>) -> Vec<String> {
+    if file.path == GENERATED {
+        return Vec::new();
+    }
     let mut found = Vec::new();
     for (at, token) in file
         .tokens

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pilotlight::clock::{Clock, ManualClock};
-use pilotlight::node_id::{LocalKey, NodeId, Point};
+use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::secret::SharedSecret;
-use pilotlight::signer::{EcdhFuture, Signer, SignerError};
+use pilotlight::signer::{EcdhCall, EcdhFuture, Signer, SignerError};
 use tokio::sync::{Semaphore, watch};
 
 /// What the signer does with the questions that come from now on.
@@ -101,7 +101,7 @@ impl Signer for Scripted {
         self.key.node_id()
     }
 
-    fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
         let manner = self
             .manner
             .lock()
@@ -124,7 +124,7 @@ impl Signer for Scripted {
                 }
                 Manner::Slow(clock, wait) => clock.sleep_until(clock.now().after(wait)).await,
             }
-            Ok(self.key.ecdh(&point))
+            Ok(self.key.ecdh(&call.point))
         })
     }
 }

@@ -7,9 +7,9 @@ use super::cast::{Cast, Kind};
 use super::gossip::{self, Stamp};
 use super::{DemoError, lock};
 use crate::link::{CloseReason, LinkHandle, LinkId, Message};
-use crate::node_id::{NodeId, Point};
+use crate::node_id::NodeId;
 use crate::signer::{
-    EcdhFuture, EmbeddedSigner, LapseReason, Signer, SignerContext, SignerSession,
+    EcdhCall, EcdhFuture, EmbeddedSigner, LapseReason, Signer, SignerContext, SignerSession,
 };
 use crate::supervisor::{Inbound, Inbox, Supervisor};
 use crate::telemetry::{Event, EventStream, Next};
@@ -44,9 +44,9 @@ impl Signer for CountingSigner {
         self.inner.node_id()
     }
 
-    fn ecdh(&self, point: Point) -> EcdhFuture<'_> {
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.inner.ecdh(point)
+        self.inner.ecdh(call)
     }
 }
 

@@ -1,0 +1,31 @@
+//! What the gateway says to whom it does not let in.
+//!
+//! It never says more than which of his own files the caller should look at.
+
+use super::macaroon::MacaroonError;
+
+/// The label of `signers_refused_total{reason}` for a macaroon that was refused.
+pub(super) fn label(error: &MacaroonError) -> &'static str {
+    match error {
+        MacaroonError::Missing => "macaroon_missing",
+        MacaroonError::NotHex | MacaroonError::TooLarge | MacaroonError::Malformed(_) => {
+            "macaroon_malformed"
+        }
+        MacaroonError::OtherRootKey => "macaroon_root_key",
+        MacaroonError::WrongSignature => "macaroon_signature",
+        MacaroonError::WrongPermission => "macaroon_permission",
+        MacaroonError::Expired => "macaroon_expired",
+        MacaroonError::WrongAddress => "macaroon_address",
+        MacaroonError::UnknownCaveat => "macaroon_caveat",
+    }
+}
+
+/// What lnd's signer sees on its first receive.
+pub(super) fn status(error: &MacaroonError) -> tonic::Status {
+    match error {
+        MacaroonError::WrongPermission
+        | MacaroonError::WrongAddress
+        | MacaroonError::UnknownCaveat => tonic::Status::permission_denied(error.to_string()),
+        _ => tonic::Status::unauthenticated(error.to_string()),
+    }
+}

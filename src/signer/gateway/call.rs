@@ -1,0 +1,309 @@
+//! What others ask of the attached signer: ECDH for handshakes, and the node's own requests, passed through.
+//!
+//! It never waits for a signer to come, save to repeat what was in flight at a drop and is safe to repeat.
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::machine::{Class, Failure, Kind, Ticket};
+use super::service::Shared;
+use crate::clock::Moment;
+use crate::limits;
+use crate::node_id::{NodeId, Point};
+use crate::secret::SharedSecret;
+use crate::signer::{EcdhCall, EcdhFuture, Purpose, Signer, SignerError};
+use crate::telemetry::Event;
+
+/// What the signer is asked.
+pub(super) enum Ask {
+    Ecdh(Point),
+    Pass(u32, Bytes),
+}
+
+impl Ask {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Ecdh(_) => Kind::Ecdh,
+            Self::Pass(field, _) => Kind::Pass(*field),
+        }
+    }
+}
+
+/// What it said.
+pub(super) enum Answer {
+    Secret(SharedSecret),
+    Pass(Bytes),
+    /// `signer_error`.
+    Error(String),
+    /// A shared key that is not 32 bytes long.
+    Malformed,
+}
+
+pub(super) type Reply = oneshot::Sender<Result<Answer, Failure>>;
+
+/// To the driver of a stream.
+pub(super) enum Command {
+    Submit {
+        ticket: Ticket,
+        ask: Ask,
+        class: Class,
+        deadline: Moment,
+        reply: Reply,
+    },
+    Cancel(Ticket),
+}
+
+/// The stream that is the signer session.
+#[derive(Clone)]
+pub(super) struct LiveStream {
+    pub(super) commands: mpsc::Sender<Command>,
+}
+
+impl LiveStream {
+    /// One question, one answer. Dropping the future cancels it.
+    async fn ask(
+        &self,
+        shared: &Shared,
+        ask: Ask,
+        class: Class,
+        deadline: Moment,
+    ) -> Result<Answer, Failure> {
+        let ticket = shared.next_ticket();
+        let (reply, answer) = oneshot::channel();
+        let submit = Command::Submit {
+            ticket,
+            ask,
+            class,
+            deadline,
+            reply,
+        };
+        self.commands
+            .try_send(submit)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    Failure::Throttled(super::budget::Throttle::Queue)
+                }
+                mpsc::error::TrySendError::Closed(_) => Failure::Away,
+            })?;
+        let mut cancel = CancelOnDrop {
+            commands: &self.commands,
+            ticket: Some(ticket),
+        };
+        let answer = answer.await.unwrap_or(Err(Failure::Away));
+        cancel.ticket = None;
+        answer
+    }
+}
+
+struct CancelOnDrop<'a> {
+    commands: &'a mpsc::Sender<Command>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            // A full queue loses it: the request's deadline is there too.
+            let _ = self.commands.try_send(Command::Cancel(ticket));
+        }
+    }
+}
+
+/// The signer at the other end of one stream.
+pub(super) struct GatewaySigner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: LiveStream,
+}
+
+impl GatewaySigner {
+    async fn ecdh_for(
+        &self,
+        point: Point,
+        class: Class,
+        source: Option<IpAddr>,
+    ) -> Result<SharedSecret, SignerError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        if let Some(source) = source {
+            let mut sources = shared
+                .sources
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let taken = sources.take(now, source);
+            drop(sources);
+            if let Err(throttle) = taken {
+                return Err(refused(shared, Failure::Throttled(throttle)));
+            }
+        }
+        let deadline = now.after(limits::ACT_DEADLINE);
+        let answer = self
+            .stream
+            .ask(shared, Ask::Ecdh(point), class, deadline)
+            .await;
+        match answer.map_err(|failure| refused(shared, failure))? {
+            Answer::Secret(secret) => Ok(secret),
+            Answer::Error(text) => Err(SignerError::Refused(text.into())),
+            Answer::Pass(_) | Answer::Malformed => {
+                Err(SignerError::Malformed("not 32 bytes of shared key".into()))
+            }
+        }
+    }
+}
+
+fn refused(shared: &Shared, failure: Failure) -> SignerError {
+    match failure {
+        Failure::Throttled(scope) => {
+            let scope = scope.as_str();
+            shared.telemetry.emit(Event::EcdhThrottled { scope });
+            SignerError::Overloaded(scope.into())
+        }
+        Failure::Late => SignerError::Unavailable("no answer within the act's deadline".into()),
+        Failure::WrongType => SignerError::Malformed("an answer of another type".into()),
+        Failure::Away => SignerError::Unavailable("its stream has ended".into()),
+    }
+}
+
+impl Signer for GatewaySigner {
+    fn node_id(&self) -> NodeId {
+        self.shared.context.node_id()
+    }
+
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
+        let (class, source) = match call.purpose {
+            Purpose::Proof | Purpose::ChannelDial => (Class::ChannelDial, None),
+            Purpose::GossipDial => (Class::GossipDial, None),
+            Purpose::Inbound { source } => (Class::Inbound, Some(source)),
+        };
+        Box::pin(self.ecdh_for(call.point, class, source))
+    }
+}
+
+/// Why a request of the node's was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError {
+    /// No signer is attached, or it left and the request is not safe to repeat.
+    #[error(transparent)]
+    SignerAway(#[from] crate::signer::SignerAway),
+    /// The signer says no.
+    #[error("the signer refuses: {0}")]
+    Refused(String),
+    /// The signer answered something else.
+    #[error("the signer's answer is of another type")]
+    Malformed,
+    /// No answer within [`limits::SIGNING_DEADLINE`].
+    #[error("the signer did not answer within {} s", limits::SIGNING_DEADLINE.as_secs())]
+    Late,
+    /// Too many requests at once.
+    #[error("too many requests wait for the signer")]
+    Overloaded,
+    /// Larger than [`limits::GATEWAY_MESSAGE_MAX`].
+    #[error("the request is larger than {} bytes", limits::GATEWAY_MESSAGE_MAX)]
+    TooLarge,
+}
+
+/// The node's own requests to its signer, on the stream that it has: no second channel is needed. Requests and answers are the
+/// encoded messages of lnd's `signrpc` and `walletrpc`, passed through unread.
+#[derive(Clone)]
+pub struct SignerHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) places: Arc<Semaphore>,
+}
+
+/// Requests of the node's in flight at once: each may be as large as a message may be.
+const PLACES: usize = 16;
+
+macro_rules! passes {
+    ($($(#[$doc:meta])* $name:ident = $field:literal, $repeat:literal;)*) => {
+        impl SignerHandle {
+            $($(#[$doc])*
+            ///
+            /// # Errors
+            /// [`PassError`]; [`PassError::SignerAway`] at once while no signer is attached.
+            pub async fn $name(&self, request: Bytes) -> Result<Bytes, PassError> {
+                self.pass($field, request, $repeat).await
+            })*
+        }
+    };
+}
+
+passes! {
+    /// `signrpc.SignMessageReq` → `SignMessageResp`. Repeated on the next session if the signer leaves meanwhile.
+    sign_message = 5, true;
+    /// `signrpc.MuSig2SessionRequest` → `MuSig2SessionResponse`. Never repeated.
+    musig2_session = 6, false;
+    /// `signrpc.MuSig2RegisterNoncesRequest` → `…Response`. Never repeated.
+    musig2_register_nonces = 7, false;
+    /// `signrpc.MuSig2RegisterCombinedNonceRequest` → `…Response`. Never repeated.
+    musig2_register_combined_nonce = 8, false;
+    /// `signrpc.MuSig2GetCombinedNonceRequest` → `…Response`. Never repeated.
+    musig2_get_combined_nonce = 9, false;
+    /// `signrpc.MuSig2SignRequest` → `…Response`. Never repeated: a nonce used twice gives the key away.
+    musig2_sign = 10, false;
+    /// `signrpc.MuSig2CombineSigRequest` → `…Response`. Never repeated.
+    musig2_combine_sig = 11, false;
+    /// `signrpc.MuSig2CleanupRequest` → `…Response`. Never repeated.
+    musig2_cleanup = 12, false;
+    /// `walletrpc.SignPsbtRequest` → `SignPsbtResponse`. Repeated on the next session if the signer leaves meanwhile.
+    sign_psbt = 13, true;
+}
+
+impl SignerHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let places = Arc::new(Semaphore::new(PLACES));
+        Self { shared, places }
+    }
+
+    async fn pass(&self, field: u32, request: Bytes, repeat: bool) -> Result<Bytes, PassError> {
+        if request.len() > limits::GATEWAY_MESSAGE_MAX {
+            return Err(PassError::TooLarge);
+        }
+        let Ok(_place) = self.places.try_acquire() else {
+            return Err(PassError::Overloaded);
+        };
+        let shared = &self.shared;
+        let deadline = shared.clock.now().after(limits::SIGNING_DEADLINE);
+        let over = shared.clock.sleep_until(deadline);
+        let work = async {
+            let mut live = shared.live.subscribe();
+            let mut stream = live
+                .borrow_and_update()
+                .clone()
+                .ok_or(crate::signer::SignerAway)?;
+            loop {
+                let ask = Ask::Pass(field, request.clone());
+                match stream.ask(shared, ask, Class::Node, deadline).await {
+                    Ok(Answer::Pass(answer)) => return Ok(answer),
+                    Ok(Answer::Error(text)) => return Err(PassError::Refused(text)),
+                    Ok(Answer::Secret(_) | Answer::Malformed) | Err(Failure::WrongType) => {
+                        return Err(PassError::Malformed);
+                    }
+                    Err(Failure::Late) => return Err(PassError::Late),
+                    Err(Failure::Throttled(_)) => return Err(PassError::Overloaded),
+                    Err(Failure::Away) if !repeat => {
+                        return Err(crate::signer::SignerAway.into());
+                    }
+                    Err(Failure::Away) => {}
+                }
+                let gone = stream.commands.clone();
+                let next = live.wait_for(|next| {
+                    next.as_ref()
+                        .is_some_and(|next| !next.commands.same_channel(&gone))
+                });
+                let next = next.await.ok().and_then(|next| next.clone());
+                stream = next.ok_or(crate::signer::SignerAway)?;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = work => answer,
+            () = over => Err(PassError::Late),
+        }
+    }
+}
+
+/// Longest time that a stream's driver may be behind before callers are refused.
+pub(super) const COMMANDS: usize = limits::SIGNER_QUEUE;

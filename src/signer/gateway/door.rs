@@ -1,0 +1,209 @@
+//! The listener: a bounded place for each newcomer, TLS, HTTP/2, one call; each step with its deadline.
+//!
+//! It never lets a stranger hold more than a place among [`limits::GATEWAY_NEWCOMERS`], and never touches the attached signer.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tower_service::Service as _;
+
+use super::http2::{Pings, RequestBody, send_body};
+use super::proto::watch_only_server::WatchOnlyServer;
+use super::service::{Connection, Handover, Service, Shared, lock};
+use super::tls::TlsIdentity;
+use crate::limits;
+
+/// After an accept has failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Flow-control window of a stream and of its connection: some 800 answers.
+const WINDOW: u32 = 64 * 1024;
+/// Longest list of headers: a macaroon of the largest size and what gRPC adds.
+const HEADERS_MAX: u32 = 16 * 1024;
+/// Bytes that may wait for a signer that does not read.
+const SEND_BUFFER: usize = 1 << 20;
+
+/// Who is at the door, by address.
+type Newcomers = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// A newcomer's place, given back when it is dropped.
+pub(super) struct Place {
+    newcomers: Newcomers,
+    source: IpAddr,
+}
+
+impl Place {
+    fn take(newcomers: &Newcomers, source: IpAddr) -> Option<Self> {
+        let mut places = lock(newcomers);
+        let all: usize = places.values().sum();
+        let here = places.get(&source).copied().unwrap_or(0);
+        if all >= limits::GATEWAY_NEWCOMERS || here >= limits::GATEWAY_NEWCOMERS_PER_SOURCE {
+            return None;
+        }
+        places.insert(source, here + 1);
+        drop(places);
+        let newcomers = Arc::clone(newcomers);
+        Some(Self { newcomers, source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = lock(&self.newcomers);
+        if let Some(here) = places.get_mut(&self.source) {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
+                places.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Accepts until `stop` turns true.
+pub(super) async fn listen(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    tls: Arc<TlsIdentity>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let newcomers = Newcomers::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((socket, address)) = accepted else {
+            let later = shared.clock.now().after(ACCEPT_PAUSE);
+            shared.clock.sleep_until(later).await;
+            continue;
+        };
+        let Some(place) = Place::take(&newcomers, address.ip()) else {
+            shared.refuse(
+                address,
+                "newcomers_full",
+                "too many wait to be let in".into(),
+            );
+            continue;
+        };
+        let (shared, tls, mut stop) = (Arc::clone(&shared), Arc::clone(&tls), stop.clone());
+        tokio::spawn(async move {
+            let newcomer = Newcomer {
+                shared: &shared,
+                address,
+            };
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {}
+                result = newcomer.serve(socket, tls, place) => {
+                    if let Err((failure, detail)) = result {
+                        shared.refuse(address, failure, detail);
+                    }
+                }
+            }
+        });
+    }
+}
+
+type Refused = (&'static str, String);
+
+struct Newcomer<'a> {
+    shared: &'a Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Newcomer<'_> {
+    async fn within<T>(
+        &self,
+        late: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Refused> {
+        let clock = &self.shared.clock;
+        let deadline = clock.sleep_until(clock.now().after(limits::GATEWAY_STEP_DEADLINE));
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = deadline => Err((late, "nothing within the deadline".to_owned())),
+        }
+    }
+
+    async fn serve(
+        &self,
+        socket: TcpStream,
+        tls: Arc<TlsIdentity>,
+        place: Place,
+    ) -> Result<(), Refused> {
+        let _ = socket.set_nodelay(true);
+        let socket = self.within("tls_late", tls.accept(socket)).await?;
+        let socket = socket.map_err(|refusal| (refusal.label(), format!("{refusal:?}")))?;
+        let mut builder = h2::server::Builder::new();
+        builder
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .data_frame_budget(limits::SIGNER_FRAME_BUDGET)
+            .max_header_list_size(HEADERS_MAX)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_streams(1);
+        let http = |error: h2::Error| ("http2", error.to_string());
+        let handshake = builder.handshake::<_, Bytes>(socket);
+        let mut connection = self.within("http2_late", handshake).await?.map_err(http)?;
+        let call = self.within("call_late", connection.accept()).await?;
+        let Some((request, respond)) = call.transpose().map_err(http)? else {
+            return Err(("no_call", "the client left without a call".into()));
+        };
+        let Some(pings) = connection.ping_pong() else {
+            return Err(("http2", "no PING".into()));
+        };
+        let (pings, pinging) = Pings::new(pings);
+        let handover = Handover(Arc::new(Mutex::new(Some(Connection {
+            address: self.address,
+            pings,
+            place,
+        }))));
+        let mut request = request.map(RequestBody::new);
+        request.extensions_mut().insert(handover);
+        let mut answering = pin!(self.answer(request, respond));
+        let mut pinging = pin!(pinging);
+        let (mut answered, mut pings_over) = (false, false);
+        // Set once the answer is out: how long its last bytes may take.
+        let mut flushed = self.shared.clock.sleep_until(self.shared.clock.now());
+        loop {
+            tokio::select! {
+                biased;
+                next = connection.accept() => match next {
+                    // A second call, after the first has ended: dropping it refuses it.
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Ok(()),
+                },
+                () = &mut answering, if !answered => {
+                    answered = true;
+                    connection.graceful_shutdown();
+                    let clock = &self.shared.clock;
+                    flushed = clock.sleep_until(clock.now().after(limits::GATEWAY_STEP_DEADLINE));
+                }
+                () = &mut pinging, if !pings_over => pings_over = true,
+                () = &mut flushed, if answered => return Ok(()),
+            }
+        }
+    }
+
+    async fn answer(&self, request: http::Request<RequestBody>, mut respond: SendResponse<Bytes>) {
+        let service = Service {
+            shared: Arc::clone(self.shared),
+        };
+        let mut service =
+            WatchOnlyServer::new(service).max_decoding_message_size(limits::GATEWAY_MESSAGE_MAX);
+        let Ok(response) = service.call(request).await;
+        let (head, body) = response.into_parts();
+        // A caller that has gone is told nothing; its stream's end is seen by the driver.
+        if let Ok(to) = respond.send_response(http::Response::from_parts(head, ()), false) {
+            let _ = send_body(body, to).await;
+        }
+    }
+}

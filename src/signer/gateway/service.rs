@@ -1,0 +1,228 @@
+//! The tonic service: who may open a stream, and what all streams share.
+//!
+//! It never attaches anybody: that is the stream's driver, once the machine says so.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::access;
+use super::budget::Sources;
+use super::call::LiveStream;
+use super::door::Place;
+use super::http2::Pings;
+use super::macaroon::{Macaroon, MacaroonError, Occasion, RootKey, SIGNER_ACTION, SIGNER_ENTITY};
+use super::machine::{Registrant, Ticket};
+use super::proto::watch_only_server::WatchOnly;
+use super::proto::{
+    AGENT_KEY, AGENT_VALUE, MACAROON_KEY, SignCoordinatorRequest, SignCoordinatorResponse,
+};
+use super::seat::{HoldOffs, MacaroonId, Seat, StreamId, Verdict};
+use super::stream::{Control, Driver};
+use crate::clock::Clock;
+use crate::limits;
+use crate::signer::SignerContext;
+use crate::telemetry::{Event, Telemetry};
+
+/// What all streams of one gateway share.
+pub(super) struct Shared {
+    pub(super) context: SignerContext,
+    pub(super) telemetry: Telemetry,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) window: Duration,
+    /// SHA-256 of the certificate that is shown.
+    pub(super) certificate: [u8; 32],
+    pub(super) root_key: Mutex<Arc<RootKey>>,
+    pub(super) sources: Mutex<Sources>,
+    pub(super) holds: Mutex<HoldOffs>,
+    /// The stream that is the signer session.
+    pub(super) live: watch::Sender<Option<LiveStream>>,
+    /// Whether new dials should wait for the signer.
+    pub(super) behind: watch::Sender<bool>,
+    seat: Mutex<Seat>,
+    streams: Mutex<HashMap<StreamId, mpsc::Sender<Control>>>,
+    next_stream: AtomicU64,
+    next_ticket: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(
+        context: SignerContext,
+        telemetry: Telemetry,
+        clock: Arc<dyn Clock>,
+        window: Duration,
+        certificate: [u8; 32],
+        root_key: RootKey,
+    ) -> Self {
+        Self {
+            context,
+            telemetry,
+            clock,
+            window,
+            certificate,
+            root_key: Mutex::new(Arc::new(root_key)),
+            sources: Mutex::new(Sources::new()),
+            holds: Mutex::new(HoldOffs::new()),
+            live: watch::Sender::new(None),
+            behind: watch::Sender::new(false),
+            seat: Mutex::new(Seat::new()),
+            streams: Mutex::new(HashMap::new()),
+            next_stream: AtomicU64::new(1),
+            next_ticket: AtomicU64::new(1),
+        }
+    }
+
+    pub(super) fn next_ticket(&self) -> Ticket {
+        Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Says that somebody was turned away.
+    pub(super) fn refuse(&self, address: SocketAddr, failure: &'static str, detail: String) {
+        self.telemetry.emit(Event::SignerRefused {
+            address,
+            failure,
+            detail,
+        });
+    }
+
+    pub(super) fn enrol(&self) -> (StreamId, mpsc::Receiver<Control>) {
+        let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
+        // A stream hears of one verdict on itself and of one contest at a time.
+        let (control, verdicts) = mpsc::channel(8);
+        lock(&self.streams).insert(id, control);
+        (id, verdicts)
+    }
+
+    pub(super) fn contend(&self, stream: StreamId, macaroon: MacaroonId) {
+        let verdict = lock(&self.seat).contend(self.clock.now(), stream, macaroon);
+        self.tell(verdict);
+    }
+
+    pub(super) fn alive(&self, stream: StreamId) {
+        let verdict = lock(&self.seat).alive(stream);
+        if let Some(verdict) = verdict {
+            self.tell(verdict);
+        }
+    }
+
+    /// The incumbent says of itself that it has lost the contest. `lapse` ends its session: it is called before the newcomer
+    /// is told. Whether there is a newcomer.
+    pub(super) fn dead(&self, stream: StreamId, lapse: impl FnOnce()) -> bool {
+        let verdicts = lock(&self.seat).dead(self.clock.now(), stream);
+        if let Some([_, attach]) = verdicts {
+            lapse();
+            self.tell(attach);
+        }
+        verdicts.is_some()
+    }
+
+    /// A stream's driver is gone, and its session with it.
+    pub(super) fn left(&self, stream: StreamId) {
+        lock(&self.streams).remove(&stream);
+        let verdict = lock(&self.seat).left(stream);
+        if let Some(verdict) = verdict {
+            self.tell(verdict);
+        }
+    }
+
+    fn tell(&self, verdict: Verdict) {
+        let (stream, control) = match verdict {
+            Verdict::Attach(stream) => (stream, Control::Attach),
+            Verdict::Challenge(stream) => (stream, Control::Contest),
+            Verdict::Refuse(stream, refusal) => (stream, Control::Refuse(refusal)),
+            // Carried out by `dead` itself.
+            Verdict::Lapse(_) => return,
+        };
+        if let Some(driver) = lock(&self.streams).get(&stream) {
+            // A driver that is gone is about to say so through `left`.
+            let _ = driver.try_send(control);
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that can panic half-way through a change runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the connection hands to the call on it.
+pub(super) struct Connection {
+    pub(super) address: SocketAddr,
+    pub(super) pings: Pings,
+    pub(super) place: Place,
+}
+
+/// An extension of an HTTP request must be `Clone`; this is taken once.
+#[derive(Clone)]
+pub(super) struct Handover(pub(super) Arc<Mutex<Option<Connection>>>);
+
+/// `watchonlyrpc.WatchOnly`.
+pub(super) struct Service {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[tonic::async_trait]
+impl WatchOnly for Service {
+    type SignCoordinatorStreamsStream = ReceiverStream<Result<SignCoordinatorRequest, Status>>;
+
+    async fn sign_coordinator_streams(
+        &self,
+        request: Request<Streaming<SignCoordinatorResponse>>,
+    ) -> Result<Response<Self::SignCoordinatorStreamsStream>, Status> {
+        let handover = request.extensions().get::<Handover>();
+        let connection = handover.and_then(|handover| lock(&handover.0).take());
+        let Some(connection) = connection else {
+            return Err(Status::internal("the call has no connection"));
+        };
+        let source = connection.address.ip();
+        let macaroon = self.admit(&request, source).map_err(|error| {
+            let label = access::label(&error);
+            self.shared
+                .refuse(connection.address, label, error.to_string());
+            access::status(&error)
+        })?;
+        let agent = request.metadata().get(AGENT_KEY);
+        let registrant = if agent.is_some_and(|value| value == AGENT_VALUE) {
+            Registrant::Agent
+        } else {
+            Registrant::Lnd
+        };
+        let (outgoing, answers) = mpsc::channel(limits::SIGNER_OUTGOING * 2);
+        let driver = Driver::new(
+            Arc::clone(&self.shared),
+            connection,
+            macaroon,
+            registrant,
+            outgoing,
+        );
+        tokio::spawn(driver.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+impl Service {
+    fn admit<T>(&self, request: &Request<T>, source: IpAddr) -> Result<MacaroonId, MacaroonError> {
+        let mut values = request.metadata().get_all(MACAROON_KEY).iter();
+        let value = values.next().ok_or(MacaroonError::Missing)?;
+        if values.next().is_some() {
+            return Err(MacaroonError::Malformed("there is more than one"));
+        }
+        let text = value.to_str().map_err(|_| MacaroonError::NotHex)?;
+        let macaroon = Macaroon::from_hex(text)?;
+        let root = Arc::clone(&lock(&self.shared.root_key));
+        let occasion = Occasion {
+            entity: SIGNER_ENTITY,
+            action: SIGNER_ACTION,
+            now: self.shared.clock.unix(),
+            source,
+        };
+        macaroon.verify(&root, &occasion)?;
+        Ok(macaroon.fingerprint())
+    }
+}

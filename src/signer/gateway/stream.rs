@@ -1,0 +1,445 @@
+//! Drives one signer's stream: carries messages, time and verdicts to the [machine](super::machine), and does what it says.
+//!
+//! Its end, in whatever way, drops the signer session, and so is the lapse; only then is the seat given up.
+//!
+//! It never decides, and never waits for the signer to read: what may be in flight fits into its outgoing queue.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::call::{Answer, Ask, COMMANDS, Command, GatewaySigner, LiveStream, Reply};
+use super::door::Place;
+use super::http2::Pings;
+use super::machine::{Body, End, Input, Kind, Output, Phase, Registrant, StreamMachine, Ticket};
+use super::messages::{self, Content};
+use super::proto::{SignCoordinatorRequest, SignCoordinatorResponse};
+use super::seat::{MacaroonId, Refusal, StreamId};
+use super::service::{Connection, Shared, lock};
+use crate::clock::{Moment, Sleep};
+use crate::signer::{Challenge, LapseReason, Proof, SignerSession};
+use crate::telemetry::Event;
+
+/// What the seat says to a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Control {
+    Attach,
+    Contest,
+    Refuse(Refusal),
+}
+
+struct Pending {
+    ask: Option<Ask>,
+    reply: Reply,
+}
+
+type Outgoing = mpsc::Sender<Result<SignCoordinatorRequest, Status>>;
+
+/// The driver of one stream.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    id: StreamId,
+    address: SocketAddr,
+    macaroon: MacaroonId,
+    registrant: Registrant,
+    pings: Pings,
+    /// A newcomer's place; given back when it is attached.
+    place: Option<Place>,
+    outgoing: Outgoing,
+    controls: mpsc::Receiver<Control>,
+    commands: mpsc::Receiver<Command>,
+    stream: LiveStream,
+    machine: StreamMachine,
+    pending: HashMap<Ticket, Pending>,
+    challenge: Option<Challenge>,
+    proof: Option<Proof>,
+    session: Option<SignerSession>,
+    /// Why it was refused, for the status and the event.
+    refused: Option<(&'static str, String)>,
+    end: Option<End>,
+}
+
+/// What woke the driver.
+enum Woken {
+    Message(Option<SignCoordinatorResponse>),
+    Acknowledged,
+    Control(Control),
+    Command(Command),
+    Lapsed,
+    Due,
+}
+
+impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        connection: Connection,
+        macaroon: MacaroonId,
+        registrant: Registrant,
+        outgoing: Outgoing,
+    ) -> Self {
+        let (id, controls) = shared.enrol();
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let machine = StreamMachine::new(shared.clock.now(), shared.window);
+        Self {
+            id,
+            address: connection.address,
+            macaroon,
+            registrant,
+            pings: connection.pings,
+            place: Some(connection.place),
+            outgoing,
+            controls,
+            commands,
+            stream: LiveStream { commands: sender },
+            machine,
+            pending: HashMap::new(),
+            challenge: None,
+            proof: None,
+            session: None,
+            refused: None,
+            end: None,
+            shared,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut incoming: Streaming<SignCoordinatorResponse>) {
+        let mut states = self.shared.context.subscribe();
+        let mut timer: Option<(Moment, Sleep)> = None;
+        while self.end.is_none() {
+            let due = self.machine.next_deadline();
+            // A wait for an earlier moment than is due is as good: the machine finds nothing to do, and says what is.
+            if let Some(due) = due
+                && timer.as_ref().is_none_or(|(at, _)| *at > due)
+            {
+                timer = Some((due, self.shared.clock.sleep_until(due)));
+            }
+            let epoch = self.session.as_ref().map(SignerSession::epoch);
+            let lapsed = states.wait_for(|state| epoch.is_some() && state.live() != epoch);
+            let woken = tokio::select! {
+                biased;
+                _ = lapsed => Woken::Lapsed,
+                Some(control) = self.controls.recv() => Woken::Control(control),
+                () = self.pings.acknowledged() => Woken::Acknowledged,
+                message = incoming.message() => Woken::Message(self.unbroken(message)),
+                Some(command) = self.commands.recv() => Woken::Command(command),
+                () = wait(&mut timer) => Woken::Due,
+            };
+            if matches!(woken, Woken::Due) {
+                timer = None;
+            }
+            self.act(woken);
+        }
+    }
+
+    /// A message that cannot be read ends the stream as its closing does; the event says which it was.
+    fn unbroken(
+        &mut self,
+        message: Result<Option<SignCoordinatorResponse>, Status>,
+    ) -> Option<SignCoordinatorResponse> {
+        message.unwrap_or_else(|status| {
+            let label = match status.code() {
+                tonic::Code::OutOfRange => Some("message_too_large"),
+                tonic::Code::Internal => Some("message_malformed"),
+                _ => None,
+            };
+            self.refused = label.map(|label| (label, status.message().to_owned()));
+            None
+        })
+    }
+
+    fn act(&mut self, woken: Woken) {
+        match woken {
+            Woken::Lapsed => self.feed(Input::Lapsed, None),
+            Woken::Acknowledged => self.feed(Input::PingAcked, None),
+            Woken::Due => self.feed(Input::Tick, None),
+            Woken::Message(None) => self.feed(Input::Closed, None),
+            Woken::Message(Some(message)) => self.received(message),
+            Woken::Control(Control::Attach) => self.attach(),
+            Woken::Control(Control::Contest) => self.feed(Input::Contest, None),
+            Woken::Control(Control::Refuse(refusal)) => {
+                let detail = format!("another signer is attached: {}", refusal.as_str());
+                self.refused = Some((refusal.as_str(), detail));
+                self.feed(Input::Refused, None);
+            }
+            Woken::Command(Command::Cancel(ticket)) => {
+                self.pending.remove(&ticket);
+                self.feed(Input::Cancel(ticket), None);
+            }
+            Woken::Command(Command::Submit {
+                ticket,
+                ask,
+                class,
+                deadline,
+                reply,
+            }) => {
+                let kind = ask.kind();
+                let ask = Some(ask);
+                self.pending.insert(ticket, Pending { ask, reply });
+                let submit = Input::Submit {
+                    ticket,
+                    kind,
+                    class,
+                    deadline,
+                };
+                self.feed(submit, None);
+            }
+        }
+    }
+
+    fn received(&mut self, message: SignCoordinatorResponse) {
+        let reply_to = message.ref_request_id;
+        let (body, content) = messages::read(message, self.registrant);
+        if self.machine.phase() == Phase::Registering && matches!(body, Body::Registration(_)) {
+            let candidate = (self.macaroon, self.address.ip());
+            let now = self.shared.clock.now();
+            let held = lock(&self.shared.holds).remaining(now, &candidate);
+            if let Some(left) = held {
+                let detail = format!(
+                    "held off for {} s more: its proof failed",
+                    left.as_secs() + 1
+                );
+                self.refused = Some(("held_off", detail));
+                // No registration that counts.
+                self.feed(
+                    Input::Received {
+                        reply_to,
+                        body: Body::Nothing,
+                    },
+                    None,
+                );
+                return;
+            }
+        }
+        self.feed(Input::Received { reply_to, body }, content);
+    }
+
+    /// One input, all that follows from it.
+    fn feed(&mut self, input: Input, mut content: Option<Content>) {
+        let mut next = Some(input);
+        let mut out = Vec::new();
+        while let Some(input) = next.take() {
+            self.machine.step(self.shared.clock.now(), input, &mut out);
+            for output in out.drain(..) {
+                if let Some(follows) = self.perform(output, &mut content) {
+                    next = Some(follows);
+                }
+            }
+        }
+        let behind = self.session.is_some() && self.machine.is_behind();
+        if self.session.is_some() {
+            self.shared
+                .behind
+                .send_if_modified(|is| std::mem::replace(is, behind) != behind);
+        }
+    }
+
+    fn perform(&mut self, output: Output, content: &mut Option<Content>) -> Option<Input> {
+        match output {
+            Output::Complete => self.send(messages::complete()),
+            Output::Deny(end) => self.deny(end),
+            Output::SendChallenge(id, kind) => return self.send_challenge(id, kind),
+            Output::SendPing(id) => self.send(messages::ping(id)),
+            Output::HttpPing => self.pings.send(),
+            Output::Send(id, ticket) => self.send_request(id, ticket),
+            Output::Verify => return Some(Input::Verified(self.verify(content.take()))),
+            Output::Contend => {
+                lock(&self.shared.holds).passed(&(self.macaroon, self.address.ip()));
+                self.shared.contend(self.id, self.macaroon);
+            }
+            Output::Answered(ticket) => self.answer(ticket, content.take()),
+            Output::Failed(ticket, failure) => {
+                if let Some(pending) = self.pending.remove(&ticket) {
+                    let _ = pending.reply.send(Err(failure));
+                }
+            }
+            Output::Alive => self.shared.alive(self.id),
+            Output::Dead => {
+                let session = &mut self.session;
+                let replaced = self.shared.dead(self.id, || {
+                    if let Some(session) = session.take() {
+                        let _ = session.lapse(LapseReason::TakenOver);
+                    }
+                });
+                // A newcomer that has left in the meantime leaves things as they were.
+                return replaced.then_some(Input::Lapsed);
+            }
+            Output::Stalled(stalled) => {
+                self.shared.telemetry.emit(Event::SignerStalled { stalled });
+            }
+            Output::Odd(oddity) => {
+                let oddity = oddity.as_str();
+                self.shared.telemetry.emit(Event::SignerOdd { oddity });
+            }
+            Output::End(end) => self.finish(end),
+        }
+        None
+    }
+
+    fn send(&mut self, message: SignCoordinatorRequest) {
+        // Room for all that may be in flight; a full queue is a connection that takes nothing, which liveness ends.
+        let _ = self.outgoing.try_send(Ok(message));
+    }
+
+    fn deny(&mut self, end: End) {
+        let detail = match (&self.refused, end) {
+            (Some((_, detail)), _) => detail.clone(),
+            (None, End::ProofWrong) => "the answer is not that of this node's key".to_owned(),
+            (None, end) => end.as_str().to_owned(),
+        };
+        self.send(messages::registration_error(detail));
+    }
+
+    fn send_challenge(&mut self, id: u64, kind: Kind) -> Option<Input> {
+        let mut entropy = [0; 32];
+        let challenge = getrandom::fill(&mut entropy)
+            .ok()
+            .and_then(|()| self.shared.context.challenge(&mut entropy).ok());
+        let Some(challenge) = challenge else {
+            self.refused = Some(("no_entropy", "the system gives no randomness".to_owned()));
+            return Some(Input::Verified(false));
+        };
+        let point = challenge.point();
+        self.send(match kind {
+            Kind::Proof => messages::proof(id, point),
+            _ => messages::ecdh(id, point, self.shared.context.node_id()),
+        });
+        self.challenge = Some(challenge);
+        None
+    }
+
+    fn send_request(&mut self, id: u64, ticket: Ticket) {
+        let ask = self
+            .pending
+            .get_mut(&ticket)
+            .and_then(|pending| pending.ask.take());
+        match ask {
+            Some(Ask::Ecdh(point)) => {
+                self.send(messages::ecdh(id, point, self.shared.context.node_id()));
+            }
+            Some(Ask::Pass(field, body)) => {
+                if let Some(message) = messages::pass(id, field, body) {
+                    self.send(message);
+                }
+            }
+            // Cancelled: the machine has been told, so this cannot be.
+            None => {}
+        }
+    }
+
+    fn verify(&mut self, content: Option<Content>) -> bool {
+        let Some(challenge) = self.challenge.take() else {
+            return false;
+        };
+        let verified = match content {
+            Some(Content::Secret(answer)) => challenge.verify(answer),
+            Some(Content::Proof(answer)) => {
+                challenge.verify_bound(answer.into(), &self.shared.certificate)
+            }
+            _ => return false,
+        };
+        match verified {
+            Ok(proof) => {
+                if self.session.is_none() {
+                    self.proof = Some(proof);
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn attach(&mut self) {
+        let Some(proof) = self.proof.take() else {
+            return;
+        };
+        let signer = GatewaySigner {
+            shared: Arc::clone(&self.shared),
+            stream: self.stream.clone(),
+        };
+        // Before the session is live, so that who hears of it finds the stream.
+        self.shared.live.send_replace(Some(self.stream.clone()));
+        match self.shared.context.attach(proof, Arc::new(signer)) {
+            Ok(session) => {
+                self.session = Some(session);
+                self.place = None;
+                self.feed(Input::Seated, None);
+            }
+            Err(error) => {
+                self.refused = Some(("not_attached", error.to_string()));
+                self.feed(Input::Refused, None);
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, content: Option<Content>) {
+        let Some(pending) = self.pending.remove(&ticket) else {
+            return;
+        };
+        let answer = match content {
+            Some(Content::Secret(secret)) => Answer::Secret(secret),
+            Some(Content::Pass(body)) => Answer::Pass(body),
+            Some(Content::Error(text)) => Answer::Error(text),
+            Some(Content::Proof(_)) | None => Answer::Malformed,
+        };
+        let _ = pending.reply.send(Ok(answer));
+    }
+
+    fn finish(&mut self, end: End) {
+        self.end = Some(end);
+        if let Some(session) = self.session.take() {
+            let reason = match end {
+                End::Silent => LapseReason::LivenessLost,
+                End::Odd => LapseReason::SignerError,
+                _ => LapseReason::StreamClosed,
+            };
+            let _ = session.lapse(reason);
+            return;
+        }
+        if self.place.is_none() {
+            return;
+        }
+        let (failure, detail) = self
+            .refused
+            .take()
+            .unwrap_or_else(|| (end.as_str(), format!("the stream ended: {}", end.as_str())));
+        if matches!(end, End::ProofWrong | End::ProofLate) {
+            let candidate = (self.macaroon, self.address.ip());
+            lock(&self.shared.holds).failed(self.shared.clock.now(), candidate);
+        }
+        let status = match end {
+            End::Refused => Status::already_exists(detail.clone()),
+            End::ProofWrong => Status::permission_denied(detail.clone()),
+            End::RegistrationWrong => Status::invalid_argument(detail.clone()),
+            _ => Status::deadline_exceeded(detail.clone()),
+        };
+        let _ = self.outgoing.try_send(Err(status));
+        self.shared.refuse(self.address, failure, detail);
+    }
+}
+
+/// However it ends, a panic included: first the session, then the seat.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let was_live = self.place.is_none();
+        drop(self.session.take());
+        let ours = &self.stream.commands;
+        self.shared.live.send_if_modified(|live| {
+            live.take_if(|live| live.commands.same_channel(ours))
+                .is_some()
+        });
+        if was_live {
+            self.shared.behind.send_replace(false);
+        }
+        self.shared.left(self.id);
+    }
+}
+
+async fn wait(timer: &mut Option<(Moment, Sleep)>) {
+    match timer {
+        Some((_, sleep)) => sleep.await,
+        None => std::future::pending().await,
+    }
+}
