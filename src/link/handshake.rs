@@ -210,7 +210,11 @@ impl Acts<'_> {
         lease: Option<Lease>,
     ) -> Result<Done, HandshakeFailure> {
         // Who is dialled under a lease is a channel peer.
-        let purpose = if lease.is_some() { Purpose::ChannelDial } else { Purpose::GossipDial };
+        let purpose = if lease.is_some() {
+            Purpose::ChannelDial
+        } else {
+            Purpose::GossipDial
+        };
         let (state, one) = InitiatorStart::new(key.node_id(), remote, ephemeral)?;
         self.within(1, self.write(1, &one, lease.as_ref())).await?;
         let mut two = [0; 50];
@@ -228,12 +232,22 @@ impl Acts<'_> {
     }
 
     /// BOLT 8 as responder.
-    pub(crate) async fn respond(&self, key: &StaticKey, ephemeral: LocalKey) -> Result<Done, HandshakeFailure> {
-        let source = self.socket.peer_addr().map_err(|source| HandshakeFailure::Io { act: 1, source })?.ip();
+    pub(crate) async fn respond(
+        &self,
+        key: &StaticKey,
+        ephemeral: LocalKey,
+    ) -> Result<Done, HandshakeFailure> {
+        let source = self
+            .socket
+            .peer_addr()
+            .map_err(|source| HandshakeFailure::Io { act: 1, source })?
+            .ip();
         let mut one = [0; 50];
         self.within(1, self.read(1, &mut one)).await?;
         let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(&one)?;
-        let (secret, lease) = self.ecdh(2, key, state.request(), Purpose::Inbound { source }).await?;
+        let (secret, lease) = self
+            .ecdh(2, key, state.request(), Purpose::Inbound { source })
+            .await?;
         let (state, two) = state.resume(secret)?;
         self.within(2, self.write(2, &two, lease.as_ref())).await?;
         let mut three = [0; 66];

@@ -32,11 +32,11 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::{EcdhCall, Purpose, Signer};
 use super::epoch::{Epoch, Lapse, LapseReason, SignerState};
 use super::error::{AttachError, EcdhError, ProofError, SignerAway};
 use super::fence::{self, Fence, GateGuard, ShardIndex};
 use super::proof::{Challenge, Proof};
+use super::{EcdhCall, Purpose, Signer};
 use crate::node_id::NodeId;
 use crate::secret::SharedSecret;
 

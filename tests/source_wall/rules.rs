@@ -42,6 +42,9 @@ const ACTING_CRATES: &[&str] = &[
     "rustix",
     "axum",
     "ureq",
+    "h2",
+    "tonic",
+    "tokio_rustls",
 ];
 
 /// The pure files that a top-level module must have: without them a rule about purity would pass by having nothing to
@@ -55,6 +58,10 @@ pub(crate) const PURE_FILES: &[(&str, &str)] = &[
     ("link", "src/link/machine.rs"),
     ("link", "src/link/firewall.rs"),
     ("supervisor", "src/supervisor/machine.rs"),
+    ("signer", "src/signer/gateway/budget.rs"),
+    ("signer", "src/signer/gateway/queue.rs"),
+    ("signer", "src/signer/gateway/seat.rs"),
+    ("signer", "src/signer/gateway/terms.rs"),
 ];
 
 /// One source file, lexed, with the tokens of its test code marked.
