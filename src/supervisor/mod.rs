@@ -36,7 +36,7 @@ use crate::link::driver::Env;
 use crate::link::{LinkHandle, Tag};
 use crate::node_id::NodeId;
 use crate::signer::SignerContext;
-use crate::telemetry::{Event, EventStream};
+use crate::telemetry::{Event, EventStream, Telemetry};
 use commands::Command;
 use listener::Doorway;
 use std::fmt;
@@ -388,6 +388,11 @@ impl Supervisor {
     /// Everything that happens, from now on.
     pub fn events(&self) -> EventStream {
         self.shared.env.telemetry.subscribe()
+    }
+
+    /// Where its events go in: for a gateway, so that what happens there is seen, counted and logged with the rest.
+    pub fn telemetry(&self) -> Telemetry {
+        self.shared.env.telemetry.clone()
     }
 
     /// Dials no more, admits no more, flushes and closes every link, then stops. Links that are not closed within
