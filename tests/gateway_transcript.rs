@@ -147,31 +147,15 @@ async fn the_nodes_own_requests_pass_through_unread() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn our_own_agent_proves_itself_before_it_is_told_that_it_is_in_bound_to_the_certificate() {
-    use sha2::{Digest, Sha256};
     let mut house = House::open().await;
-    let metadata = [("macaroon", &*macaroon(1)), ("pilotlight-agent", "1")];
     for (seen, right) in [
         (b"another one".to_vec(), false),
         (house.certificate.clone(), true),
     ] {
         // The hold-off of the first attempt is for this macaroon; the second agent has another.
-        let other = macaroon(2);
-        let metadata = if right {
-            [("macaroon", &*other), metadata[1]]
-        } else {
-            metadata
-        };
-        let mut agent = Dialer::call(house.address(), &house.certificate, &metadata).await;
-        agent.say(&registration());
-        let request = agent.hear().await.unwrap();
-        assert_eq!(hex(&request[..7]), "0802ca3e230a21", "proof_request");
-        let point = pilotlight::node_id::Point::parse(&request[7..]).unwrap();
-        let mut hash = Sha256::new();
-        hash.update(b"pilotlight signer proof v1");
-        hash.update(key(7).ecdh(&point).expose());
-        hash.update(Sha256::digest(&seen));
-        let answer = field(1, &hash.finalize());
-        agent.say(&[head(2), field(1001, &answer)].concat());
+        let nonce = if right { 2 } else { 1 };
+        let mut agent = house.dial_as_agent(&house.certificate, nonce).await;
+        agent.register_as_agent(7, &seen).await;
         if right {
             assert_eq!(agent.hear().await.unwrap(), completed());
             assert!(house.context.is_live());

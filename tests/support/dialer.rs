@@ -26,6 +26,7 @@ use pilotlight::signer::gateway::{
 };
 use pilotlight::signer::{LapseReason, SignerContext, SignerState};
 use pilotlight::telemetry::{Event, EventStream, Next, Telemetry};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -54,6 +55,15 @@ pub(crate) fn macaroon(nonce: u8) -> String {
         .to_string()
 }
 
+/// A certificate that is new each time.
+pub(crate) fn identity() -> TlsIdentity {
+    let directory = tempfile::tempdir().unwrap();
+    let files = TlsFiles::in_directory(directory.path());
+    let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let now = SystemClock::new().unix();
+    TlsIdentity::renew(&files, &hosts, now).unwrap()
+}
+
 /// A gateway of node 7's on loopback, and all that a test wants to see of it.
 pub(crate) struct House {
     pub(crate) gateway: Gateway,
@@ -69,11 +79,7 @@ impl House {
     }
 
     pub(crate) async fn with_window(liveness_window: Duration) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let files = TlsFiles::in_directory(directory.path());
-        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let now = SystemClock::new().unix();
-        let (identity, _) = TlsIdentity::load_or_generate(&files, &hosts, now).unwrap();
+        let identity = identity();
         let certificate = identity.certificate().to_vec();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let telemetry = Telemetry::new(Arc::clone(&clock));
@@ -99,6 +105,12 @@ impl House {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.gateway.local_addr()
+    }
+
+    /// A call of Pilotlight's own agent, over a certificate that it trusts.
+    pub(crate) async fn dial_as_agent(&self, certificate: &[u8], nonce: u8) -> Dialer {
+        let metadata = [("macaroon", &*macaroon(nonce)), ("pilotlight-agent", "1")];
+        Dialer::call(self.address(), certificate, &metadata).await
     }
 
     pub(crate) async fn dial(&self) -> Dialer {
@@ -312,6 +324,21 @@ impl Dialer {
         let (id, point) = asked(&self.hear().await.unwrap());
         assert_eq!(id, 2);
         self.say(&shared_key(id, number, point));
+    }
+
+    /// Registers as our agent does: proves the key of this number, bound to a certificate.
+    pub(crate) async fn register_as_agent(&mut self, number: u8, certificate: &[u8]) {
+        self.say(&registration());
+        let request = self.hear().await.unwrap();
+        let (id, rest) = id_of(&request);
+        assert_eq!(rest[..5], [0xca, 0x3e, 0x23, 0x0a, 0x21], "proof_request");
+        let point = Point::parse(&rest[5..]).unwrap();
+        let mut hash = Sha256::new();
+        hash.update(b"pilotlight signer proof v1");
+        hash.update(key(number).ecdh(&point).expose());
+        hash.update(Sha256::digest(certificate));
+        let answer = field(1, &hash.finalize());
+        self.say(&[head(id), field(1001, &answer)].concat());
     }
 
     /// The next ECDH request; pings on the way are answered.

@@ -96,7 +96,7 @@ fn point(bytes: &[u8]) -> Result<Point, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::unnecessary_wraps)]
     use super::super::super::gateway::proto::{KeyDescriptor, ProofRequest};
     use super::*;
     use crate::node_id::LocalKey;

@@ -2,12 +2,13 @@
 //!
 //! It never waits for a signer to come, save to repeat what was in flight at a drop and is safe to repeat.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::macaroon::MacaroonName;
 use super::machine::{Class, Failure, Kind, Ticket};
 use super::service::Shared;
 use crate::clock::Moment;
@@ -56,9 +57,22 @@ pub(super) enum Command {
     Cancel(Ticket),
 }
 
+/// Who is the signer, as far as its connection tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttachedSigner {
+    /// Where it dials from.
+    pub address: SocketAddr,
+    /// Which macaroon it showed.
+    pub macaroon: MacaroonName,
+    /// Whether it is Pilotlight's own agent, whose proof is bound to the certificate; else it is taken to be lnd.
+    pub is_agent: bool,
+}
+
 /// The stream that is the signer session.
 #[derive(Clone)]
 pub(super) struct LiveStream {
+    pub(super) signer: AttachedSigner,
     pub(super) commands: mpsc::Sender<Command>,
 }
 

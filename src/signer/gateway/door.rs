@@ -69,7 +69,6 @@ impl Drop for Place {
 pub(super) async fn listen(
     shared: Arc<Shared>,
     listener: TcpListener,
-    tls: Arc<TlsIdentity>,
     mut stop: watch::Receiver<bool>,
 ) {
     let newcomers = Newcomers::default();
@@ -92,7 +91,9 @@ pub(super) async fn listen(
             );
             continue;
         };
-        let (shared, tls, mut stop) = (Arc::clone(&shared), Arc::clone(&tls), stop.clone());
+        let (shared, mut stop) = (Arc::clone(&shared), stop.clone());
+        // One and the same for the whole connection: a proof is bound to what was shown on it.
+        let tls = Arc::clone(&lock(&shared.identity));
         tokio::spawn(async move {
             let newcomer = Newcomer {
                 shared: &shared,
@@ -101,7 +102,7 @@ pub(super) async fn listen(
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => {}
-                result = newcomer.serve(socket, tls, place) => {
+                result = newcomer.serve(socket, &tls, place) => {
                     if let Err((failure, detail)) = result {
                         shared.refuse(address, failure, detail);
                     }
@@ -136,7 +137,7 @@ impl Newcomer<'_> {
     async fn serve(
         &self,
         socket: TcpStream,
-        tls: Arc<TlsIdentity>,
+        tls: &TlsIdentity,
         place: Place,
     ) -> Result<(), Refused> {
         let _ = socket.set_nodelay(true);
@@ -163,6 +164,7 @@ impl Newcomer<'_> {
         let (pings, pinging) = Pings::new(pings);
         let handover = Handover(Arc::new(Mutex::new(Some(Connection {
             address: self.address,
+            certificate: tls.certificate_digest(),
             pings,
             place,
         }))));

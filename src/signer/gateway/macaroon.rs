@@ -162,6 +162,26 @@ pub struct Macaroon {
     signature: Secret32,
 }
 
+/// What an operator tells his macaroons apart by, such as `1f3a90c2 of root key 0`. Nobody can use a macaroon that he knows by
+/// name only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MacaroonName {
+    root_key: Option<u64>,
+    digest: [u8; 4],
+}
+
+impl fmt::Display for MacaroonName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.digest {
+            write!(f, "{byte:02x}")?;
+        }
+        match self.root_key {
+            Some(id) => write!(f, " of root key {id}"),
+            None => f.write_str(" of an unnamed root key"),
+        }
+    }
+}
+
 /// Why a macaroon is not accepted, or none. The text is safe for logs and for the caller: it holds nothing of the macaroon.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -340,6 +360,20 @@ impl Macaroon {
     pub fn fingerprint(&self) -> [u8; 32] {
         use sha2::Digest;
         Sha256::digest(&self.identifier).into()
+    }
+
+    /// The same for people: its root key and the first bytes of the [fingerprint](Self::fingerprint).
+    pub fn name(&self) -> MacaroonName {
+        let storage_id = self.parse_identifier().ok().map(|id| id.storage_id);
+        let digits = storage_id.and_then(|id| String::from_utf8(id).ok());
+        MacaroonName {
+            root_key: digits.and_then(|digits| digits.parse().ok()),
+            digest: self
+                .fingerprint()
+                .first_chunk()
+                .copied()
+                .unwrap_or_default(),
+        }
     }
 
     fn parse_identifier(&self) -> Result<Identifier, MacaroonError> {

@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+use std::fmt::Write;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -523,11 +525,12 @@ fn transition_table() {
     ];
     let mut table = format!("{:<12}", "");
     for (name, _, _) in &inputs {
-        table += &format!("{name:<12}");
+        write!(table, "{name:<12}").unwrap();
     }
     for row in 0..5 {
         table = table.trim_end().to_owned();
-        table += &format!("\n{:<12}", format!("{:?}", reach(row).machine.phase()));
+        let phase = format!("{:?}", reach(row).machine.phase());
+        write!(table, "\n{phase:<12}").unwrap();
         for (_, wait, input) in &inputs {
             let mut bench = reach(row);
             let before = bench.machine.phase();
@@ -539,11 +542,10 @@ fn transition_table() {
             } else {
                 format!("{after:?}")
             };
-            table += &format!("{cell:<12}");
+            write!(table, "{cell:<12}").unwrap();
         }
     }
     let table = table.trim_end();
-    println!("{table}");
     assert_eq!(table.trim_start(), TABLE);
 }
 

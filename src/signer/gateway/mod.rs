@@ -41,10 +41,12 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use call::{PassError, SignerHandle};
+pub use call::{AttachedSigner, PassError, SignerHandle};
 pub use caveat::Caveat;
 pub use credentials::CredentialsError;
-pub use macaroon::{Macaroon, MacaroonError, Occasion, Op, RootKey, SIGNER_ACTION, SIGNER_ENTITY};
+pub use macaroon::{
+    Macaroon, MacaroonError, MacaroonName, Occasion, Op, RootKey, SIGNER_ACTION, SIGNER_ENTITY,
+};
 pub use tls::{PinnedCertificate, TlsFiles, TlsIdentity};
 
 use crate::clock::Clock;
@@ -138,21 +140,10 @@ impl Gateway {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let shared = Arc::new(Shared::new(
-            context,
-            telemetry,
-            clock,
-            window,
-            identity.certificate_digest(),
-            root_key,
+            context, telemetry, clock, window, identity, root_key,
         ));
         let (stop, stopped) = watch::channel(false);
-        let identity = Arc::new(identity);
-        tokio::spawn(door::listen(
-            Arc::clone(&shared),
-            listener,
-            identity,
-            stopped,
-        ));
+        tokio::spawn(door::listen(Arc::clone(&shared), listener, stopped));
         let address = local;
         shared.telemetry.emit(Event::GatewayListening { address });
         let handle = SignerHandle::new(Arc::clone(&shared));
@@ -172,6 +163,27 @@ impl Gateway {
     /// Takes another root key: macaroons of the old one are refused from now on. The attached signer stays.
     pub fn rotate(&self, root_key: RootKey) {
         *service::lock(&self.shared.root_key) = Arc::new(root_key);
+    }
+
+    /// Shows another certificate from the next connection on. Connections that are open keep theirs, the signer's among them; a
+    /// signer that dials again needs the new one in its file.
+    pub fn renew(&self, identity: TlsIdentity) {
+        *service::lock(&self.shared.identity) = Arc::new(identity);
+    }
+
+    /// When the certificate that is shown now ends, as time since the Unix epoch.
+    pub fn certificate_expires(&self) -> Duration {
+        service::lock(&self.shared.identity).expires()
+    }
+
+    /// Who is the signer now; `None` while nobody is.
+    pub fn attached(&self) -> Option<AttachedSigner> {
+        // The stream is named before its session begins, and forgotten after it has ended.
+        if !self.shared.context.is_live() {
+            return None;
+        }
+        let live = self.shared.live.borrow();
+        live.as_ref().map(|stream| stream.signer.clone())
     }
 
     /// For the node's own requests to its signer.

@@ -17,7 +17,9 @@ use super::budget::Sources;
 use super::call::LiveStream;
 use super::door::Place;
 use super::http2::Pings;
-use super::macaroon::{Macaroon, MacaroonError, Occasion, RootKey, SIGNER_ACTION, SIGNER_ENTITY};
+use super::macaroon::{
+    Macaroon, MacaroonError, MacaroonName, Occasion, RootKey, SIGNER_ACTION, SIGNER_ENTITY,
+};
 use super::machine::{Registrant, Ticket};
 use super::proto::watch_only_server::WatchOnly;
 use super::proto::{
@@ -25,6 +27,7 @@ use super::proto::{
 };
 use super::seat::{HoldOffs, MacaroonId, Seat, StreamId, Verdict};
 use super::stream::{Control, Driver};
+use super::tls::TlsIdentity;
 use crate::clock::Clock;
 use crate::limits;
 use crate::signer::SignerContext;
@@ -36,8 +39,8 @@ pub(super) struct Shared {
     pub(super) telemetry: Telemetry,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) window: Duration,
-    /// SHA-256 of the certificate that is shown.
-    pub(super) certificate: [u8; 32],
+    /// What the next connection is shown.
+    pub(super) identity: Mutex<Arc<TlsIdentity>>,
     pub(super) root_key: Mutex<Arc<RootKey>>,
     pub(super) sources: Mutex<Sources>,
     pub(super) holds: Mutex<HoldOffs>,
@@ -57,7 +60,7 @@ impl Shared {
         telemetry: Telemetry,
         clock: Arc<dyn Clock>,
         window: Duration,
-        certificate: [u8; 32],
+        identity: TlsIdentity,
         root_key: RootKey,
     ) -> Self {
         Self {
@@ -65,7 +68,7 @@ impl Shared {
             telemetry,
             clock,
             window,
-            certificate,
+            identity: Mutex::new(Arc::new(identity)),
             root_key: Mutex::new(Arc::new(root_key)),
             sources: Mutex::new(Sources::new()),
             holds: Mutex::new(HoldOffs::new()),
@@ -154,8 +157,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What the connection hands to the call on it.
 pub(super) struct Connection {
     pub(super) address: SocketAddr,
+    /// SHA-256 of the certificate that was shown on it.
+    pub(super) certificate: [u8; 32],
     pub(super) pings: Pings,
     pub(super) place: Place,
+}
+
+/// What a call says of its caller.
+#[derive(Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) macaroon: MacaroonId,
+    pub(super) name: MacaroonName,
+    pub(super) registrant: Registrant,
 }
 
 /// An extension of an HTTP request must be `Clone`; this is taken once.
@@ -181,7 +194,7 @@ impl WatchOnly for Service {
             return Err(Status::internal("the call has no connection"));
         };
         let source = connection.address.ip();
-        let macaroon = self.admit(&request, source).map_err(|error| {
+        let (macaroon, name) = self.admit(&request, source).map_err(|error| {
             let label = access::label(&error);
             self.shared
                 .refuse(connection.address, label, error.to_string());
@@ -197,8 +210,11 @@ impl WatchOnly for Service {
         let driver = Driver::new(
             Arc::clone(&self.shared),
             connection,
-            macaroon,
-            registrant,
+            Caller {
+                macaroon,
+                name,
+                registrant,
+            },
             outgoing,
         );
         tokio::spawn(driver.run(request.into_inner()));
@@ -207,7 +223,11 @@ impl WatchOnly for Service {
 }
 
 impl Service {
-    fn admit<T>(&self, request: &Request<T>, source: IpAddr) -> Result<MacaroonId, MacaroonError> {
+    fn admit<T>(
+        &self,
+        request: &Request<T>,
+        source: IpAddr,
+    ) -> Result<(MacaroonId, MacaroonName), MacaroonError> {
         let mut values = request.metadata().get_all(MACAROON_KEY).iter();
         let value = values.next().ok_or(MacaroonError::Missing)?;
         if values.next().is_some() {
@@ -223,6 +243,6 @@ impl Service {
             source,
         };
         macaroon.verify(&root, &occasion)?;
-        Ok(macaroon.fingerprint())
+        Ok((macaroon.fingerprint(), macaroon.name()))
     }
 }

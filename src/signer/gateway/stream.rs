@@ -11,14 +11,16 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::call::{Answer, Ask, COMMANDS, Command, GatewaySigner, LiveStream, Reply};
+use super::call::{
+    Answer, Ask, AttachedSigner, COMMANDS, Command, GatewaySigner, LiveStream, Reply,
+};
 use super::door::Place;
 use super::http2::Pings;
 use super::machine::{Body, End, Input, Kind, Output, Phase, Registrant, StreamMachine, Ticket};
 use super::messages::{self, Content};
 use super::proto::{SignCoordinatorRequest, SignCoordinatorResponse};
 use super::seat::{MacaroonId, Refusal, StreamId};
-use super::service::{Connection, Shared, lock};
+use super::service::{Caller, Connection, Shared, lock};
 use crate::clock::{Moment, Sleep};
 use crate::signer::{Challenge, LapseReason, Proof, SignerSession};
 use crate::telemetry::Event;
@@ -45,6 +47,8 @@ pub(super) struct Driver {
     address: SocketAddr,
     macaroon: MacaroonId,
     registrant: Registrant,
+    /// SHA-256 of the certificate that was shown on this connection.
+    certificate: [u8; 32],
     pings: Pings,
     /// A newcomer's place; given back when it is attached.
     place: Option<Place>,
@@ -76,24 +80,32 @@ impl Driver {
     pub(super) fn new(
         shared: Arc<Shared>,
         connection: Connection,
-        macaroon: MacaroonId,
-        registrant: Registrant,
+        caller: Caller,
         outgoing: Outgoing,
     ) -> Self {
         let (id, controls) = shared.enrol();
         let (sender, commands) = mpsc::channel(COMMANDS);
         let machine = StreamMachine::new(shared.clock.now(), shared.window);
+        let signer = AttachedSigner {
+            address: connection.address,
+            macaroon: caller.name,
+            is_agent: caller.registrant == Registrant::Agent,
+        };
         Self {
             id,
             address: connection.address,
-            macaroon,
-            registrant,
+            macaroon: caller.macaroon,
+            registrant: caller.registrant,
+            certificate: connection.certificate,
             pings: connection.pings,
             place: Some(connection.place),
             outgoing,
             controls,
             commands,
-            stream: LiveStream { commands: sender },
+            stream: LiveStream {
+                signer,
+                commands: sender,
+            },
             machine,
             pending: HashMap::new(),
             challenge: None,
@@ -336,7 +348,7 @@ impl Driver {
         let verified = match content {
             Some(Content::Secret(answer)) => challenge.verify(answer),
             Some(Content::Proof(answer)) => {
-                challenge.verify_bound(answer.into(), &self.shared.certificate)
+                challenge.verify_bound(answer.into(), &self.certificate)
             }
             _ => return false,
         };

@@ -264,6 +264,8 @@ impl TlsRefusal {
                 | Alert::CertificateExpired
                 | Alert::CertificateUnknown
                 | Alert::UnknownCA
+                // What rustls says when a root of the same name has another key: the certificate before a renewal.
+                | Alert::DecryptError
                 | Alert::AccessDenied,
             )) => Self::CertificateRefused,
             _ => Self::Broken,
