@@ -343,14 +343,20 @@ impl Dialer {
 
     /// The next ECDH request; pings on the way are answered.
     pub(crate) async fn hear_ecdh(&mut self) -> (u64, Point) {
+        let next = soon("a request", self.next_ecdh()).await;
+        next.expect("the stream goes on")
+    }
+
+    /// The same, for however long it takes; `None` at the stream's end.
+    pub(crate) async fn next_ecdh(&mut self) -> Option<(u64, Point)> {
         loop {
-            let message = self.hear().await.unwrap();
+            let message = self.hear_unguarded().await.ok()?;
             let (id, rest) = id_of(&message);
             if rest == [0x18, 1] {
                 self.say(&[&head(id)[..], &[0x18, 1]].concat());
                 continue;
             }
-            return asked(&message);
+            return Some(asked(&message));
         }
     }
 }
