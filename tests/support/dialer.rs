@@ -273,6 +273,8 @@ impl Dialer {
             let response = response.await.map_err(|error| error.to_string())?;
             assert_eq!(response.status(), 200);
             if let Some(status) = response.headers().get("grpc-status") {
+                let over = response.body().is_end_stream();
+                assert!(over, "grpc-go takes such a status for none at all");
                 return Err(format!("status {}", status.to_str().unwrap()));
             }
             self.body = Some(response.into_body());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
+use http_body::Body;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower_service::Service as _;
@@ -203,8 +204,12 @@ impl Newcomer<'_> {
             WatchOnlyServer::new(service).max_decoding_message_size(limits::GATEWAY_MESSAGE_MAX);
         let Ok(response) = service.call(request).await;
         let (head, body) = response.into_parts();
+        // A denial has no body: its status ends the stream with its headers, or grpc-go, which wants trailers after data, reports
+        // `Internal` in its place.
+        let over = body.is_end_stream();
         // A caller that has gone is told nothing; its stream's end is seen by the driver.
-        if let Ok(to) = respond.send_response(http::Response::from_parts(head, ()), false) {
+        let sent = respond.send_response(http::Response::from_parts(head, ()), over);
+        if let (Ok(to), false) = (sent, over) {
             let _ = send_body(body, to).await;
         }
     }
