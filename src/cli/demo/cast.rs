@@ -89,7 +89,12 @@ impl Cast {
         Ok(Self { seed, members })
     }
 
-    /// The key of the node itself: the signer's.
+    /// Who the node is: all that it knows of its key.
+    pub(super) fn node_id(&self) -> Result<NodeId, DemoError> {
+        Ok(self.node_key()?.node_id())
+    }
+
+    /// The key of the node: for its signer only.
     pub(super) fn node_key(&self) -> Result<LocalKey, DemoError> {
         key(self.seed, "pilotlight", 0)
     }

@@ -50,22 +50,22 @@ impl Check {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fenced {
     pub(super) name: &'static str,
-    /// What the node had handed to the kernel when `lapse` returned, and at the very end.
-    pub(super) written_at_return: u64,
+    /// What the node had handed to the kernel when the fence was up, before `lapse` returned, and at the very end.
+    pub(super) written_at_fence: u64,
     pub(super) written_at_end: u64,
     /// What the far side has read.
     pub(super) far_bytes: u64,
     /// Channel messages that had passed, both ways.
     pub(super) channel_messages: u64,
-    /// From the return of `lapse` to the beginning of the last delivery from this link, if that came later.
+    /// From the moment when the fence was up to the beginning of the last delivery from this link, if that came later.
     pub(super) delivered_after: Option<Duration>,
-    /// Messages that the link's handle took from the node after `lapse` had returned.
+    /// Messages that the link's handle took from the node after that.
     pub(super) accepted_after: usize,
     /// The far side saw the connection end with a reset.
     pub(super) far_reset: bool,
 }
 
-/// P1: nothing moves on a fenced link once `lapse` has returned.
+/// P1: nothing moves on a fenced link once the fence is up; `lapse` returns no earlier.
 pub(super) fn fence(links: &[Fenced], expected: usize, dropped: usize) -> Check {
     let mut faults = Vec::new();
     if links.len() != expected || dropped != expected {
@@ -76,21 +76,21 @@ pub(super) fn fence(links: &[Fenced], expected: usize, dropped: usize) -> Check 
     }
     for link in links {
         let name = link.name;
-        if link.written_at_end != link.written_at_return {
-            let more = link.written_at_end.saturating_sub(link.written_at_return);
+        if link.written_at_end != link.written_at_fence {
+            let more = link.written_at_end.saturating_sub(link.written_at_fence);
             faults.push(format!(
-                "{name}: {more} bytes were written after lapse() had returned"
+                "{name}: {more} bytes were written after the fence was up"
             ));
         }
-        if link.far_bytes > link.written_at_return {
-            let more = link.far_bytes.saturating_sub(link.written_at_return);
+        if link.far_bytes > link.written_at_fence {
+            let more = link.far_bytes.saturating_sub(link.written_at_fence);
             faults.push(format!(
                 "{name}: the far side has {more} bytes beyond the last one"
             ));
         }
         if let Some(late) = link.delivered_after {
             faults.push(format!(
-                "{name}: a message was delivered {} µs after lapse() had returned",
+                "{name}: a message was delivered {} µs after the fence was up",
                 late.as_micros()
             ));
         }
@@ -113,7 +113,7 @@ pub(super) fn fence(links: &[Fenced], expected: usize, dropped: usize) -> Check 
     let late_bytes = sum(|link| {
         link.written_at_end
             .max(link.far_bytes)
-            .saturating_sub(link.written_at_return)
+            .saturating_sub(link.written_at_fence)
     });
     let late_deliveries = links
         .iter()
@@ -123,11 +123,11 @@ pub(super) fn fence(links: &[Fenced], expected: usize, dropped: usize) -> Check 
         "{late_bytes} bytes, {late_deliveries} deliveries on {} links that had carried {} channel messages, {} bytes",
         links.len(),
         sum(|link| link.channel_messages),
-        sum(|link| link.written_at_return),
+        sum(|link| link.written_at_fence),
     );
     Check::new(
         "P1",
-        "after lapse() returned, no byte and no delivery on a channel link",
+        "once the fence was up, no byte and no delivery on a channel link",
         figure,
         faults,
     )
@@ -273,6 +273,42 @@ pub(super) fn no_error(messages: u64, errors: u64, connections: usize) -> Check 
     Check::new("P4", "no error (17) reached anybody", figure, faults)
 }
 
+/// The first signer session's ECDHs, counted where they are asked for, where they pass and where they are computed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Books {
+    /// The node's handshakes: answers that they got, and questions that got none.
+    pub(super) node: (usize, usize),
+    /// The agent's own report: ECDHs and proofs that it answered, and requests that it refused or failed on.
+    pub(super) agent_ecdh: u64,
+    pub(super) agent_proofs: u64,
+    pub(super) agent_refused: u64,
+    /// Uses of the key.
+    pub(super) key: usize,
+}
+
+impl Books {
+    /// What does not agree, if anything does not.
+    fn fault(self) -> Option<String> {
+        let Self {
+            node,
+            agent_ecdh,
+            agent_proofs,
+            agent_refused,
+            key,
+        } = self;
+        let agree = node == (usize::try_from(agent_ecdh).ok()?, 0)
+            && key as u64 == agent_ecdh.saturating_add(agent_proofs)
+            && agent_refused == 0;
+        let shows = agent_ecdh > 0 && agent_proofs == 1;
+        (!agree || !shows).then(|| {
+            format!(
+                "the books differ or are empty: the node got {} answers and {} refusals, the agent gave {agent_ecdh} and {agent_proofs} proofs and refused {agent_refused}, the key was used {key} times",
+                node.0, node.1
+            )
+        })
+    }
+}
+
 /// What happened while no signer was there.
 #[derive(Debug, Clone, Default)]
 #[allow(
@@ -280,8 +316,12 @@ pub(super) fn no_error(messages: u64, errors: u64, connections: usize) -> Check 
     reason = "independent facts, not a state machine in disguise"
 )]
 pub(super) struct Absence {
-    /// ECDH that the signer was asked for.
-    pub(super) signer_calls: u64,
+    /// Uses of the node's key.
+    pub(super) signer_calls: usize,
+    /// ECDHs that the node's handshakes asked for.
+    pub(super) asked: usize,
+    /// What both sides had counted before; it must be the same.
+    pub(super) books: Books,
     /// Inbound connections that waited.
     pub(super) parked: usize,
     /// How a dial that was asked for ended: after how long, and with [`SignerAway`](crate::supervisor::ConnectError::SignerAway)?
@@ -309,8 +349,14 @@ pub(super) fn signer_free(absence: &Absence) -> Check {
     };
     expect(
         absence.signer_calls == 0,
-        format!("the signer was asked {} times", absence.signer_calls),
+        format!("the node's key was used {} times", absence.signer_calls),
     );
+    expect(
+        absence.asked == 0,
+        format!("the node asked for {} ECDHs", absence.asked),
+    );
+    let books = absence.books.fault();
+    expect(books.is_none(), books.unwrap_or_default());
     expect(
         absence.parked == 1,
         format!("{} inbound connections were parked, not 1", absence.parked),
@@ -348,8 +394,10 @@ pub(super) fn signer_free(absence: &Absence) -> Check {
     );
     let took = absence.dial_refused.unwrap_or_default();
     let figure = format!(
-        "{} signer calls, {} parked, a dial refused in {} µs",
+        "{} signer calls ({} ECDHs and {} proof before, by both sides' books), {} parked, a dial refused in {} µs",
         absence.signer_calls,
+        absence.books.agent_ecdh,
+        absence.books.agent_proofs,
         absence.parked,
         took.as_micros()
     );
@@ -488,7 +536,7 @@ mod tests {
     fn fenced(name: &'static str) -> Fenced {
         Fenced {
             name,
-            written_at_return: 1000,
+            written_at_fence: 1000,
             written_at_end: 1000,
             far_bytes: 990,
             channel_messages: 10,
@@ -518,7 +566,7 @@ mod tests {
     fn p1_passes_when_all_bytes_were_written_before_the_fence() {
         assert_eq!(fence_with(|_| {}).faults, Vec::<String>::new());
         assert!(
-            fence_with(|link| link.far_bytes = link.written_at_return).passed(),
+            fence_with(|link| link.far_bytes = link.written_at_fence).passed(),
             "to the last byte"
         );
     }
@@ -664,6 +712,14 @@ mod tests {
     fn absence() -> Absence {
         Absence {
             signer_calls: 0,
+            asked: 0,
+            books: Books {
+                node: (14, 0),
+                agent_ecdh: 14,
+                agent_proofs: 1,
+                agent_refused: 0,
+                key: 15,
+            },
             parked: 1,
             dial_refused: Some(Duration::from_micros(40)),
             open_warnings: 1,
@@ -683,7 +739,8 @@ mod tests {
             signer_free(&bad)
         };
         assert_eq!(with(|_| {}).faults, Vec::<String>::new());
-        assert_fault(&with(|bad| bad.signer_calls = 1), "asked 1 times");
+        assert_fault(&with(|bad| bad.signer_calls = 1), "used 1 times");
+        assert_fault(&with(|bad| bad.asked = 1), "asked for 1 ECDHs");
         assert_fault(&with(|bad| bad.parked = 0), "0 inbound connections");
         assert_fault(&with(|bad| bad.dial_refused = None), "did not fail at once");
         assert_fault(
@@ -696,6 +753,31 @@ mod tests {
         assert_fault(&with(|bad| bad.mistag_closed = false), "did not close");
         assert_fault(&with(|bad| bad.mistag_warnings = 1), "was answered");
         assert_fault(&with(|bad| bad.mistag_event = false), "no event");
+    }
+
+    #[test]
+    fn p5_fails_when_the_node_the_agent_and_the_key_do_not_tell_the_same() {
+        let with = |spoil: fn(&mut Books)| {
+            let mut bad = absence();
+            spoil(&mut bad.books);
+            signer_free(&bad)
+        };
+        assert_fault(&with(|books| books.node.0 = 13), "the books differ");
+        assert_fault(&with(|books| books.node.1 = 1), "and 1 refusals");
+        assert_fault(&with(|books| books.agent_ecdh = 15), "the agent gave 15");
+        assert_fault(&with(|books| books.agent_refused = 1), "refused 1");
+        assert_fault(&with(|books| books.key = 16), "used 16 times");
+        assert_fault(
+            &with(|books| {
+                books.agent_proofs = 2;
+                books.key = 16;
+            }),
+            "2 proofs",
+        );
+        let none = |books: &mut Books| {
+            (books.node, books.agent_ecdh, books.key) = ((0, 0), 0, 1);
+        };
+        assert_fault(&with(none), "are empty");
     }
 
     #[test]

@@ -4,22 +4,27 @@ use super::DemoError;
 use super::cast::Kind;
 use super::checks::{self, Absence, Check, Fenced, Leases, Relight, Retained, Totals};
 use super::far::{End, Far};
+use super::signer::median;
 use super::stage::Stage;
 use super::story::MISTAGGED;
 use crate::link::LinkHandle;
+use crate::signer::agent::AgentReport;
 use crate::signer::{Epoch, Lapse};
 use crate::telemetry::{Event, LapseReport};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The moment of the lapse.
 pub(super) struct Cut {
     pub(super) lapse: Lapse,
-    /// `lapse` had returned before this.
-    pub(super) returned: Instant,
+    /// From the cut of the signer's connection to the lapse.
+    pub(super) noticed: Duration,
     pub(super) links: Vec<CutLink>,
-    /// Calls of the signer until then.
-    pub(super) asked: u64,
+    /// Uses of the node's key when the fence was up.
+    pub(super) uses: usize,
+    /// The last word of the agent whose connection it was.
+    pub(super) agent: AgentReport,
     /// Gossip until then: see `Stage::gossip_counts`.
     pub(super) counts: Vec<(usize, usize)>,
     pub(super) after: Aftermath,
@@ -28,7 +33,7 @@ pub(super) struct Cut {
 /// What followed from it.
 pub(super) struct Aftermath {
     pub(super) report: LapseReport,
-    /// From the call of `lapse` until the last far side saw its connection end.
+    /// From the lapse until the last far side saw its connection end.
     pub(super) last_end: Duration,
     /// Far sides that saw a reset, rather than another end.
     pub(super) resets: usize,
@@ -38,7 +43,7 @@ pub(super) struct Aftermath {
 pub(super) struct CutLink {
     pub(super) peer: usize,
     pub(super) handle: LinkHandle,
-    /// Bytes written when `lapse` had returned.
+    /// Bytes written when the fence was up.
     pub(super) written: u64,
     /// Messages that the handle took after that.
     pub(super) accepted_after: usize,
@@ -65,9 +70,23 @@ pub(super) struct Outcome {
     /// On the retained links.
     pub(super) gossip: Totals,
     pub(super) far_messages: u64,
-    pub(super) signer_calls: u64,
+    pub(super) signer: Signer,
     /// Whether all that was sent arrived in time to be compared.
     pub(super) settled: bool,
+}
+
+/// What the signer did.
+pub(super) struct Signer {
+    /// Where it dialled in.
+    pub(super) address: SocketAddr,
+    /// Each of its agents' own report, in order.
+    pub(super) agents: Vec<AgentReport>,
+    /// Uses of the node's key, in all and while no signer was attached.
+    pub(super) uses: usize,
+    pub(super) uses_away: usize,
+    /// An ECDH as the node's handshakes had it, over TLS, and its computation: medians.
+    pub(super) round_trip: Duration,
+    pub(super) computation: Duration,
 }
 
 impl Outcome {
@@ -124,7 +143,14 @@ impl Outcome {
             rotations,
             gossip: Totals::of(&links.retained),
             far_messages,
-            signer_calls: stage.node.signer.asked(),
+            signer: Signer {
+                address: stage.node.gateway.local_addr(),
+                agents: stage.signer.gone().to_vec(),
+                uses: stage.signer.key.uses(),
+                uses_away: absence.signer_calls,
+                round_trip: median(stage.node.ecdhs().0),
+                computation: stage.signer.key.computation(),
+            },
             settled,
         }
     }
@@ -187,15 +213,16 @@ fn fenced(stage: &Stage<'_>, cut: &Cut, link: &CutLink, far: &Far) -> Fenced {
             (known.last_delivery, known.channel_messages)
         })
     });
+    let fence_up = cut.lapse.at + cut.lapse.fence;
     // The first connection is the one that the lapse ended.
     let first = far.look(|seen| seen.first().cloned()).unwrap_or_default();
     Fenced {
         name: far.member.name,
-        written_at_return: link.written,
+        written_at_fence: link.written,
         written_at_end: link.handle.bytes_written(),
         far_bytes: first.bytes_in,
         channel_messages: messages.saturating_add(first.channel_messages_in),
-        delivered_after: last.and_then(|last| last.checked_duration_since(cut.returned)),
+        delivered_after: last.and_then(|last| last.checked_duration_since(fence_up)),
         accepted_after: link.accepted_after,
         far_reset: matches!(first.ended, Some((_, End::Reset))),
     }

@@ -1,12 +1,14 @@
 //! `pilotlight demo`: what this crate is for, in fifteen seconds, on real sockets.
 //!
-//! One node with an embedded signer and fourteen peers, each a BOLT 8 peer with a key, a socket and a task of its own, exchange
-//! signed gossip over TCP on loopback. The signer is cancelled and returns. Then the promises are checked on what the *far sides*
-//! recorded, and the exit code says whether they hold.
+//! One node and fourteen peers, each a BOLT 8 peer with a key, a socket and a task of its own, exchange signed gossip over TCP on
+//! loopback. The node's key is with a signer, which dials the node's gateway over TLS on loopback; its connection is cut, and it dials
+//! in again. Then the promises are checked on what the *far sides* recorded, and the exit code says whether they hold.
 //!
 //! - `cast`: who plays, with keys from the seed; `gossip`: what they say, numbered;
 //! - `far`: the far sides and their records; `node`: the node as an embedder would write it, and its records;
-//! - `story`: what happens, in order, on the `stage`; `evidence`: the records, put side by side; `checks`: the verdicts, pure;
+//! - `signer`: the key and the agent that dials in with it; `folder`: the files that it is given;
+//! - `story`: what happens, in order, on the `stage`; `sentry`: looks at the links at the moment of the lapse;
+//! - `evidence`: the records, put side by side; `checks`: the verdicts, pure;
 //! - `screen` and `report`: what a person and a program read.
 //!
 //! It waits for events, never for time: the pauses are there for whoever watches, and only pace the story.
@@ -15,17 +17,22 @@ mod cast;
 mod checks;
 mod evidence;
 mod far;
+mod folder;
 mod gossip;
 mod node;
 mod report;
 mod screen;
+mod sentry;
+mod signer;
 mod stage;
 mod story;
 
-use crate::signer::{AttachError, ProofError};
+use crate::signer::gateway::{CredentialsError, GatewayError};
 use crate::supervisor::{ListenError, StartError, Stopped};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Seeds that are drawn are below this, so that they are easily typed again.
 const SEEDS: u64 = 1_000_000;
@@ -57,12 +64,19 @@ enum DemoError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    #[error("the signer was not proved: {0}")]
-    Proof(#[from] ProofError),
-    #[error("the signer was not attached: {0}")]
-    Attach(#[from] AttachError),
-    #[error("there was no signer session to cancel")]
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error("no private directory for certificate and macaroon: {path}: {source}")]
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("the signer session was over before the story ended it")]
     NoSession,
+    #[error("it was interrupted")]
+    Interrupted,
     #[error("a peer that the story needs has not come on stage")]
     Absent,
     #[error("waited {seconds} s in vain for {what}")]
@@ -73,7 +87,12 @@ enum DemoError {
 pub async fn run(options: Options) -> ExitCode {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..SEEDS));
     let screen = screen::Screen::new(options.json);
-    let played = story::play(seed, &screen).await;
+    // An interruption is an end like any other: what the demo has made goes with it.
+    let played = tokio::select! {
+        played = story::play(seed, &screen) => played,
+        () = interrupted() => Err(DemoError::Interrupted),
+    };
+    screen.freeze();
     let passed = match &played {
         Ok(outcome) => outcome.passed(),
         Err(_) => false,
@@ -87,6 +106,21 @@ pub async fn run(options: Options) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() {
+    let caught = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    let (Ok(mut interrupt), Ok(mut terminate)) = caught else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
 

@@ -1,54 +1,40 @@
-//! The node of the demo, as an embedder would write it: a supervisor, a signer, and what is done with the inbox.
+//! The node of the demo, as an embedder would write it: a supervisor, a gateway where its signer dials in, and what is done with the
+//! inbox.
 //!
 //! It relays every gossip message that it receives to every other peer that asked for gossip, answers commitments, and records
-//! what it was handed and when. It keeps no graph and no channel.
+//! what it was handed and when. It keeps no graph, no channel and no key.
 
 use super::cast::{Cast, Kind};
+use super::folder::Folder;
 use super::gossip::{self, Stamp};
 use super::{DemoError, lock};
+use crate::clock::{Clock, SystemClock};
 use crate::link::{CloseReason, LinkHandle, LinkId, Message};
-use crate::node_id::NodeId;
-use crate::signer::{
-    EcdhCall, EcdhFuture, EmbeddedSigner, LapseReason, Signer, SignerContext, SignerSession,
+use crate::signer::agent::AgentConfig;
+use crate::signer::gateway::{
+    Gateway, GatewayConfig, Macaroon, Op, RootKey, TlsFiles, TlsIdentity,
 };
+use crate::signer::{Epoch, SignerContext};
 use crate::supervisor::{Inbound, Inbox, Supervisor};
-use crate::telemetry::{Event, EventStream, Next};
+use crate::telemetry::{Event, EventStream, Next, Telemetry};
 use crate::wire::queries::GossipTimestampFilter;
 use crate::wire::{BITCOIN_MAINNET, MessageType};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Journal entries that a relay takes at a time.
 const RELAY_BATCH: usize = 64;
 
-/// The embedded signer, with a count of what it was asked.
-pub(super) struct CountingSigner {
-    inner: EmbeddedSigner,
-    asked: AtomicU64,
-}
-
-impl CountingSigner {
-    pub(super) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
-    }
-}
-
-impl Signer for CountingSigner {
-    fn node_id(&self) -> NodeId {
-        self.inner.node_id()
-    }
-
-    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        self.inner.ecdh(call)
-    }
-}
+/// How long the signer may show no life. Longer than the default: the story ends a connection and never goes silent, and what it
+/// shows must not depend on how busy the machine is.
+const LIVENESS_WINDOW: Duration = Duration::from_secs(20);
 
 /// One link, as the node knows it.
 pub(super) struct NodeLink {
@@ -118,7 +104,7 @@ impl Journal {
 /// The node.
 pub(super) struct Node {
     pub(super) supervisor: Supervisor,
-    pub(super) signer: Arc<CountingSigner>,
+    pub(super) gateway: Gateway,
     pub(super) journal: Arc<Journal>,
     cast: Arc<Cast>,
     links: Mutex<Vec<NodeLink>>,
@@ -128,23 +114,30 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Starts the node, without a signer session.
+    /// Starts the node, without a signer: its gateway listens for one. Gives what a signer needs to dial in, with the files for it
+    /// in `folder`.
     ///
     /// # Errors
-    /// The system refuses what the supervisor needs.
+    /// The system refuses what the supervisor, the gateway or their files need.
     pub(super) async fn start(
         cast: &Arc<Cast>,
+        folder: &Folder,
         pulse: &watch::Sender<u64>,
-    ) -> Result<Arc<Self>, DemoError> {
-        let inner = EmbeddedSigner::from_key(cast.node_key()?);
-        let signer = Arc::new(CountingSigner {
-            inner,
-            asked: AtomicU64::new(0),
-        });
-        let context = SignerContext::new(signer.node_id());
-        let (supervisor, inbox) = Supervisor::builder(context).seed(cast.seed).start().await?;
+    ) -> Result<(Arc<Self>, AgentConfig), DemoError> {
+        let context = SignerContext::new(cast.node_id()?);
+        let building = Supervisor::builder(context.clone()).seed(cast.seed);
+        let (supervisor, inbox) = building.start().await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let telemetry = Telemetry::new(Arc::clone(&clock));
+        let at_the_gateway = telemetry.subscribe();
+        let (config, files) = open(folder, clock.unix())?;
+        let gateway = Gateway::start(config, context, telemetry, clock).await?;
+        let signer = AgentConfig {
+            server: gateway.local_addr().to_string(),
+            ..files
+        };
         let node = Arc::new(Self {
-            signer,
+            gateway,
             journal: Arc::new(Journal {
                 entries: Mutex::default(),
                 length: watch::Sender::new(0),
@@ -157,21 +150,42 @@ impl Node {
             supervisor,
         });
         tokio::spawn(Arc::clone(&node).listen_to(node.supervisor.events()));
+        tokio::spawn(Arc::clone(&node).listen_to(at_the_gateway));
         tokio::spawn(Arc::clone(&node).receive(inbox));
-        Ok(node)
+        Ok((node, signer))
     }
 
-    /// Proves the signer and begins a session with it.
-    ///
-    /// # Errors
-    /// The signer does not hold the node's key, or a session is live; neither can be here.
-    pub(super) async fn attach(&self) -> Result<SignerSession, DemoError> {
-        let context = self.supervisor.context();
-        let mut entropy = [0; 32];
-        getrandom::fill(&mut entropy).map_err(|_| DemoError::Entropy)?;
-        let proof = context.prove(&*self.signer, &mut entropy).await?;
-        let signer: Arc<dyn Signer> = Arc::clone(&self.signer) as Arc<dyn Signer>;
-        Ok(context.attach(proof, signer)?)
+    /// The signer session that is live, if it is known to the node.
+    pub(super) fn session(&self) -> Option<Epoch> {
+        let live = self.supervisor.context().state().live()?;
+        self.event(|event| match event {
+            Event::SignerAttached { epoch, .. } if *epoch == live => Some(live),
+            _ => None,
+        })
+    }
+
+    /// ECDHs for which its handshakes have asked since the lapse of that session was reported.
+    pub(super) fn asked_since(&self, lapsed: Epoch) -> usize {
+        self.events(|events| {
+            let reported =
+                |event: &Event| matches!(event, Event::SignerLapsed(report) if report.epoch == lapsed);
+            let since = events.iter().skip_while(|event| !reported(event));
+            since
+                .filter(|event| matches!(event, Event::Ecdh { .. }))
+                .count()
+        })
+    }
+
+    /// ECDHs for which its handshakes have asked: how long each took that was answered, and how many were not.
+    pub(super) fn ecdhs(&self) -> (Vec<Duration>, usize) {
+        self.events(|events| {
+            let asked = events.iter().filter_map(|event| match event {
+                Event::Ecdh { result, took, .. } => Some((*result == "ok").then_some(*took)),
+                _ => None,
+            });
+            let (answered, not): (Vec<_>, Vec<_>) = asked.partition(Option::is_some);
+            (answered.into_iter().flatten().collect(), not.len())
+        })
     }
 
     /// Looks at every link so far, ended ones too.
@@ -343,9 +357,24 @@ async fn relay(link: LinkHandle, peer: usize, journal: Arc<Journal>, from: usize
     }
 }
 
-/// Ends a signer session as an operator would.
-pub(super) fn cancel(session: SignerSession) -> Result<crate::signer::Lapse, DemoError> {
-    session
-        .lapse(LapseReason::Requested)
-        .ok_or(DemoError::NoSession)
+/// Makes the gateway's secrets, as the first start of a daemon does, and bakes a macaroon for the signer. The address is not known yet.
+fn open(folder: &Folder, now: Duration) -> Result<(GatewayConfig, AgentConfig), DemoError> {
+    let tls = TlsFiles::in_directory(folder.path());
+    let (identity, _) = TlsIdentity::load_or_generate(&tls, &[], now)?;
+    let (root_key, _) = RootKey::load_or_generate(folder.path().join("macaroon.root"))?;
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|_| DemoError::Entropy)?;
+    let macaroon = Macaroon::bake(&root_key, nonce, &[Op::remote_signer()]);
+    let agent = AgentConfig {
+        server: String::new(),
+        certificate: tls.certificate,
+        macaroon: folder.put("signer.macaroon", &macaroon.to_bytes())?,
+    };
+    let gateway = GatewayConfig {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        identity,
+        root_key,
+        liveness_window: LIVENESS_WINDOW,
+    };
+    Ok((gateway, agent))
 }

@@ -2,8 +2,9 @@
 
 use super::DemoError;
 use super::checks::{Check, millis};
-use super::evidence::Outcome;
+use super::evidence::{Outcome, Signer};
 use super::screen::{Ink, Screen};
+use crate::signer::agent::AgentReport;
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -99,7 +100,7 @@ fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
         rotations,
         gossip,
         far_messages,
-        signer_calls,
+        signer,
         settled,
     } = outcome;
     let checks: Vec<Value> = checks
@@ -119,6 +120,8 @@ fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
         "passed": outcome.passed(),
         "checks": checks,
         "lapse": {
+            "reason": cut.lapse.reason.as_str(),
+            "noticed_ms": millis(cut.noticed),
             "fence_us": micros(cut.lapse.fence),
             "teardown_ms": millis(cut.after.report.teardown),
             "last_far_end_ms": millis(cut.after.last_end),
@@ -135,10 +138,26 @@ fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
         },
         "far_messages": far_messages,
         "key_rotations": rotations,
-        "signer_calls": signer_calls,
+        "signer_calls": signer.uses,
+        "signer": told(signer),
         "settled": settled,
         "events_missed": missed,
         "seconds": seconds,
+    })
+}
+
+fn told(signer: &Signer) -> Value {
+    let agent = |report: &AgentReport| {
+        json!({
+            "dials": report.dials, "attached": report.attached, "proofs": report.proofs, "ecdh": report.ecdh,
+        })
+    };
+    json!({
+        "address": signer.address.to_string(),
+        "agents": signer.agents.iter().map(agent).collect::<Vec<_>>(),
+        "calls_while_away": signer.uses_away,
+        "ecdh_over_tls_us": micros(signer.round_trip),
+        "ecdh_computation_us": micros(signer.computation),
     })
 }
 

@@ -5,8 +5,10 @@
 use super::DemoError;
 use super::cast::{Cast, Kind, Member};
 use super::far::{Far, Surroundings, Tempo};
+use super::folder::Folder;
 use super::node::{Node, NodeLink};
 use super::screen::{Lane, Screen};
+use super::signer::Remote;
 use crate::signer::Epoch;
 use crate::supervisor::Mode;
 use crate::telemetry::Event;
@@ -32,6 +34,7 @@ const FRAME: Duration = Duration::from_millis(100);
 pub(super) struct Stage<'a> {
     pub(super) cast: Arc<Cast>,
     pub(super) node: Arc<Node>,
+    pub(super) signer: Remote,
     /// In the order of the cast, the stranger excepted until he comes.
     pub(super) fars: Vec<Arc<Far>>,
     pub(super) screen: &'a Screen,
@@ -41,11 +44,15 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Starts the node and opens its door. Nobody else is there yet.
+    /// Starts the node and opens its door, and gives the signer its key and, in `folder`, its files. Nobody dials yet.
     ///
     /// # Errors
-    /// The system refuses a port, a thread or randomness.
-    pub(super) async fn set(cast: Arc<Cast>, screen: &'a Screen) -> Result<Self, DemoError> {
+    /// The system refuses a port, a file, a thread or randomness.
+    pub(super) async fn set(
+        cast: Arc<Cast>,
+        folder: &Folder,
+        screen: &'a Screen,
+    ) -> Result<Self, DemoError> {
         let pulse = watch::Sender::new(0);
         let every = if screen.is_watched() {
             EVERY.0
@@ -57,7 +64,8 @@ impl<'a> Stage<'a> {
             every,
             rush: false,
         });
-        let node = Node::start(&cast, &pulse).await?;
+        let (node, config) = Node::start(&cast, folder, &pulse).await?;
+        let signer = Remote::new(cast.node_key()?, config);
         let door = node
             .supervisor
             .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
@@ -72,12 +80,26 @@ impl<'a> Stage<'a> {
         Ok(Self {
             cast,
             node,
+            signer,
             fars: Vec::new(),
             screen,
             around,
             tempo,
             pulse,
         })
+    }
+
+    /// The signer dials in; waits until it is attached.
+    ///
+    /// # Errors
+    /// It is not within a minute.
+    pub(super) async fn dial_in(&mut self) -> Result<Epoch, DemoError> {
+        self.signer.dial();
+        self.wait_for("the signer to dial in", |stage| {
+            stage.node.session().is_some()
+        })
+        .await?;
+        self.node.session().ok_or(DemoError::NoSession)
     }
 
     /// How long the relight of that session took, once it is complete.

@@ -4,15 +4,17 @@
 //! into an error. Pauses only pace it.
 
 use super::cast::{Cast, HEIGHT, Kind};
-use super::checks::{Absence, millis};
+use super::checks::{Absence, Books, millis};
 use super::evidence::{self, Aftermath, Cut, CutLink, Outcome};
 use super::far::{End, Far};
-use super::node;
+use super::folder::Folder;
 use super::screen::{Ink, Screen};
+use super::sentry::Post;
+use super::signer::median;
 use super::stage::Stage;
 use super::{DemoError, gossip};
-use crate::link::{CloseReason, Tag};
-use crate::signer::{Epoch, Lapse, SignerSession};
+use crate::link::{CloseReason, LinkHandle, Tag};
+use crate::signer::{Epoch, Lapse};
 use crate::supervisor::{ConnectError, PeerSpec, PeerState};
 use crate::telemetry::Event;
 use std::sync::Arc;
@@ -41,29 +43,30 @@ const SUITOR: &str = "Rowan";
 pub(super) async fn play(seed: u64, screen: &Screen) -> Result<Outcome, DemoError> {
     let cast = Arc::new(Cast::new(seed)?);
     introduce(&cast, screen);
-    let mut stage = Stage::set(cast, screen).await?;
+    // Removed when this ends, in whatever way.
+    let folder = Folder::make()?;
+    let mut stage = Stage::set(cast, &folder, screen).await?;
     let whole = tokio::time::timeout(WHOLE, acts(&mut stage)).await;
     let outcome = whole.unwrap_or(Err(DemoError::Waited {
         what: "the end of the story",
         seconds: WHOLE.as_secs(),
     }));
-    screen.freeze();
     outcome
 }
 
 async fn acts(stage: &mut Stage<'_>) -> Result<Outcome, DemoError> {
-    let session = stage.gather().await?;
+    stage.gather().await?;
     stage.chat().await?;
-    let cut = stage.cut(session).await?;
+    let cut = stage.cut().await?;
     let absence = stage.endure(&cut).await?;
     let counts = stage.gossip_counts();
-    let session = stage.relight(&cut).await?;
+    let epoch = stage.relight(&cut).await?;
     let settled = stage.settle().await;
     stage.screen.freeze();
-    let leases = evidence::leases(stage, &cut, session.epoch()).await?;
-    let links = evidence::collect(stage, &cut, session.epoch(), &counts);
+    let leases = evidence::leases(stage, &cut, epoch).await?;
+    let links = evidence::collect(stage, &cut, epoch, &counts);
     stage.node.supervisor.drain().await;
-    drop(session);
+    stage.signer.stop().await;
     stage
         .wait_for("the far sides to see the drain", |stage| {
             stage
@@ -108,8 +111,8 @@ fn introduce(cast: &Cast, screen: &Screen) {
 }
 
 impl Stage<'_> {
-    /// Act one: peers are wanted, a signer attaches, links come up.
-    async fn gather(&mut self) -> Result<SignerSession, DemoError> {
+    /// Act one: peers are wanted, a signer dials in, links come up.
+    async fn gather(&mut self) -> Result<(), DemoError> {
         let cast = Arc::clone(&self.cast);
         let supervisor = self.node.supervisor.clone();
         for member in cast.peers().filter(|member| !member.dials) {
@@ -144,8 +147,12 @@ impl Stage<'_> {
             "mode {}: {held} peers wait to be dialled, and nothing fails",
             self.node.supervisor.mode()
         ));
+        self.screen.add(&format!(
+            "for the signer, it listens on {}",
+            self.node.gateway.local_addr()
+        ));
         self.pause(1.0).await;
-        let session = self.node.attach().await?;
+        let epoch = self.dial_in().await?;
         for member in cast.peers().filter(|member| member.dials) {
             self.fars.push(Far::start(member, &self.around).await?);
         }
@@ -158,16 +165,24 @@ impl Stage<'_> {
         self.screen.say(
             Ink::Bold,
             &format!(
-                "A signer attaches, proves the node's key, and session {} begins.",
-                session.epoch()
+                "A signer dials in over TLS, proves that it has the node's key, and session {epoch} begins."
             ),
+        );
+        self.screen.add(
+            "it takes no certificate but the node's own, shows a macaroon, and its proof is bound to that certificate",
         );
         let links = self.node.supervisor.snapshot().links;
         self.screen.add(&format!(
             "mode {mode}: {} channel links and {} gossip links are up; 3 peers dialled us, we dialled 11",
             links.channel_bearing, links.gossip_only
         ));
-        Ok(session)
+        self.screen.add(&format!(
+            "it answered {} ECDHs, one a handshake: {:.1} ms over TLS (median), of which {:.2} ms are arithmetic",
+            self.signer.report().ecdh,
+            millis(median(self.node.ecdhs().0)),
+            millis(self.signer.key.computation())
+        ));
+        Ok(())
     }
 
     /// Act two: an ordinary day.
@@ -188,23 +203,26 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Act three: the signer is cancelled in the middle of traffic.
-    async fn cut(&self, session: SignerSession) -> Result<Cut, DemoError> {
+    /// Act three: the signer's connection is cut in the middle of traffic.
+    async fn cut(&mut self) -> Result<Cut, DemoError> {
         self.rush().await?;
-        let handles = self.node.look(|links| {
-            let live = links.iter().filter(|link| link.down.is_none());
-            let channel = live.filter(|link| self.kind(link.peer) == Some(Kind::Channel));
-            channel
-                .map(|link| (link.peer, link.handle.clone()))
-                .collect::<Vec<_>>()
-        });
-        let lapse = node::cancel(session)?;
-        // From here on, whatever moves on a channel link breaks P1.
-        let returned = Instant::now();
-        let written = handles
-            .iter()
-            .map(|(_, handle)| handle.bytes_written())
-            .collect::<Vec<_>>();
+        let handles = self.channel_links();
+        let watched: Vec<_> = handles.iter().map(|(_, handle)| handle.clone()).collect();
+        let key = Arc::clone(&self.signer.key);
+        let look = move || {
+            let written = watched.iter().map(LinkHandle::bytes_written);
+            (written.collect::<Vec<_>>(), key.uses())
+        };
+        let post = Post::put_up(self.node.supervisor.context(), look);
+        let post = post.ok_or(DemoError::NoSession)?;
+        let began = Instant::now();
+        let agent = self.signer.stop().await;
+        self.wait_for("the gateway to see the signer's stream end", |_| {
+            post.seen().is_some()
+        })
+        .await?;
+        // What moves on a channel link beyond these figures breaks P1: they were taken inside the lapse, with the fence just up.
+        let (lapse, (written, uses)) = post.seen().cloned().ok_or(DemoError::NoSession)?;
         let links = handles
             .into_iter()
             .zip(written)
@@ -219,19 +237,30 @@ impl Stage<'_> {
                 }
             });
         let links = links.collect();
-        let (asked, counts) = (self.node.signer.asked(), self.gossip_counts());
+        let counts = self.gossip_counts();
         let after = self.aftermath(&lapse).await?;
         let cut = Cut {
             lapse,
-            returned,
+            noticed: lapse.at.saturating_duration_since(began),
             links,
-            asked,
+            uses,
+            agent,
             counts,
             after,
         };
         self.tell_cut(&cut);
         self.pause(2.0).await;
         Ok(cut)
+    }
+
+    /// The live links with channel peers.
+    fn channel_links(&self) -> Vec<(usize, LinkHandle)> {
+        self.node.look(|links| {
+            let live = links.iter().filter(|link| link.down.is_none());
+            live.filter(|link| self.kind(link.peer) == Some(Kind::Channel))
+                .map(|link| (link.peer, link.handle.clone()))
+                .collect()
+        })
     }
 
     /// Channel peers talk as fast as they are answered, so that the fence meets writes and deliveries under way.
@@ -285,9 +314,13 @@ impl Stage<'_> {
 
     fn tell_cut(&self, cut: &Cut) {
         let screen = self.screen;
-        screen.say(Ink::Bad, "The signer is gone, in the middle of traffic.");
+        screen.say(
+            Ink::Bad,
+            "The signer's connection is cut, in the middle of traffic.",
+        );
         screen.add(&format!(
-            "fence up in {:.1} µs: from here on nothing leaves or arrives on a channel link",
+            "the gateway saw it end after {:.1} ms; fence up in {:.1} µs: nothing leaves or arrives on a channel link now",
+            millis(cut.noticed),
             millis(cut.lapse.fence) * 1000.0
         ));
         screen.add(&format!(
@@ -322,8 +355,43 @@ impl Stage<'_> {
         self.suitor(&mut absence).await?;
         self.mistagged(&mut absence).await?;
         self.strangers(&mut absence).await?;
-        absence.signer_calls = self.node.signer.asked().saturating_sub(cut.asked);
+        self.close_books(cut, &mut absence);
         Ok(absence)
+    }
+
+    /// What was asked of the signer, by everybody's own count.
+    fn close_books(&self, cut: &Cut, absence: &mut Absence) {
+        let (answered, not) = self.node.ecdhs();
+        let agent = cut.agent;
+        let refused = [
+            agent.refused_key,
+            agent.refused_signing,
+            agent.refused_malformed,
+            agent.refused_busy,
+            agent.failed,
+        ];
+        absence.books = Books {
+            node: (answered.len(), not),
+            agent_ecdh: agent.ecdh,
+            agent_proofs: agent.proofs,
+            agent_refused: refused.iter().sum(),
+            key: cut.uses,
+        };
+        absence.signer_calls = self.signer.key.uses().saturating_sub(cut.uses);
+        absence.asked = self.node.asked_since(cut.lapse.epoch);
+        let (ink, text) = match (absence.asked, absence.signer_calls) {
+            (0, 0) => (
+                Ink::Plain,
+                "All this while, nothing was asked of the signer.",
+            ),
+            _ => (Ink::Bad, "The signer was asked although it is away."),
+        };
+        self.screen.say(ink, text);
+        self.screen.add(&format!(
+            "it had answered {} ECDHs when it went, by its own count; by the node's, {}",
+            agent.ecdh,
+            answered.len()
+        ));
     }
 
     /// A gossip peer would open a channel.
@@ -419,14 +487,13 @@ impl Stage<'_> {
             "a dial of ours is refused at once ({} µs), and kept for later",
             took.as_micros()
         ));
-        self.pause(1.2).await;
         Ok(())
     }
 
     /// Act five: the signer returns.
-    async fn relight(&self, cut: &Cut) -> Result<SignerSession, DemoError> {
-        let session = self.node.attach().await?;
-        let epoch = session.epoch();
+    async fn relight(&mut self, cut: &Cut) -> Result<Epoch, DemoError> {
+        self.pause(1.2).await;
+        let epoch = self.dial_in().await?;
         self.wait_for("the channel peers to be back", |stage| {
             stage.relit(epoch).is_some() && stage.cast.peers().all(|member| stage.is_linked(member))
         })
@@ -435,7 +502,7 @@ impl Stage<'_> {
         screen.say(
             Ink::Good,
             &format!(
-                "The signer is back: session {epoch}, and nothing of session {}.",
+                "The signer dials in again and proves itself anew: session {epoch}, and nothing of session {}.",
                 cut.lapse.epoch
             ),
         );
@@ -457,7 +524,7 @@ impl Stage<'_> {
             );
         }
         self.pause(1.5).await;
-        Ok(session)
+        Ok(epoch)
     }
 
     /// Whom the node dialled, with what made it urgent.
