@@ -16,7 +16,7 @@ use crate::signer::gateway::{
 };
 use crate::signer::{Epoch, SignerContext};
 use crate::supervisor::{Inbound, Inbox, Supervisor};
-use crate::telemetry::{Event, EventStream, Next, Telemetry};
+use crate::telemetry::{Event, EventStream, Next};
 use crate::wire::queries::GossipTimestampFilter;
 use crate::wire::{BITCOIN_MAINNET, MessageType};
 use bytes::Bytes;
@@ -128,10 +128,8 @@ impl Node {
         let building = Supervisor::builder(context.clone()).seed(cast.seed);
         let (supervisor, inbox) = building.start().await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let telemetry = Telemetry::new(Arc::clone(&clock));
-        let at_the_gateway = telemetry.subscribe();
         let (config, files) = open(folder, clock.unix())?;
-        let gateway = Gateway::start(config, context, telemetry, clock).await?;
+        let gateway = Gateway::start(config, context, supervisor.telemetry(), clock).await?;
         let signer = AgentConfig {
             server: gateway.local_addr().to_string(),
             ..files
@@ -150,7 +148,6 @@ impl Node {
             supervisor,
         });
         tokio::spawn(Arc::clone(&node).listen_to(node.supervisor.events()));
-        tokio::spawn(Arc::clone(&node).listen_to(at_the_gateway));
         tokio::spawn(Arc::clone(&node).receive(inbox));
         Ok((node, signer))
     }

@@ -111,8 +111,8 @@ fn introduce(cast: &Cast, screen: &Screen) {
 }
 
 impl Stage<'_> {
-    /// Act one: peers are wanted, a signer dials in, links come up.
-    async fn gather(&mut self) -> Result<(), DemoError> {
+    /// The node is told whom it wants, and starts. How many of them it holds back, for want of a signer.
+    async fn want(&mut self) -> Result<usize, DemoError> {
         let cast = Arc::clone(&self.cast);
         let supervisor = self.node.supervisor.clone();
         for member in cast.peers().filter(|member| !member.dials) {
@@ -133,12 +133,14 @@ impl Stage<'_> {
         supervisor
             .declare_channel_peers(cast.of(Kind::Channel).map(|member| member.node_id()))
             .await?;
-        let held = supervisor
-            .peers()
-            .await?
-            .iter()
-            .filter(|peer| peer.state == PeerState::Held)
-            .count();
+        let peers = supervisor.peers().await?;
+        let held = peers.iter().filter(|peer| peer.state == PeerState::Held);
+        Ok(held.count())
+    }
+
+    /// Act one: peers are wanted, a signer dials in, links come up.
+    async fn gather(&mut self) -> Result<(), DemoError> {
+        let held = self.want().await?;
         self.screen.say(
             Ink::Bold,
             "The node starts. It holds no key, and no signer is there.",
@@ -153,6 +155,7 @@ impl Stage<'_> {
         ));
         self.pause(1.0).await;
         let epoch = self.dial_in().await?;
+        let cast = Arc::clone(&self.cast);
         for member in cast.peers().filter(|member| member.dials) {
             self.fars.push(Far::start(member, &self.around).await?);
         }
@@ -168,8 +171,14 @@ impl Stage<'_> {
                 "A signer dials in over TLS, proves that it has the node's key, and session {epoch} begins."
             ),
         );
+        if let Some(signer) = self.node.gateway.attached() {
+            self.screen.add(&format!(
+                "from {}, with macaroon {}",
+                signer.address, signer.macaroon
+            ));
+        }
         self.screen.add(
-            "it takes no certificate but the node's own, shows a macaroon, and its proof is bound to that certificate",
+            "it takes no certificate but the node's own, and its proof is bound to that certificate",
         );
         let links = self.node.supervisor.snapshot().links;
         self.screen.add(&format!(
