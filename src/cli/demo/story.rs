@@ -47,11 +47,10 @@ pub(super) async fn play(seed: u64, screen: &Screen) -> Result<Outcome, DemoErro
     let folder = Folder::make()?;
     let mut stage = Stage::set(cast, &folder, screen).await?;
     let whole = tokio::time::timeout(WHOLE, acts(&mut stage)).await;
-    let outcome = whole.unwrap_or(Err(DemoError::Waited {
+    whole.unwrap_or(Err(DemoError::Waited {
         what: "the end of the story",
         seconds: WHOLE.as_secs(),
-    }));
-    outcome
+    }))
 }
 
 async fn acts(stage: &mut Stage<'_>) -> Result<Outcome, DemoError> {
