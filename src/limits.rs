@@ -239,6 +239,10 @@ pub const SIGNING_STALLED_AFTER: Duration = Duration::from_secs(120);
 /// Longest wait for a signing request of the node's, over any number of signer sessions.
 pub const SIGNING_DEADLINE: Duration = Duration::from_secs(180);
 
+/// Requests of the node's own that its signer works on at once: each may be as large as a message may be, and a person may have to
+/// press a button for each.
+pub const SIGNING_IN_FLIGHT: usize = 16;
+
 /// How long an incumbent signer has to answer when a newcomer has proved itself.
 pub const CONTEST_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -302,8 +306,8 @@ pub const SIGNING_ABANDON_AFTER: Duration = Duration::from_secs(600);
 /// that answers twice is forgiven for a while.
 pub const SIGNER_ODDITIES_MAX: u32 = 1000;
 
-/// Answers that have come from the signer and wait for the gateway's task.
-pub const SIGNER_OUTGOING: usize = 1024;
+/// Requests that are on their way to the signer and that its connection has not taken yet: as many as may be in flight, and pings.
+pub const SIGNER_OUTGOING: usize = 2 * ECDH_IN_FLIGHT_MAX;
 
 /// Longest macaroon, in bytes. lnd's own, with every permission that it knows, takes some 300; a few caveats are 40 each.
 pub const MACAROON_MAX: usize = 4096;

@@ -311,6 +311,8 @@ async fn a_proof_is_bound_to_the_certificate_that_was_shown() {
     let agent = files.agent(server.address);
     let mut call = soon(server.accept()).await;
     assert_eq!(call.metadata["pilotlight-agent"], "1");
+    let node = key(1).node_id().to_string();
+    assert_eq!(call.metadata["pilotlight-node"], node.as_str());
     soon(call.next()).await.unwrap();
     // Before the registration is answered.
     call.send(
@@ -540,7 +542,14 @@ async fn the_signer_of_another_node_never_attaches() {
     let context = SignerContext::new(key(2).node_id());
     let (gateway, files) = gateway(&context).await;
     let agent = files.agent(gateway.local_addr());
-    failure(&agent).await;
+    let (label, detail) = failure(&agent).await;
+    assert_eq!(label, "rejected");
+    // In words, and whole: what the agent logs.
+    let (ours, theirs) = (key(1).node_id(), key(2).node_id());
+    let words =
+        format!("the signer holds the key of node {ours}, this is node {theirs}; held off for 1 s");
+    assert!(detail.ends_with(&words), "{detail}");
+    assert_eq!(agent.report().proofs, 0, "it was not asked");
     assert_eq!(agent.report().attached, 0);
     assert_eq!(context.state(), SignerState::Never);
 }

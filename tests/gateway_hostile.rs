@@ -305,7 +305,16 @@ async fn the_signer_of_another_node_is_refused_named_and_held_off() {
     let mut house = House::open().await;
     let mut other = house.dial().await;
     other.register_as(8).await;
-    assert_eq!(house.refusal().await, "proof_wrong");
+    // lnd's signer cannot say whose key it holds: which macaroon it came with is what the operator can follow.
+    let (label, detail, shown) = house.named_refusal().await;
+    assert_eq!(label, "proof_wrong");
+    let node = key(7).node_id().to_string();
+    assert!(
+        detail.contains("another node's") && detail.contains(&node),
+        "{detail}"
+    );
+    let mine = Macaroon::from_hex(&macaroon(1)).unwrap().name();
+    assert_eq!(shown, mine.to_string());
     assert_eq!(other.hear().await.unwrap_err(), "status 7");
     assert!(house.context.state().live().is_none());
     let mut again = house.dial().await;
@@ -324,6 +333,56 @@ async fn the_signer_of_another_node_is_refused_named_and_held_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_another_node_is_refused_by_both_ids_before_anything_is_asked() {
+    let mut house = House::open().await;
+    let (ours, theirs) = (key(7).node_id().to_string(), key(8).node_id().to_string());
+    for (label, code) in [("other_node", "status 7"), ("held_off", "status 7")] {
+        let mut agent = house.dial_as_agent_of(8, 1).await;
+        agent.say(&registration());
+        let said = agent.hear().await.unwrap();
+        assert_eq!(
+            said[..3],
+            [8, 1, 0x12],
+            "registration_error, and no challenge"
+        );
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains(&ours) && said.contains(&theirs), "{said}");
+        assert_eq!(agent.hear().await.unwrap_err(), code);
+        let (failure, detail, _) = house.named_refusal().await;
+        assert_eq!(failure, label);
+        assert!(
+            detail.contains(&ours) && detail.contains(&theirs),
+            "{detail}"
+        );
+    }
+    // The right agent with the same macaroon, on the same machine, is another candidate; so is one that says nothing.
+    let mut right = house.dial_as_agent_of(7, 1).await;
+    right.register_as_agent(7, &house.certificate).await;
+    assert_eq!(right.hear().await.unwrap(), completed());
+    // Who says that he is ours is asked all the same.
+    let mut liar = house.dial_as_agent_of(7, 2).await;
+    liar.register_as_agent(8, &house.certificate).await;
+    assert_eq!(house.refusal().await, "proof_wrong");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signer_that_answers_its_challenge_with_an_error_is_refused_in_its_own_words() {
+    let mut house = House::open().await;
+    let mut signer = house.dial().await;
+    signer.say(&registration());
+    assert_eq!(signer.hear().await.unwrap(), completed());
+    let (id, _) = asked(&signer.hear().await.unwrap());
+    signer.say(&signer_error(id, "wallet is locked"));
+    let (label, detail, _) = house.named_refusal().await;
+    assert_eq!(label, "proof_refused");
+    assert!(detail.ends_with("wallet is locked"), "{detail}");
+    assert_eq!(signer.hear().await.unwrap_err(), "status 7");
+    let mut again = house.dial().await;
+    again.say(&registration());
+    assert_eq!(house.refusal().await, "held_off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_healthy_signers_do_not_swap() {
     let mut house = House::open().await;
     let mut incumbent = house.attached().await;
@@ -334,7 +393,12 @@ async fn two_healthy_signers_do_not_swap() {
         // Challenged, the incumbent answers.
         let (id, point) = incumbent.hear_ecdh().await;
         incumbent.say(&shared_key(id, 7, point));
-        assert_eq!(house.refusal().await, "signer_conflict");
+        let (label, detail, shown) = house.named_refusal().await;
+        assert_eq!(label, "signer_conflict");
+        let address = house.gateway.attached().unwrap().address.to_string();
+        assert!(detail.contains(&address), "{detail}");
+        let newcomers = Macaroon::from_hex(&macaroon(nonce)).unwrap().name();
+        assert_eq!(shown, newcomers.to_string());
         assert_eq!(newcomer.hear().await.unwrap_err(), "status 6");
     }
     untouched(&house, &mut incumbent).await;
@@ -345,6 +409,7 @@ async fn a_half_open_incumbent_is_replaced_by_the_signer_that_returns() {
     let mut house = House::open().await;
     let incumbent = house.attached().await;
     incumbent.fall_silent();
+    let from = house.gateway.attached().unwrap().address;
     let mut returned = house.dial().await;
     returned.register().await;
     let mut states = house.context.subscribe();
@@ -353,6 +418,14 @@ async fn a_half_open_incumbent_is_replaced_by_the_signer_that_returns() {
     assert_eq!(
         house.context.last_lapse().unwrap().reason,
         LapseReason::TakenOver
+    );
+    let told = house.until("a take-over", |event| match event {
+        Event::SignerTakenOver { from, to } => Some((*from, *to)),
+        _ => None,
+    });
+    assert_eq!(
+        told.await,
+        (from, house.gateway.attached().unwrap().address)
     );
     let asking = ask(&house.context, key(9).point());
     let (id, point) = returned.hear_ecdh().await;

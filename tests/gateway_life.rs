@@ -11,6 +11,7 @@
 mod dialer;
 
 use dialer::*;
+use pilotlight::signer::LapseReason;
 use pilotlight::signer::gateway::Macaroon;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,4 +71,18 @@ async fn who_is_attached_can_be_told() {
     assert_eq!(house.gateway.attached(), None);
     let _lnd = house.attached().await;
     assert!(!house.gateway.attached().unwrap().is_agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_attached_signer_sends_and_nobody_can_read_ends_its_session_by_name() {
+    let mut house = House::open().await;
+    for (message, label) in [
+        (vec![0; 4 << 20], "message_too_large"),
+        (vec![0xff; 64], "message_malformed"),
+    ] {
+        let mut signer = house.attached().await;
+        signer.say(&message);
+        assert_eq!(house.until_away().await, LapseReason::SignerError);
+        assert_eq!(house.refusal().await, label);
+    }
 }

@@ -93,7 +93,13 @@ fn fields(event: &Event) -> Value {
             address,
             failure,
             detail,
-        } => json!({ "addr": address.to_string(), "failure": failure, "detail": detail }),
+            macaroon,
+        } => json!({
+            "addr": address.to_string(), "failure": failure, "detail": detail, "macaroon": macaroon,
+        }),
+        Event::SignerTakenOver { from, to } => {
+            json!({ "from": from.to_string(), "to": to.to_string() })
+        }
         Event::SignerStalled { stalled } => json!({ "stalled": stalled }),
         Event::SignerOdd { oddity } => json!({ "oddity": oddity }),
         Event::EcdhThrottled { scope } => json!({ "scope": scope }),

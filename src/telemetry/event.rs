@@ -124,6 +124,15 @@ pub enum Event {
         failure: &'static str,
         /// The same in words.
         detail: String,
+        /// The name, no secret, of the macaroon that it showed; `None` for who showed none of ours.
+        macaroon: Option<String>,
+    },
+    /// A signer has taken another's place, which did not answer its challenge any more.
+    SignerTakenOver {
+        /// From where the one came that lost it.
+        from: SocketAddr,
+        /// From where the one comes that has it now.
+        to: SocketAddr,
     },
     /// A request has headed the signer's queue for too long while its connection is alive; or no longer so.
     SignerStalled {
@@ -270,6 +279,7 @@ impl Event {
             Self::Handshake { .. } => "handshake",
             Self::GatewayListening { .. } => "gateway_listening",
             Self::SignerRefused { .. } => "signer_refused",
+            Self::SignerTakenOver { .. } => "signer_taken_over",
             Self::SignerStalled { .. } => "signer_stalled",
             Self::SignerOdd { .. } => "signer_odd",
             Self::EcdhThrottled { .. } => "ecdh_throttled",
@@ -296,11 +306,31 @@ impl Event {
             Self::SignerLapsed(report) => {
                 tracing::warn!(event, ?report, "the signer session ended");
             }
+            // Strangers are for the metric: they must not fill the log.
+            Self::SignerRefused {
+                address,
+                failure,
+                detail,
+                macaroon: Some(macaroon),
+            } => {
+                tracing::warn!(event, %address, macaroon, failure, detail, "a signer was refused");
+            }
+            Self::SignerTakenOver { from, to } => {
+                tracing::warn!(event, %from, %to, "another signer has taken the place of one that did not answer");
+            }
+            Self::SignerStalled { stalled: true } => {
+                tracing::warn!(
+                    event,
+                    "the signer's connection is alive, and the signer does not answer"
+                );
+            }
             Self::MistagSuspected { peer } => {
                 tracing::warn!(event, %peer, "a gossip-only peer claims a channel");
             }
             Self::BookFailed { detail } => tracing::error!(event, detail, "the peer book failed"),
             Self::Listening { .. }
+            | Self::GatewayListening { .. }
+            | Self::SignerStalled { .. }
             | Self::ModeChanged { .. }
             | Self::SignerAttached { .. }
             | Self::Relit { .. }

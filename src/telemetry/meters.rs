@@ -530,6 +530,7 @@ pub(crate) fn record(event: &Event) {
         | Event::SignerOdd { .. }
         | Event::EcdhThrottled { .. } => record_gateway(event),
         Event::GatewayListening { .. }
+        | Event::SignerTakenOver { .. }
         | Event::Listening { .. }
         | Event::ModeChanged { .. }
         | Event::SignerAttached { .. }

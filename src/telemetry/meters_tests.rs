@@ -73,7 +73,12 @@ fn gateway_events() -> Vec<Event> {
         Event::SignerRefused {
             address: ([127, 0, 0, 1], 1).into(),
             failure: "macaroon_missing",
+            macaroon: None,
             detail: String::new(),
+        },
+        Event::SignerTakenOver {
+            from: ([127, 0, 0, 1], 1).into(),
+            to: ([127, 0, 0, 1], 2).into(),
         },
         Event::SignerStalled { stalled: true },
         Event::SignerOdd { oddity: "late" },

@@ -122,6 +122,17 @@ impl House {
         .await
     }
 
+    /// The same, of one that says that it holds the key of this number.
+    pub(crate) async fn dial_as_agent_of(&self, number: u8, nonce: u8) -> Dialer {
+        let node = key(number).node_id().to_string();
+        let metadata = [
+            ("macaroon", &*macaroon(nonce)),
+            ("pilotlight-agent", "1"),
+            ("pilotlight-node", &node),
+        ];
+        Dialer::call(self.address(), &self.certificate, &metadata).await
+    }
+
     /// A signer that is attached.
     pub(crate) async fn attached(&self) -> Dialer {
         let mut dialer = self.dial().await;
@@ -144,6 +155,20 @@ impl House {
             SignerState::Away { reason, .. } => reason,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The next refusal of somebody whose macaroon is ours: its label, words, and the macaroon's name.
+    pub(crate) async fn named_refusal(&mut self) -> (&'static str, String, String) {
+        self.until("a refusal", |event| match event {
+            Event::SignerRefused {
+                failure,
+                detail,
+                macaroon,
+                ..
+            } => Some((*failure, detail.clone(), macaroon.clone()?)),
+            _ => None,
+        })
+        .await
     }
 
     /// The label of the next refusal.

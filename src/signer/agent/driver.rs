@@ -26,7 +26,7 @@ use crate::limits::{
 use crate::secret::SharedSecret;
 use crate::signer::gateway::credentials::read_public;
 use crate::signer::gateway::proto::{
-    AGENT_KEY, AGENT_VALUE, MACAROON_KEY, SignCoordinatorRequest, SignCoordinatorResponse,
+    AGENT_KEY, AGENT_VALUE, MACAROON_KEY, NODE_KEY, SignCoordinatorRequest, SignCoordinatorResponse,
 };
 use crate::signer::gateway::{Macaroon, PinnedCertificate};
 use crate::signer::{EcdhCall, Purpose, Signer};
@@ -90,7 +90,7 @@ impl Driver {
                 failures.saturating_add(1)
             };
             let retry_in = backoff(failures, draws.u64(..));
-            tracing::info!(end = end.label(), detail = %end, ?retry_in, "the signer's stream is down");
+            report(&end, retry_in);
             self.state.send_replace(AgentState::Waiting {
                 failure: end.label(),
                 detail: end.to_string(),
@@ -131,6 +131,9 @@ impl Driver {
         request
             .metadata_mut()
             .insert(AGENT_KEY, AsciiMetadataValue::from_static(AGENT_VALUE));
+        if let Ok(node) = AsciiMetadataValue::try_from(self.signer.node_id().to_string()) {
+            request.metadata_mut().insert(NODE_KEY, node);
+        }
         let pings = connection.pings.take();
         let client = &mut connection.client;
         let machine = StreamMachine::new(self.signer.node_id(), digest);
@@ -248,6 +251,16 @@ impl Driver {
                 Err(_) => std::future::pending().await,
             }
         }
+    }
+}
+
+/// What somebody must see to is a warning; a stream that ends is not.
+fn report(end: &AgentError, retry_in: Duration) {
+    let label = end.label();
+    if end.needs_an_operator() {
+        tracing::warn!(end = label, detail = %end, ?retry_in, "the node does not take this signer, or is not the one that was given");
+    } else {
+        tracing::info!(end = label, detail = %end, ?retry_in, "the signer's stream is down");
     }
 }
 

@@ -11,7 +11,9 @@ use crate::error::{Culprit, Retry};
 use crate::signer::gateway::{CredentialsError, MacaroonError};
 
 /// Characters of a server's text that are kept.
-const TEXT_MAX: usize = 200;
+///
+/// Two node ids and what is said of them.
+const TEXT_MAX: usize = 400;
 
 /// Why a dial or a stream ended.
 #[derive(Debug, Error)]
@@ -132,6 +134,12 @@ impl AgentError {
             Culprit::Operator => Retry::Never,
             _ => Retry::Later,
         }
+    }
+
+    /// Whether dialling again helps only once somebody has changed something.
+    pub(super) fn needs_an_operator(&self) -> bool {
+        self.culprit() == Culprit::Operator
+            || matches!(self, Self::Denied { .. } | Self::Rejected(_))
     }
 
     pub(super) fn denied(status: &tonic::Status) -> Self {

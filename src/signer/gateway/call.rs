@@ -12,6 +12,7 @@ use super::macaroon::MacaroonName;
 use super::machine::{Class, Failure, Kind, Ticket};
 use super::service::Shared;
 use crate::clock::Moment;
+use crate::error::{Culprit, Retry};
 use crate::limits;
 use crate::node_id::{NodeId, Point};
 use crate::secret::SharedSecret;
@@ -219,6 +220,36 @@ pub enum PassError {
     TooLarge,
 }
 
+impl PassError {
+    /// Whose fault it was.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::Overloaded | Self::TooLarge => Culprit::Us,
+            Self::SignerAway(_) | Self::Refused(_) | Self::Malformed | Self::Late => {
+                Culprit::Signer
+            }
+        }
+    }
+    /// The rule that was broken, or the bound that was met.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::SignerAway(away) => away.rule(),
+            Self::Refused(_) | Self::Malformed => "signer protocol: SignCoordinatorStreams",
+            Self::Late => "limits: SIGNING_DEADLINE",
+            Self::Overloaded => "limits: SIGNING_IN_FLIGHT, SIGNER_QUEUE",
+            Self::TooLarge => "limits: GATEWAY_MESSAGE_MAX",
+        }
+    }
+    /// Whether the same request may be made again. One that was late may have been carried out: `musig2_sign` must not be repeated.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::SignerAway(away) => away.retry(),
+            Self::Overloaded => Retry::Later,
+            Self::Refused(_) | Self::Malformed | Self::Late | Self::TooLarge => Retry::Never,
+        }
+    }
+}
+
 /// The node's own requests to its signer, on the stream that it has: no second channel is needed. Requests and answers are the
 /// encoded messages of lnd's `signrpc` and `walletrpc`, passed through unread.
 #[derive(Clone)]
@@ -226,9 +257,6 @@ pub struct SignerHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) places: Arc<Semaphore>,
 }
-
-/// Requests of the node's in flight at once: each may be as large as a message may be.
-const PLACES: usize = 16;
 
 macro_rules! passes {
     ($($(#[$doc:meta])* $name:ident = $field:literal, $repeat:literal;)*) => {
@@ -267,7 +295,7 @@ passes! {
 
 impl SignerHandle {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let places = Arc::new(Semaphore::new(PLACES));
+        let places = Arc::new(Semaphore::new(limits::SIGNING_IN_FLIGHT));
         Self { shared, places }
     }
 
@@ -321,3 +349,32 @@ impl SignerHandle {
 
 /// Longest time that a stream's driver may be behind before callers are refused.
 pub(super) const COMMANDS: usize = limits::SIGNER_QUEUE;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_a_passed_request_says_whose_fault_it_was() {
+        let away = PassError::SignerAway(crate::signer::SignerAway);
+        for (error, culprit, retry) in [
+            (away, Culprit::Signer, Retry::WhenSignerReturns),
+            (
+                PassError::Refused(String::new()),
+                Culprit::Signer,
+                Retry::Never,
+            ),
+            (PassError::Malformed, Culprit::Signer, Retry::Never),
+            (PassError::Late, Culprit::Signer, Retry::Never),
+            (PassError::Overloaded, Culprit::Us, Retry::Later),
+            (PassError::TooLarge, Culprit::Us, Retry::Never),
+        ] {
+            assert_eq!(
+                (error.culprit(), error.retry()),
+                (culprit, retry),
+                "{error}"
+            );
+            assert!(!error.rule().is_empty());
+        }
+    }
+}

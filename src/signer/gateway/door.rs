@@ -85,11 +85,8 @@ pub(super) async fn listen(
             continue;
         };
         let Some(place) = Place::take(&newcomers, address.ip()) else {
-            shared.refuse(
-                address,
-                "newcomers_full",
-                "too many wait to be let in".into(),
-            );
+            let detail = "too many wait to be let in".to_owned();
+            shared.refuse(address, "newcomers_full", detail, None);
             continue;
         };
         let (shared, mut stop) = (Arc::clone(&shared), stop.clone());
@@ -105,7 +102,7 @@ pub(super) async fn listen(
                 _ = stop.wait_for(|stop| *stop) => {}
                 result = newcomer.serve(socket, &tls, place) => {
                     if let Err((failure, detail)) = result {
-                        shared.refuse(address, failure, detail);
+                        shared.refuse(address, failure, detail, None);
                     }
                 }
             }

@@ -263,6 +263,13 @@ impl MacaroonError {
             }
         }
     }
+    /// Whether the macaroon's signature was found right before it was refused: what it says of itself is then true.
+    pub(super) fn is_of_a_signed_one(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongPermission | Self::Expired | Self::WrongAddress | Self::UnknownCaveat
+        )
+    }
     /// Whether the same macaroon may be shown again.
     pub fn retry(&self) -> Retry {
         Retry::Never

@@ -176,6 +176,7 @@ impl StreamMachine {
             Input::Verified(right) => self.verified(now, right, out),
             Input::Seated => self.seated(now, out),
             Input::Refused => self.refuse(out),
+            Input::Bar => self.bar(out),
             Input::Submit {
                 ticket,
                 kind,
@@ -212,8 +213,9 @@ impl StreamMachine {
             self.shows_life(now, out);
         }
         match flight.what {
-            What::Challenge if fits && body != Body::Error => out.push(Output::Verify),
-            What::Challenge => self.verified(now, false, out),
+            What::Challenge if body == Body::Error => self.unproven(End::ProofRefused, out),
+            What::Challenge if fits => out.push(Output::Verify),
+            What::Challenge => self.unproven(End::ProofWrong, out),
             What::Ping => {}
             What::For(ticket, _) if fits => out.push(Output::Answered(ticket)),
             What::For(ticket, _) => out.push(Output::Failed(ticket, Failure::WrongType)),
@@ -253,9 +255,18 @@ impl StreamMachine {
                 self.http_ping(now, out);
                 out.push(Output::Contend);
             }
-            (Phase::Proving, false) => self.deny(End::ProofWrong, out),
-            (Phase::Live, right) => self.end_contest(right, out),
-            _ => {}
+            (Phase::Live, true) => self.end_contest(true, out),
+            (_, true) => {}
+            (_, false) => self.unproven(End::ProofWrong, out),
+        }
+    }
+
+    /// A challenge was not met. An incumbent loses its contest by that; without one it is only asked what it can answer.
+    fn unproven(&mut self, end: End, out: &mut Vec<Output>) {
+        match self.phase {
+            Phase::Proving => self.deny(end, out),
+            Phase::Live => self.end_contest(false, out),
+            Phase::Registering | Phase::Contending | Phase::Ended => {}
         }
     }
 
@@ -273,6 +284,12 @@ impl StreamMachine {
     fn refuse(&mut self, out: &mut Vec<Output>) {
         if self.phase == Phase::Contending {
             self.deny(End::Refused, out);
+        }
+    }
+
+    fn bar(&mut self, out: &mut Vec<Output>) {
+        if self.phase == Phase::Registering {
+            self.deny(End::Barred, out);
         }
     }
 

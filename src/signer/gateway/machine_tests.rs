@@ -125,8 +125,17 @@ fn a_wrong_proof_ends_the_stream_and_says_so_only_where_that_is_understood() {
     agent.register(Registrant::Agent);
     assert_eq!(
         agent.receive(2, Body::Error),
-        [Output::Deny(End::ProofWrong), Output::End(End::ProofWrong)]
+        [
+            Output::Deny(End::ProofRefused),
+            Output::End(End::ProofRefused)
+        ]
     );
+    let mut barred = Bench::new();
+    assert_eq!(
+        barred.step(Input::Bar),
+        [Output::Deny(End::Barred), Output::End(End::Barred)]
+    );
+    assert_eq!(Bench::live().step(Input::Bar), [], "too late");
 }
 
 #[test]

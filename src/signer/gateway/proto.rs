@@ -20,6 +20,8 @@ pub(crate) const MACAROON_KEY: &str = "macaroon";
 pub(crate) const AGENT_KEY: &str = "pilotlight-agent";
 /// See [`AGENT_KEY`].
 pub(crate) const AGENT_VALUE: &str = "1";
+/// The metadata key by which our agent says whose key it holds: a node id in hex, so that a mistake is named before anything is asked.
+pub(crate) const NODE_KEY: &str = "pilotlight-node";
 /// What lnd's signer puts into its registration, and so does ours.
 pub(crate) const REGISTRATION_CHALLENGE: &[u8] = b"registrationChallenge";
 /// See [`REGISTRATION_CHALLENGE`].

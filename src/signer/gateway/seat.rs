@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::limits;
+use crate::node_id::NodeId;
 
 /// One signer's stream, numbered by the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -202,8 +203,16 @@ impl Seat {
     }
 }
 
-/// A macaroon at an address: what is held off after a failed proof.
-pub type Candidate = (MacaroonId, IpAddr);
+/// Who is held off after a failed proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Candidate {
+    /// What it showed.
+    pub macaroon: MacaroonId,
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// Whose key it says that it holds: an agent with the wrong key does not keep out the one with the right key beside it.
+    pub claim: Option<NodeId>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Failures {

@@ -18,6 +18,14 @@ const C: StreamId = StreamId(3);
 const MACAROON: MacaroonId = [1; 32];
 const OTHER: MacaroonId = [2; 32];
 
+fn candidate(source: [u8; 4]) -> Candidate {
+    Candidate {
+        macaroon: MACAROON,
+        source: source.into(),
+        claim: None,
+    }
+}
+
 fn at(seconds: u64) -> Moment {
     Moment::from_start(Duration::from_secs(seconds))
 }
@@ -86,7 +94,7 @@ fn an_incumbent_that_ends_while_it_is_contested_leaves_its_place_at_once() {
 #[test]
 fn a_failed_proof_is_held_off_for_longer_each_time() {
     let mut holds = HoldOffs::new();
-    let candidate = (MACAROON, IpAddr::from([127, 0, 0, 1]));
+    let candidate = candidate([127, 0, 0, 1]);
     let mut now = 0;
     let mut waits = Vec::new();
     for _ in 0..8 {
@@ -100,8 +108,31 @@ fn a_failed_proof_is_held_off_for_longer_each_time() {
         now += wait;
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-    let elsewhere = (MACAROON, IpAddr::from([127, 0, 0, 2]));
+    let elsewhere = Candidate {
+        source: [127, 0, 0, 2].into(),
+        ..candidate
+    };
     assert_eq!(holds.remaining(at(now), &elsewhere), None);
+    for other in [
+        Candidate {
+            macaroon: OTHER,
+            ..candidate
+        },
+        Candidate {
+            claim: Some(
+                crate::node_id::LocalKey::from_bytes(&mut [1; 32])
+                    .unwrap()
+                    .node_id(),
+            ),
+            ..candidate
+        },
+    ] {
+        assert_eq!(
+            holds.remaining(at(now), &other),
+            None,
+            "behind the same address"
+        );
+    }
     holds.passed(&candidate);
     assert_eq!(holds.failed(at(now), candidate), limits::HOLD_OFF_FIRST);
     assert_eq!(
@@ -115,7 +146,7 @@ fn a_failed_proof_is_held_off_for_longer_each_time() {
 fn p9_failures_are_bounded_in_number() {
     let mut holds = HoldOffs::new();
     for number in 0..5000_u32 {
-        holds.failed(at(1), (MACAROON, IpAddr::from(number.to_be_bytes())));
+        holds.failed(at(1), candidate(number.to_be_bytes()));
         assert!(holds.len() <= limits::HOLD_OFFS);
     }
 }

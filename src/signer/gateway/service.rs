@@ -23,15 +23,22 @@ use super::macaroon::{
 use super::machine::{Registrant, Ticket};
 use super::proto::watch_only_server::WatchOnly;
 use super::proto::{
-    AGENT_KEY, AGENT_VALUE, MACAROON_KEY, SignCoordinatorRequest, SignCoordinatorResponse,
+    AGENT_KEY, AGENT_VALUE, MACAROON_KEY, NODE_KEY, SignCoordinatorRequest, SignCoordinatorResponse,
 };
 use super::seat::{HoldOffs, MacaroonId, Seat, StreamId, Verdict};
 use super::stream::{Control, Driver};
 use super::tls::TlsIdentity;
 use crate::clock::Clock;
 use crate::limits;
+use crate::node_id::NodeId;
 use crate::signer::SignerContext;
 use crate::telemetry::{Event, Telemetry};
+
+/// How a stream's driver is told, and where its signer is.
+struct Enrolled {
+    control: mpsc::Sender<Control>,
+    address: SocketAddr,
+}
 
 /// What all streams of one gateway share.
 pub(super) struct Shared {
@@ -49,7 +56,7 @@ pub(super) struct Shared {
     /// Whether new dials should wait for the signer.
     pub(super) behind: watch::Sender<bool>,
     seat: Mutex<Seat>,
-    streams: Mutex<HashMap<StreamId, mpsc::Sender<Control>>>,
+    streams: Mutex<HashMap<StreamId, Enrolled>>,
     next_stream: AtomicU64,
     next_ticket: AtomicU64,
 }
@@ -85,20 +92,40 @@ impl Shared {
         Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Says that somebody was turned away.
-    pub(super) fn refuse(&self, address: SocketAddr, failure: &'static str, detail: String) {
+    /// Says that somebody was turned away, and who, if he has shown a macaroon of ours.
+    pub(super) fn refuse(
+        &self,
+        address: SocketAddr,
+        failure: &'static str,
+        detail: String,
+        macaroon: Option<MacaroonName>,
+    ) {
         self.telemetry.emit(Event::SignerRefused {
             address,
             failure,
             detail,
+            macaroon: macaroon.map(|name| name.to_string()),
         });
     }
 
-    pub(super) fn enrol(&self) -> (StreamId, mpsc::Receiver<Control>) {
+    /// Where the stream that has the seat comes from.
+    pub(super) fn incumbent(&self) -> Option<SocketAddr> {
+        let holder = lock(&self.seat).holder()?;
+        self.address(holder)
+    }
+
+    fn address(&self, stream: StreamId) -> Option<SocketAddr> {
+        lock(&self.streams)
+            .get(&stream)
+            .map(|enrolled| enrolled.address)
+    }
+
+    pub(super) fn enrol(&self, address: SocketAddr) -> (StreamId, mpsc::Receiver<Control>) {
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
         // A stream hears of one verdict on itself and of one contest at a time.
         let (control, verdicts) = mpsc::channel(8);
-        lock(&self.streams).insert(id, control);
+        let enrolled = Enrolled { control, address };
+        lock(&self.streams).insert(id, enrolled);
         (id, verdicts)
     }
 
@@ -120,6 +147,11 @@ impl Shared {
         let verdicts = lock(&self.seat).dead(self.clock.now(), stream);
         if let Some([_, attach]) = verdicts {
             lapse();
+            if let Verdict::Attach(newcomer) = attach
+                && let (Some(from), Some(to)) = (self.address(stream), self.address(newcomer))
+            {
+                self.telemetry.emit(Event::SignerTakenOver { from, to });
+            }
             self.tell(attach);
         }
         verdicts.is_some()
@@ -144,7 +176,7 @@ impl Shared {
         };
         if let Some(driver) = lock(&self.streams).get(&stream) {
             // A driver that is gone is about to say so through `left`.
-            let _ = driver.try_send(control);
+            let _ = driver.control.try_send(control);
         }
     }
 }
@@ -169,6 +201,8 @@ pub(super) struct Caller {
     pub(super) macaroon: MacaroonId,
     pub(super) name: MacaroonName,
     pub(super) registrant: Registrant,
+    /// Whose key it says that it holds. lnd's signer cannot say.
+    pub(super) claim: Option<NodeId>,
 }
 
 /// An extension of an HTTP request must be `Clone`; this is taken once.
@@ -194,44 +228,38 @@ impl WatchOnly for Service {
             return Err(Status::internal("the call has no connection"));
         };
         let source = connection.address.ip();
-        let (macaroon, name) = self.admit(&request, source).map_err(|error| {
-            let label = access::label(&error);
-            self.shared
-                .refuse(connection.address, label, error.to_string());
-            access::status(&error)
-        })?;
-        let agent = request.metadata().get(AGENT_KEY);
-        let registrant = if agent.is_some_and(|value| value == AGENT_VALUE) {
-            Registrant::Agent
-        } else {
-            Registrant::Lnd
-        };
-        let (outgoing, answers) = mpsc::channel(limits::SIGNER_OUTGOING * 2);
-        let driver = Driver::new(
-            Arc::clone(&self.shared),
-            connection,
-            Caller {
-                macaroon,
-                name,
-                registrant,
-            },
-            outgoing,
-        );
+        let caller = self
+            .admit(&request, source)
+            .map_err(|Denied { error, name }| {
+                let (label, detail) = (access::label(&error), error.to_string());
+                self.shared.refuse(connection.address, label, detail, name);
+                access::status(&error)
+            })?;
+        let (outgoing, answers) = mpsc::channel(limits::SIGNER_OUTGOING);
+        let driver = Driver::new(Arc::clone(&self.shared), connection, caller, outgoing);
         tokio::spawn(driver.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 }
 
+/// Why a call is denied, and whose macaroon it was: only one with our signature has a name.
+struct Denied {
+    error: MacaroonError,
+    name: Option<MacaroonName>,
+}
+
+impl From<MacaroonError> for Denied {
+    fn from(error: MacaroonError) -> Self {
+        Self { error, name: None }
+    }
+}
+
 impl Service {
-    fn admit<T>(
-        &self,
-        request: &Request<T>,
-        source: IpAddr,
-    ) -> Result<(MacaroonId, MacaroonName), MacaroonError> {
+    fn admit<T>(&self, request: &Request<T>, source: IpAddr) -> Result<Caller, Denied> {
         let mut values = request.metadata().get_all(MACAROON_KEY).iter();
         let value = values.next().ok_or(MacaroonError::Missing)?;
         if values.next().is_some() {
-            return Err(MacaroonError::Malformed("there is more than one"));
+            return Err(MacaroonError::Malformed("there is more than one").into());
         }
         let text = value.to_str().map_err(|_| MacaroonError::NotHex)?;
         let macaroon = Macaroon::from_hex(text)?;
@@ -242,7 +270,25 @@ impl Service {
             now: self.shared.clock.unix(),
             source,
         };
-        macaroon.verify(&root, &occasion)?;
-        Ok((macaroon.fingerprint(), macaroon.name()))
+        macaroon.verify(&root, &occasion).map_err(|error| Denied {
+            name: error.is_of_a_signed_one().then(|| macaroon.name()),
+            error,
+        })?;
+        let metadata = request.metadata();
+        let is_agent = metadata
+            .get(AGENT_KEY)
+            .is_some_and(|value| value == AGENT_VALUE);
+        // What is no node id says nothing: the proof decides.
+        let claim = metadata.get(NODE_KEY).and_then(|value| value.to_str().ok());
+        Ok(Caller {
+            macaroon: macaroon.fingerprint(),
+            name: macaroon.name(),
+            registrant: if is_agent {
+                Registrant::Agent
+            } else {
+                Registrant::Lnd
+            },
+            claim: claim.and_then(|text| text.parse().ok()),
+        })
     }
 }

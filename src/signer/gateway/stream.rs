@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use super::access;
 use super::call::{
     Answer, Ask, AttachedSigner, COMMANDS, Command, GatewaySigner, LiveStream, Reply,
 };
@@ -19,7 +20,7 @@ use super::http2::Pings;
 use super::machine::{Body, End, Input, Kind, Output, Phase, Registrant, StreamMachine, Ticket};
 use super::messages::{self, Content};
 use super::proto::{SignCoordinatorRequest, SignCoordinatorResponse};
-use super::seat::{MacaroonId, Refusal, StreamId};
+use super::seat::{Candidate, Refusal, StreamId};
 use super::service::{Caller, Connection, Shared, lock};
 use crate::clock::{Moment, Sleep};
 use crate::signer::{Challenge, LapseReason, Proof, SignerSession};
@@ -45,8 +46,7 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     id: StreamId,
     address: SocketAddr,
-    macaroon: MacaroonId,
-    registrant: Registrant,
+    caller: Caller,
     /// SHA-256 of the certificate that was shown on this connection.
     certificate: [u8; 32],
     pings: Pings,
@@ -83,7 +83,7 @@ impl Driver {
         caller: Caller,
         outgoing: Outgoing,
     ) -> Self {
-        let (id, controls) = shared.enrol();
+        let (id, controls) = shared.enrol(connection.address);
         let (sender, commands) = mpsc::channel(COMMANDS);
         let machine = StreamMachine::new(shared.clock.now(), shared.window);
         let signer = AttachedSigner {
@@ -94,8 +94,7 @@ impl Driver {
         Self {
             id,
             address: connection.address,
-            macaroon: caller.macaroon,
-            registrant: caller.registrant,
+            caller,
             certificate: connection.certificate,
             pings: connection.pings,
             place: Some(connection.place),
@@ -172,8 +171,7 @@ impl Driver {
             Woken::Control(Control::Attach) => self.attach(),
             Woken::Control(Control::Contest) => self.feed(Input::Contest, None),
             Woken::Control(Control::Refuse(refusal)) => {
-                let detail = format!("another signer is attached: {}", refusal.as_str());
-                self.refused = Some((refusal.as_str(), detail));
+                self.refused = Some((refusal.as_str(), self.unseated(refusal)));
                 self.feed(Input::Refused, None);
             }
             Woken::Command(Command::Cancel(ticket)) => {
@@ -201,31 +199,64 @@ impl Driver {
         }
     }
 
+    /// Why the seat went to another, in words.
+    fn unseated(&self, refusal: Refusal) -> String {
+        let incumbent = self.shared.incumbent().map_or_else(
+            || "another signer is attached".to_owned(),
+            |address| format!("another signer is attached, from {address}"),
+        );
+        let why = match refusal {
+            Refusal::Conflict => "it answers: two signers hold this node's key",
+            Refusal::Contested => "a third one contends with it just now",
+            Refusal::TooSoon => {
+                "this macaroon has taken over less than a minute ago, so that it must go by itself"
+            }
+        };
+        format!("{incumbent}, and {why}")
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            macaroon: self.caller.macaroon,
+            source: self.address.ip(),
+            claim: self.caller.claim,
+        }
+    }
+
     fn received(&mut self, message: SignCoordinatorResponse) {
         let reply_to = message.ref_request_id;
-        let (body, content) = messages::read(message, self.registrant);
-        if self.machine.phase() == Phase::Registering && matches!(body, Body::Registration(_)) {
-            let candidate = (self.macaroon, self.address.ip());
-            let now = self.shared.clock.now();
-            let held = lock(&self.shared.holds).remaining(now, &candidate);
-            if let Some(left) = held {
-                let detail = format!(
-                    "held off for {} s more: its proof failed",
-                    left.as_secs() + 1
-                );
-                self.refused = Some(("held_off", detail));
-                // No registration that counts.
-                self.feed(
-                    Input::Received {
-                        reply_to,
-                        body: Body::Nothing,
-                    },
-                    None,
-                );
-                return;
-            }
+        let (body, content) = messages::read(message, self.caller.registrant);
+        if self.machine.phase() == Phase::Registering
+            && matches!(body, Body::Registration(_))
+            && let Some(barred) = self.barred()
+        {
+            self.refused = Some(barred);
+            return self.feed(Input::Bar, None);
         }
         self.feed(Input::Received { reply_to, body }, content);
+    }
+
+    /// Why this caller is not even asked, if it is not.
+    fn barred(&self) -> Option<(&'static str, String)> {
+        let (candidate, now) = (self.candidate(), self.shared.clock.now());
+        let ours = self.shared.context.node_id();
+        let other = self.caller.claim.filter(|claim| *claim != ours);
+        let mut holds = lock(&self.shared.holds);
+        let held = holds.remaining(now, &candidate);
+        let (label, left) = match (held, other) {
+            (Some(left), _) => ("held_off", left),
+            (None, Some(_)) => ("other_node", holds.failed(now, candidate)),
+            (None, None) => return None,
+        };
+        drop(holds);
+        let why = match other {
+            Some(other) => format!("the signer holds the key of node {other}, this is node {ours}"),
+            None => "its proof failed".to_owned(),
+        };
+        Some((
+            label,
+            format!("{why}; held off for {} s", left.as_millis().div_ceil(1000)),
+        ))
     }
 
     /// One input, all that follows from it.
@@ -251,15 +282,18 @@ impl Driver {
     fn perform(&mut self, output: Output, content: &mut Option<Content>) -> Option<Input> {
         match output {
             Output::Complete => self.send(messages::complete()),
-            Output::Deny(end) => self.deny(end),
+            Output::Deny(end) => {
+                self.explain(end, content.as_ref());
+                self.deny(end);
+            }
             Output::SendChallenge(id, kind) => return self.send_challenge(id, kind),
             Output::SendPing(id) => self.send(messages::ping(id)),
             Output::HttpPing => self.pings.send(),
             Output::Send(id, ticket) => self.send_request(id, ticket),
             Output::Verify => return Some(Input::Verified(self.verify(content.take()))),
             Output::Contend => {
-                lock(&self.shared.holds).passed(&(self.macaroon, self.address.ip()));
-                self.shared.contend(self.id, self.macaroon);
+                lock(&self.shared.holds).passed(&self.candidate());
+                self.shared.contend(self.id, self.caller.macaroon);
             }
             Output::Answered(ticket) => self.answer(ticket, content.take()),
             Output::Failed(ticket, failure) => {
@@ -285,7 +319,10 @@ impl Driver {
                 let oddity = oddity.as_str();
                 self.shared.telemetry.emit(Event::SignerOdd { oddity });
             }
-            Output::End(end) => self.finish(end),
+            Output::End(end) => {
+                self.explain(end, content.as_ref());
+                self.finish(end);
+            }
         }
         None
     }
@@ -295,11 +332,36 @@ impl Driver {
         let _ = self.outgoing.try_send(Ok(message));
     }
 
+    /// Finds words for an end that has none yet.
+    fn explain(&mut self, end: End, content: Option<&Content>) {
+        if self.refused.is_some() {
+            return;
+        }
+        let node = self.shared.context.node_id();
+        let detail = match (end, content) {
+            (End::ProofWrong, _) => {
+                format!("the signer's key is another node's: its answer is not that of node {node}")
+            }
+            (End::ProofRefused, Some(Content::Error(text))) => {
+                format!("the signer refuses to prove that it holds the key of node {node}: {text}")
+            }
+            (End::ProofRefused, _) => {
+                format!("the signer refuses to prove that it holds the key of node {node}")
+            }
+            (End::ProofLate, _) => "the signer did not answer its challenge in time".to_owned(),
+            (End::RegistrationLate, _) => "the signer did not register in time".to_owned(),
+            (End::RegistrationWrong, _) => {
+                "the first message is no registration under id 1".to_owned()
+            }
+            (end, _) => format!("the stream ended: {}", end.as_str()),
+        };
+        self.refused = Some((end.as_str(), detail));
+    }
+
     fn deny(&mut self, end: End) {
-        let detail = match (&self.refused, end) {
-            (Some((_, detail)), _) => detail.clone(),
-            (None, End::ProofWrong) => "the answer is not that of this node's key".to_owned(),
-            (None, end) => end.as_str().to_owned(),
+        let detail = match &self.refused {
+            Some((_, detail)) => detail.clone(),
+            None => end.as_str().to_owned(),
         };
         self.send(messages::registration_error(detail));
     }
@@ -401,34 +463,35 @@ impl Driver {
 
     fn finish(&mut self, end: End) {
         self.end = Some(end);
+        let (failure, detail) = self
+            .refused
+            .take()
+            .unwrap_or_else(|| (end.as_str(), end.as_str().to_owned()));
+        let macaroon = Some(self.caller.name);
         if let Some(session) = self.session.take() {
+            // What could not be read has a label of its own; all else is told by the lapse.
+            let unread = end == End::Closed && failure != end.as_str();
             let reason = match end {
                 End::Silent => LapseReason::LivenessLost,
                 End::Odd => LapseReason::SignerError,
+                _ if unread => LapseReason::SignerError,
                 _ => LapseReason::StreamClosed,
             };
             let _ = session.lapse(reason);
+            if unread {
+                self.shared.refuse(self.address, failure, detail, macaroon);
+            }
             return;
         }
         if self.place.is_none() {
             return;
         }
-        let (failure, detail) = self
-            .refused
-            .take()
-            .unwrap_or_else(|| (end.as_str(), format!("the stream ended: {}", end.as_str())));
-        if matches!(end, End::ProofWrong | End::ProofLate) {
-            let candidate = (self.macaroon, self.address.ip());
-            lock(&self.shared.holds).failed(self.shared.clock.now(), candidate);
+        if matches!(end, End::ProofWrong | End::ProofRefused | End::ProofLate) {
+            lock(&self.shared.holds).failed(self.shared.clock.now(), self.candidate());
         }
-        let status = match end {
-            End::Refused => Status::already_exists(detail.clone()),
-            End::ProofWrong => Status::permission_denied(detail.clone()),
-            End::RegistrationWrong => Status::invalid_argument(detail.clone()),
-            _ => Status::deadline_exceeded(detail.clone()),
-        };
-        let _ = self.outgoing.try_send(Err(status));
-        self.shared.refuse(self.address, failure, detail);
+        let farewell = access::farewell(end, detail.clone());
+        let _ = self.outgoing.try_send(Err(farewell));
+        self.shared.refuse(self.address, failure, detail, macaroon);
     }
 }
 

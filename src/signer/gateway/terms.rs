@@ -77,6 +77,8 @@ pub enum Input {
     Seated,
     /// The seat went to another, or the session could not be attached.
     Refused,
+    /// Its registration is not to be considered.
+    Bar,
     /// Somebody wants an answer.
     Submit {
         /// By which the answer is handed back.
@@ -189,6 +191,10 @@ pub enum End {
     ProofLate,
     /// A wrong answer to the challenge.
     ProofWrong,
+    /// `signer_error` to the challenge.
+    ProofRefused,
+    /// It is another node's, by its own word, or held off.
+    Barred,
     /// The seat went to another.
     Refused,
     /// The signer closed its stream, or the connection broke.
@@ -203,11 +209,13 @@ pub enum End {
 
 impl End {
     /// Every end, for announcing the metric.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::RegistrationLate,
         Self::RegistrationWrong,
         Self::ProofLate,
         Self::ProofWrong,
+        Self::ProofRefused,
+        Self::Barred,
         Self::Refused,
         Self::Closed,
         Self::Silent,
@@ -222,6 +230,8 @@ impl End {
             Self::RegistrationWrong => "registration_wrong",
             Self::ProofLate => "proof_late",
             Self::ProofWrong => "proof_wrong",
+            Self::ProofRefused => "proof_refused",
+            Self::Barred => "barred",
             Self::Refused => "refused",
             Self::Closed => "stream_closed",
             Self::Silent => "liveness_lost",
