@@ -79,7 +79,10 @@ impl House {
     }
 
     pub(crate) async fn with_window(liveness_window: Duration) -> Self {
-        let identity = identity();
+        Self::with_identity(identity(), liveness_window).await
+    }
+
+    pub(crate) async fn with_identity(identity: TlsIdentity, liveness_window: Duration) -> Self {
         let certificate = identity.certificate().to_vec();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let telemetry = Telemetry::new(Arc::clone(&clock));
