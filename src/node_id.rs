@@ -56,6 +56,13 @@ impl NodeId {
         Point::parse(bytes).map(Self::from)
     }
 
+    /// Takes back what was a `NodeId` when it was written: whoever calls holds a checksum of it. To look at the point again costs
+    /// 8 µs, which ten thousand known peers would have every start wait for.
+    #[cfg(feature = "book")]
+    pub(crate) fn known(bytes: [u8; POINT_LEN]) -> Option<Self> {
+        matches!(bytes, [2 | 3, ..]).then_some(Self(bytes))
+    }
+
     /// The compressed point.
     pub fn as_bytes(&self) -> &[u8; POINT_LEN] {
         &self.0

@@ -278,7 +278,7 @@ impl Book for Shared {
             self.0.begun.send_modify(|begun| begun.push(record.clone()));
             self.0.gate.acquire().await.unwrap().forget();
             if self.0.fails.load(SeqCst) {
-                return Err(BookError("the disk is full".into()));
+                return Err(BookError::Other("the disk is full".into()));
             }
             self.0.done.lock().unwrap().push(record);
             Ok(())

@@ -45,6 +45,7 @@ const ACTING_CRATES: &[&str] = &[
     "h2",
     "tonic",
     "tokio_rustls",
+    "rusqlite",
 ];
 
 /// The pure files that a top-level module must have: without them a rule about purity would pass by having nothing to
@@ -58,6 +59,7 @@ pub(crate) const PURE_FILES: &[(&str, &str)] = &[
     ("link", "src/link/machine.rs"),
     ("link", "src/link/firewall.rs"),
     ("supervisor", "src/supervisor/machine.rs"),
+    ("book", "src/book/import.rs"),
     ("signer", "src/signer/gateway/budget.rs"),
     ("signer", "src/signer/gateway/queue.rs"),
     ("signer", "src/signer/gateway/seat.rs"),
