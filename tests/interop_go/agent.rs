@@ -9,6 +9,7 @@ use pilotlight::clock::{Clock, Moment, Sleep, SystemClock};
 use pilotlight::node_id::NodeId;
 use pilotlight::signer::agent::{Agent, AgentConfig, AgentState};
 use pilotlight::signer::{EcdhCall, EcdhFuture, EmbeddedSigner, Signer};
+use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::dialer::{key, soon};
@@ -143,6 +144,10 @@ async fn a_watch_only_node_on_grpc_go_is_served_and_its_pings_pass_two_hundred_e
     assert_eq!(registration["id"], 1);
     assert_eq!(registration["challenge"], "registrationChallenge");
     assert_eq!(registration["info"], "outboundSigner");
+    assert_eq!(
+        registration["secured"],
+        json!({"alpn": "h2", "tls": 0x0304})
+    );
     attached(&agent).await;
 
     server.tell("ecdh 200").await;

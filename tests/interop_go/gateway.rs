@@ -11,6 +11,7 @@ use pilotlight::signer::gateway::{
     Caveat, Macaroon, Op, PassError, RootKey, TlsFiles, TlsIdentity,
 };
 use pilotlight::signer::{EcdhCall, Epoch, LapseReason, Purpose};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -129,6 +130,7 @@ async fn a_grpc_go_signer_attaches_answers_five_hundred_ecdh_and_is_missed_when_
     let mut signer = site.signer(7, &[]).await;
     let registered = signer.expect("registered").await;
     assert_eq!(registered["info"], "watchOnlyNode");
+    assert_eq!(registered["secured"], json!({"alpn": "h2", "tls": 0x0304}));
     site.house.until_live().await;
     let first = site.epoch().unwrap();
     let ask = |number| {
@@ -226,6 +228,30 @@ async fn a_slow_signer_is_not_lost_because_grpc_go_acknowledges_pings() {
     println!("an ECDH of 4 s, with 5 s to answer: {answer:?}");
 }
 
+/// lnd's own watch-only side refuses the second one for up to 80 s.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Go: bash .ci/run interop"]
+async fn a_signer_that_hangs_is_missed_and_another_is_taken_in_its_place() {
+    let site = Site::open(Duration::from_secs(2)).await;
+    let (mut hung, first) = site.attached().await;
+    let began = std::time::Instant::now();
+    hung.stop();
+    assert_eq!(site.house.until_away().await, LapseReason::LivenessLost);
+    println!(
+        "a signer that was stopped, with a window of 2 s: missed after {:?}",
+        began.elapsed()
+    );
+    let (_signer, second) = site.attached().await;
+    assert!(second > first);
+    // Awake again, it finds its stream over, and the one who is in stays in.
+    hung.go_on();
+    let ended = hung.until("ended").await;
+    assert_eq!(ended["step"], "serve");
+    let point = peer(1).point();
+    assert_eq!(site.ecdh(point).await, *key(7).ecdh(&point).expose());
+    assert_eq!(site.epoch(), Some(second));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Go: bash .ci/run interop"]
 async fn a_signer_whose_session_was_ended_dials_again_by_itself() {
@@ -237,7 +263,11 @@ async fn a_signer_whose_session_was_ended_dials_again_by_itself() {
         let epoch = site.epoch().unwrap();
         assert!(site.house.context.lapse(LapseReason::Requested).is_some());
         let ended = signer.until("ended").await;
-        assert_eq!(ended["step"], "serve", "{ended}");
+        assert_eq!(
+            (&ended["step"], &ended["code"]),
+            (&"serve".into(), &"OK".into()),
+            "{ended}"
+        );
         site.until_next_epoch(epoch).await;
     }
 }

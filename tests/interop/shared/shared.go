@@ -16,6 +16,7 @@ import (
 	"github.com/btcsuite/btcd/btcec"
 	"github.com/go-macaroon-bakery/macaroon-bakery/bakery"
 	"github.com/go-macaroon-bakery/macaroon-bakery/bakery/checkers"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"gopkg.in/macaroon.v2"
@@ -140,6 +141,15 @@ func CheckCall(ctx context.Context, service *bakery.Bakery, ops ...bakery.Op) er
 		return err
 	}
 	return Check(ctx, service, mac, ops...)
+}
+
+// Secured says which protocol and which version of TLS a call's connection has. grpc-go of today refuses one without ALPN.
+func Secured(caller *peer.Peer) Fields {
+	info, ok := caller.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return Fields{}
+	}
+	return Fields{"alpn": info.State.NegotiatedProtocol, "tls": info.State.Version}
 }
 
 // Credential is lnd's macaroons.MacaroonCredential.

@@ -18,6 +18,7 @@ import (
 	"github.com/btcsuite/btcd/btcec"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"gopkg.in/macaroon.v2"
 
@@ -133,7 +134,11 @@ func serve(key *btcec.PrivateKey, stream rpc.WatchOnly_SignCoordinatorStreamsCli
 		shared.Say("unexpected", shared.Fields{"message": first.String()})
 		return false
 	}
-	shared.Say("registered", shared.Fields{"signature": complete.Signature, "info": complete.RegistrationInfo})
+	fields := shared.Fields{"signature": complete.Signature, "info": complete.RegistrationInfo}
+	if caller, ok := peer.FromContext(stream.Context()); ok {
+		fields["secured"] = shared.Secured(caller)
+	}
+	shared.Say("registered", fields)
 	for {
 		request, err := stream.Recv()
 		if err != nil {
@@ -210,6 +215,10 @@ func refuse(request *rpc.SignCoordinatorRequest, text string) *rpc.SignCoordinat
 }
 
 func ended(step string, err error) {
+	// What Go's stream says of the status OK.
+	if err == io.EOF {
+		err = nil
+	}
 	state := status.Convert(err)
 	shared.Say("ended", shared.Fields{"step": step, "code": state.Code().String(), "message": state.Message()})
 }

@@ -32,6 +32,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	"pilotlight.test/shared"
 	rpc "pilotlight.test/watchonlyrpc"
@@ -152,11 +153,13 @@ func (n *node) SignCoordinatorStreams(stream rpc.WatchOnly_SignCoordinatorStream
 		return registration.err
 	}
 	md, _ := metadata.FromIncomingContext(stream.Context())
+	caller, _ := peer.FromContext(stream.Context())
 	shared.Say("registration", shared.Fields{
 		"id":        registration.message.RefRequestId,
 		"challenge": string(registration.message.GetSignerRegistration().GetRegistrationChallenge()),
 		"info":      registration.message.GetSignerRegistration().GetRegistrationInfo(),
 		"agent":     md.Get("user-agent"),
+		"secured":   shared.Secured(caller),
 	})
 	complete := &rpc.RegistrationComplete{Signature: "signature", RegistrationInfo: "watchOnlyNode"}
 	err := stream.Send(&rpc.SignCoordinatorRequest{
