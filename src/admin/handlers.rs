@@ -58,7 +58,8 @@ pub(super) async fn metrics(State(admin): Asked) -> Answer {
 pub(super) async fn info(State(admin): Asked) -> Answer {
     // After the stop there are no peers; the rest still stands.
     let peers = admin.supervisor.peers().await.unwrap_or_default();
-    Ok(Json(views::info(&admin.supervisor.snapshot(), &peers)).into_response())
+    let snapshot = admin.supervisor.snapshot();
+    Ok(Json(views::info(&snapshot, &peers, &admin.signer)).into_response())
 }
 
 pub(super) async fn peers(State(admin): Asked) -> Answer {
@@ -215,25 +216,48 @@ async fn report_of(mut events: EventStream, epoch: Epoch) -> Option<LapseReport>
 pub(super) async fn attach(State(admin): Asked) -> Answer {
     match admin.signer.attach().await {
         Ok(epoch) => Ok(Json(json!({ "epoch": epoch.get() })).into_response()),
-        Err(error) => {
-            let (status, to_do) = match &error {
-                ControlError::NotEmbedded => (StatusCode::CONFLICT, "let the signer dial in again"),
-                ControlError::Attach(AttachError::Draining) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, "start the daemon again")
-                }
-                ControlError::Attach(AttachError::Occupied { .. }) => {
-                    (StatusCode::CONFLICT, "nothing, or lapse it first")
-                }
-                ControlError::Attach(_) => (StatusCode::CONFLICT, "try again"),
-                _ => (StatusCode::BAD_GATEWAY, "check the signer and its key"),
-            };
-            Err(Refusal::new(
-                status,
-                error.to_string(),
-                "/v1/signer/attach",
-                to_do,
-            ))
+        Err(error) => Err(uncontrolled(error, "/v1/signer/attach")),
+    }
+}
+
+pub(super) async fn reload(State(admin): Asked) -> Answer {
+    const PLACE: &str = "/v1/signer/reload";
+    let signer = Arc::clone(&admin.signer);
+    // It reads files.
+    match tokio::task::spawn_blocking(move || signer.reload()).await {
+        Ok(Ok(door)) => Ok(Json(views::door(&door)).into_response()),
+        Ok(Err(error)) => Err(uncontrolled(error, PLACE)),
+        Err(_) => Err(Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the credentials were not read to the end",
+            PLACE,
+            "see the daemon's log, and report what it says of a panic",
+        )),
+    }
+}
+
+fn uncontrolled(error: ControlError, place: &str) -> Refusal {
+    let (status, to_do) = match &error {
+        ControlError::NotEmbedded | ControlError::DialsIn { .. } => {
+            (StatusCode::CONFLICT, "let the signer dial in again")
         }
+        ControlError::NoDoor => (
+            StatusCode::CONFLICT,
+            "nothing: an embedded signer has no certificate and no macaroons",
+        ),
+        ControlError::Attach(AttachError::Draining) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "start the daemon again")
+        }
+        ControlError::Attach(AttachError::Occupied { .. }) => {
+            (StatusCode::CONFLICT, "nothing, or lapse it first")
+        }
+        ControlError::Attach(_) => (StatusCode::CONFLICT, "try again"),
+        ControlError::Files(_) => (StatusCode::INTERNAL_SERVER_ERROR, ""),
+        _ => (StatusCode::BAD_GATEWAY, "check the signer and its key"),
+    };
+    match error {
+        ControlError::Files(problem) => Refusal { status, problem },
+        error => Refusal::new(status, error.to_string(), place, to_do),
     }
 }
 

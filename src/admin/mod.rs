@@ -21,7 +21,7 @@ mod server;
 mod views;
 
 pub use address::{HostPort, HostPortError, ResolveError};
-pub use control::{ControlError, SignerControl};
+pub use control::{Caller, ControlError, DoorView, SignerControl, SignerDoor};
 pub use data_dir::{DataDir, Token, TokenKind};
 pub use error::{AdminError, Problem};
 pub use exporter::Exporter;

@@ -157,6 +157,7 @@ fn router(admin: &Arc<Admin>) -> Router {
         )
         .route("/v1/signer/lapse", post(handlers::lapse))
         .route("/v1/signer/attach", post(handlers::attach))
+        .route("/v1/signer/reload", post(handlers::reload))
         .route_layer(layer(Needs::Change));
     Router::new()
         .route("/healthz", get(handlers::healthz))

@@ -1,5 +1,6 @@
 //! The JSON of the supervisor's snapshots and events. Times are Unix seconds, to the millisecond.
 
+use super::control::{DoorView, SignerControl};
 use crate::signer::Epoch;
 use crate::supervisor::{LapseView, PeerState, PeerView, Snapshot};
 use crate::telemetry::{Event, LapseReport, Recorded};
@@ -7,12 +8,13 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// `/v1/info`.
-pub(super) fn info(snapshot: &Snapshot, peers: &[PeerView]) -> Value {
+pub(super) fn info(snapshot: &Snapshot, peers: &[PeerView], control: &SignerControl) -> Value {
     json!({
         "node_id": snapshot.node_id.to_string(),
         "mode": snapshot.mode.as_str(),
         "epoch": snapshot.epoch.map(Epoch::get),
         "since": seconds(snapshot.since),
+        "signer": signer(control, snapshot.signer_attached),
         "links": {
             "gossip_only": snapshot.links.gossip_only,
             "channel_bearing": snapshot.links.channel_bearing,
@@ -21,6 +23,32 @@ pub(super) fn info(snapshot: &Snapshot, peers: &[PeerView]) -> Value {
         "peers": peer_counts(peers),
         "last_lapse": snapshot.last_lapse.as_ref().map(last_lapse),
         "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// `signer` of `/v1/info`: where it is, whether it is attached, and for one that dials in, its door.
+fn signer(control: &SignerControl, attached: bool) -> Value {
+    let mut value = control.door().as_ref().map_or_else(|| json!({}), door);
+    if let Value::Object(map) = &mut value {
+        map.insert("kind".to_owned(), json!(control.kind()));
+        map.insert("attached".to_owned(), json!(attached));
+    }
+    value
+}
+
+/// The door at which a signer dials in.
+pub(super) fn door(door: &DoorView) -> Value {
+    let digest = door.certificate_sha256.iter();
+    json!({
+        "listen": door.listen.to_string(),
+        "hosts": door.hosts,
+        "behind": door.behind,
+        "certificate_sha256": digest.map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "certificate_expires": door.certificate_expires.as_secs(),
+        "root_key": door.root_key,
+        "from": door.attached.as_ref().map(|caller| json!({
+            "addr": caller.address.to_string(), "macaroon": caller.macaroon, "software": caller.software,
+        })),
     })
 }
 
@@ -95,7 +123,7 @@ fn fields(event: &Event) -> Value {
             detail,
             macaroon,
         } => json!({
-            "addr": address.to_string(), "failure": failure, "detail": detail, "macaroon": macaroon,
+            "addr": address.to_string(), "reason": failure, "detail": detail, "macaroon": macaroon,
         }),
         Event::SignerTakenOver { from, to } => {
             json!({ "from": from.to_string(), "to": to.to_string() })

@@ -173,6 +173,24 @@ impl EmbeddedSigner {
         Ok(Self { key })
     }
 
+    /// Reads a key from a stream: up to the first end of line, or to the stream's end. `name` stands for the stream in errors. The
+    /// stream should not buffer: what stays in a buffer is wiped by nobody.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]; what does not hold exactly a key is refused.
+    pub fn from_stream(
+        mut stream: impl Read,
+        name: impl AsRef<Path>,
+    ) -> Result<Self, KeyFileError> {
+        let name = name.as_ref();
+        let text = read_text(&mut stream, true).map_err(|source| KeyFileError::Unreadable {
+            path: name.into(),
+            source,
+        })?;
+        let key = parse(name, &text)?;
+        Ok(Self { key })
+    }
+
     /// Makes a new key and a new file for it, with mode 0600 from the moment it exists. An existing file is left alone.
     ///
     /// # Errors
@@ -240,19 +258,27 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(KeyFileError::NotAFile { path: path.into() });
     }
-    let file = File::open(path).map_err(unreadable)?;
+    let mut file = File::open(path).map_err(unreadable)?;
     // The bits of what was opened, not of what the path names by now.
     check_mode(path, &file.metadata().map_err(unreadable)?)?;
+    read_text(&mut file, false).map_err(unreadable)
+}
+
+/// Up to one byte more than a key has, so that too long a text is seen to be too long.
+fn read_text(source: &mut impl Read, one_line: bool) -> io::Result<Zeroizing<Vec<u8>>> {
     // Made in its full size at once: a buffer that grew would leave copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(READ_LEN));
     let mut part = Zeroizing::new([0_u8; READ_LEN]);
-    let mut file = file.take(READ_LEN as u64);
+    let mut source = source.take(READ_LEN as u64);
     loop {
-        match file.read(part.as_mut_slice()) {
+        match source.read(part.as_mut_slice()) {
             Ok(0) => return Ok(text),
             Ok(read) => text.extend_from_slice(part.get(..read).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(unreadable(error)),
+            Err(error) => return Err(error),
+        }
+        if one_line && text.contains(&b'\n') {
+            return Ok(text);
         }
     }
 }

@@ -234,3 +234,33 @@ fn what_is_printed_is_the_public_half() {
     assert!(printed.contains(&sevens().to_string()), "{printed}");
     assert!(!printed.contains("0707"), "{printed}");
 }
+
+#[test]
+fn reads_a_key_from_a_stream_up_to_its_first_end_of_line() {
+    /// Gives its text, and then must not be asked again: a terminal would wait.
+    struct Terminal(Option<String>);
+    impl Read for Terminal {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let text = self.0.take().expect("nothing is waited for after a line");
+            into[..text.len()].copy_from_slice(text.as_bytes());
+            Ok(text.len())
+        }
+    }
+    let terminal = Terminal(Some(format!("{SEVENS}\n")));
+    let read = EmbeddedSigner::from_stream(terminal, "standard input").unwrap();
+    assert_eq!(read.node_id(), sevens());
+    let read = EmbeddedSigner::from_stream(SEVENS.as_bytes(), "standard input").unwrap();
+    assert_eq!(read.node_id(), sevens());
+    for (text, part) in [
+        ("", "holds 0 characters"),
+        ("garbage", "holds 7 characters"),
+        (&"z".repeat(64), "position 1 of 64"),
+        (&"0".repeat(64), "is zero"),
+        (&"1".repeat(1_000_000), "more than 66 characters"),
+    ] {
+        let said = EmbeddedSigner::from_stream(text.as_bytes(), "standard input")
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains(part) && said.contains("standard input"), "{said}");
+    }
+}

@@ -173,7 +173,7 @@ fn check_mode(_: &Path, _: &fs::Metadata) -> Result<(), CredentialsError> {
 }
 
 /// Replaces the file, or makes it, with mode 0600: whoever looks sees the old bytes or the new ones, also after a power cut.
-pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CredentialsError> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CredentialsError> {
     let failed = |action| {
         move |source| CredentialsError::File {
             action,

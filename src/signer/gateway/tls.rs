@@ -190,6 +190,14 @@ impl TlsIdentity {
         self.expires
     }
 
+    /// Whether a host can stand in a certificate: a DNS name or an address, without a port.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Host`].
+    pub fn check_host(host: &str) -> Result<(), CredentialsError> {
+        alternative_name(host).map(drop)
+    }
+
     /// Whether a signer that dials this host finds it in the certificate.
     pub fn covers(&self, host: &str) -> bool {
         let Ok(name) = ServerName::try_from(host) else {
