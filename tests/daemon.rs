@@ -1004,17 +1004,3 @@ fn token_files_must_stay_private() {
         "a command refuses it too"
     );
 }
-
-#[test]
-fn a_gateway_is_refused_until_there_is_one() {
-    let (what, place, to_do) = fails_with(
-        "",
-        &["--signer", "gateway", "--node-id", &id(1).to_string()],
-        2,
-    );
-    assert!(
-        what.contains("no gateway") && place == "--signer gateway",
-        "{what} {place}"
-    );
-    assert!(to_do.contains("--signer embedded"), "{to_do}");
-}

@@ -7,7 +7,7 @@
 
 use crate::cli::logging::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Safe-mode peer connections for a watch-only Lightning node.
@@ -51,7 +51,17 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: PeerCommand,
     },
-    /// The signer session of the running daemon
+    /// Bake the macaroon that lets a signer on another machine in
+    Bake(BakeArguments),
+    /// Be the signer: hold the node's key, dial the node, answer
+    Agent(AgentArguments),
+    /// Show whose node id a key file is; a missing file is made, with a new key
+    Key {
+        /// The key file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// The signer session of the running daemon, and the certificate that a signer dials
     Signer {
         #[command(subcommand)]
         command: SignerCommand,
@@ -72,15 +82,104 @@ pub(super) struct RunArguments {
     /// Where the node's key is [default: embedded]
     #[arg(long, value_enum, env = "PILOTLIGHT_SIGNER")]
     pub(super) signer: Option<SignerChoice>,
-    /// The node's id; with an embedded signer its key must be this node's
+    /// The node's id. Needed with a gateway; with an embedded signer its key must be this node's
     #[arg(long, value_name = "ID", env = "PILOTLIGHT_NODE_ID")]
     pub(super) node_id: Option<String>,
     /// The embedded signer's key, made at the first start [default: identity.key in the data directory]
     #[arg(long, value_name = "FILE", env = "PILOTLIGHT_KEY_FILE")]
     pub(super) key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) gateway: GatewayArguments,
+    /// A signer that dialled in and shows no life for so long is gone; at least 1s [default: 3s]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "PILOTLIGHT_LIVENESS_WINDOW",
+        help_heading = GATEWAY_HEADING
+    )]
+    pub(super) liveness_window: Option<String>,
     /// How to write the log to standard error; RUST_LOG says how much [default: text]
     #[arg(long, value_enum, env = "PILOTLIGHT_LOG")]
     pub(super) log: Option<LogFormat>,
+}
+
+const GATEWAY_HEADING: &str = "With --signer gateway";
+
+/// Where a signer dials in.
+#[derive(Debug, Args, Default)]
+pub(super) struct GatewayArguments {
+    /// Where to listen for the signer [default: 127.0.0.1:9740]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "PILOTLIGHT_SIGNER_LISTEN",
+        help_heading = GATEWAY_HEADING
+    )]
+    pub(super) signer_listen: Option<SocketAddr>,
+    /// A name or address under which the signer dials, for the certificate, beside localhost, loopback and --signer-listen
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "PILOTLIGHT_SIGNER_HOSTS",
+        value_delimiter = ',',
+        help_heading = GATEWAY_HEADING
+    )]
+    pub(super) signer_host: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BakeArguments {
+    /// Where to write it [default: signer.macaroon in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Write over a file that is there
+    #[arg(long)]
+    pub(super) force: bool,
+    /// How long it is good, such as 90d; for ever if not given
+    #[arg(long, value_name = "DURATION")]
+    pub(super) expires: Option<String>,
+    /// The only address from which it is good
+    #[arg(long, value_name = "ADDR")]
+    pub(super) ip: Option<IpAddr>,
+    /// Make every macaroon that was baked before worthless
+    #[arg(long)]
+    pub(super) rotate_root_key: bool,
+    /// The daemon's TOML file, for where the signer dials
+    #[arg(long, value_name = "FILE", env = "PILOTLIGHT_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) gateway: GatewayArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RenewArguments {
+    /// A name or address under which the signer dials, beside localhost and loopback [default: the running daemon's, or the configured ones]
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "PILOTLIGHT_SIGNER_HOSTS",
+        value_delimiter = ','
+    )]
+    pub(super) host: Vec<String>,
+    /// The daemon's TOML file, for where the signer dials
+    #[arg(long, value_name = "FILE", env = "PILOTLIGHT_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AgentArguments {
+    /// Where the node listens for its signer
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) connect: String,
+    /// The node's key, as `pilotlight key` makes it; - reads its 64 hex digits from standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub(super) key: PathBuf,
+    /// The node's certificate: signer.cert of its data directory, or lnd's tls.cert
+    #[arg(long, value_name = "FILE", default_value = "signer.cert")]
+    pub(super) certificate: PathBuf,
+    /// The macaroon that `pilotlight bake` wrote, or lnd's
+    #[arg(long, value_name = "FILE", default_value = "signer.macaroon")]
+    pub(super) macaroon: PathBuf,
 }
 
 /// Where the node's key is.
@@ -131,6 +230,8 @@ pub(super) enum SignerCommand {
     Lapse,
     /// Begin a new session with the embedded signer
     Attach,
+    /// Make a new certificate and key for the address at which a signer dials in
+    RenewCertificate(RenewArguments),
 }
 
 /// The environment variables that are settings, for telling a misspelt one.
@@ -142,6 +243,9 @@ pub(super) const VARIABLES: &[&str] = &[
     "PILOTLIGHT_SIGNER",
     "PILOTLIGHT_NODE_ID",
     "PILOTLIGHT_KEY_FILE",
+    "PILOTLIGHT_SIGNER_LISTEN",
+    "PILOTLIGHT_SIGNER_HOSTS",
+    "PILOTLIGHT_LIVENESS_WINDOW",
     "PILOTLIGHT_LOG",
 ];
 
@@ -161,7 +265,14 @@ mod tests {
     fn every_variable_that_a_flag_reads_is_known() {
         let command = Arguments::command();
         let run = command.find_subcommand("run").unwrap();
-        let arguments = command.get_arguments().chain(run.get_arguments());
+        let bake = command.find_subcommand("bake").unwrap();
+        let signer = command.find_subcommand("signer").unwrap();
+        let renew = signer.find_subcommand("renew-certificate").unwrap();
+        let arguments = command.get_arguments().chain(
+            [run, bake, renew]
+                .into_iter()
+                .flat_map(clap::Command::get_arguments),
+        );
         let read: BTreeSet<_> = arguments
             .filter_map(|argument| argument.get_env()?.to_str())
             .collect();

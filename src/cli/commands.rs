@@ -44,6 +44,7 @@ fn describe(info: &Value, output: &Output) -> String {
                 ago(info, "/since")
             ),
         ),
+        ("signer", signer_line(info)),
         (
             "links",
             format!(
@@ -70,6 +71,37 @@ fn describe(info: &Value, output: &Output) -> String {
     ];
     rows.map(|(name, value)| format!("{name:<10}  {value}"))
         .join("\n")
+}
+
+fn signer_line(info: &Value) -> String {
+    let flag = |path: &str| info.pointer(path).and_then(Value::as_bool) == Some(true);
+    let attached = if flag("/signer/attached") {
+        "attached"
+    } else {
+        "not attached"
+    };
+    let kind = text(info, "/signer/kind");
+    if kind != "gateway" {
+        return format!("{kind}, {attached}");
+    }
+    let from = match info.pointer("/signer/from") {
+        Some(caller @ Value::Object(_)) => format!(
+            " from {} ({}, macaroon {})",
+            text(caller, "/addr"),
+            text(caller, "/software"),
+            text(caller, "/macaroon")
+        ),
+        _ => String::new(),
+    };
+    let behind = if flag("/signer/behind") {
+        "; it is behind: new dials wait"
+    } else {
+        ""
+    };
+    format!(
+        "dials in at {}, {attached}{from}{behind}",
+        text(info, "/signer/listen")
+    )
 }
 
 fn lapse_line(lapse: &Value) -> String {
@@ -250,13 +282,21 @@ fn event_line(event: &Value) -> String {
     let fields =
         fields.filter(|(name, value)| !matches!(name.as_str(), "at" | "event") && !value.is_null());
     let fields: Vec<String> = fields
-        .map(|(name, value)| format!(" {name}={}", word(value)))
+        .map(|(name, value)| format!(" {name}={}", quoted(value)))
         .collect();
     let fields = fields.concat();
     format!(
         "{hours:02}:{minutes:02}:{seconds:02}.{milliseconds:03} {}{fields}",
         text(event, "/event")
     )
+}
+
+/// A value that stands among others: what has spaces is quoted.
+fn quoted(value: &Value) -> String {
+    match value {
+        Value::String(text) if !text.contains(char::is_whitespace) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// A value without quotes, `-` for none.
@@ -301,6 +341,14 @@ mod tests {
         assert_eq!(
             event_line(&event),
             "01:02:03.250 link_up link=3 node_id=02ab"
+        );
+        let event = json!({
+            "at": 0.0, "event": "signer_refused", "addr": "192.0.2.1:5", "reason": "macaroon_expired",
+            "detail": "the macaroon has expired",
+        });
+        assert_eq!(
+            event_line(&event),
+            "00:00:00.000 signer_refused addr=192.0.2.1:5 detail=\"the macaroon has expired\" reason=macaroon_expired"
         );
     }
 

@@ -5,7 +5,10 @@ use super::peer_spec;
 use crate::admin::HostPort;
 use crate::link::Tag;
 use crate::node_id::NodeId;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,9 @@ const KEYS: &[&str] = &[
 /// The keys of a `[[peers]]`.
 const PEER_KEYS: &[&str] = &["address", "id", "tag", "weight"];
 
+/// The keys of a `[signer]`.
+pub(super) const SIGNER_KEYS: &[&str] = &["hosts", "kind", "listen", "liveness_window"];
+
 /// The file as it is written; what is absent is `None`.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Config {
@@ -40,7 +46,7 @@ pub(super) struct Config {
     pub(super) admin_hosts: Vec<String>,
     /// Whether `/metrics` and `/readyz` need a token even on loopback, or none even elsewhere.
     pub(super) scrape_needs_token: Option<bool>,
-    pub(super) signer: Option<Spanned<String>>,
+    signer: Option<Spanned<WrittenSigner>>,
     pub(super) node_id: Option<String>,
     pub(super) key_file: Option<PathBuf>,
     pub(super) log: Option<Spanned<String>>,
@@ -51,6 +57,45 @@ pub(super) struct Config {
     pub(super) known_peers: Vec<ConfiguredPeer>,
     #[serde(skip)]
     source: Source,
+}
+
+/// A word, or a table with that word as its `kind`.
+#[derive(Debug)]
+enum WrittenSigner {
+    Word(String),
+    Table(SignerTable),
+}
+
+/// A `[signer]`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct SignerTable {
+    kind: Option<Spanned<String>>,
+    pub(super) listen: Option<SocketAddr>,
+    #[serde(default)]
+    pub(super) hosts: Vec<String>,
+    pub(super) liveness_window: Option<Spanned<String>>,
+}
+
+impl<'de> Deserialize<'de> for WrittenSigner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = WrittenSigner;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"embedded\", \"gateway\" or a table")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<WrittenSigner, E> {
+                Ok(WrittenSigner::Word(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WrittenSigner, A::Error> {
+                SignerTable::deserialize(MapAccessDeserializer::new(map)).map(WrittenSigner::Table)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -117,6 +162,11 @@ impl Config {
         for peer in tables(table.get_ref(), "peers") {
             check_keys(&source, peer, PEER_KEYS)?;
         }
+        if let Some(signer) = table.get_ref().get("signer")
+            && let Some(signer) = signer.get_ref().as_table()
+        {
+            check_keys(&source, signer, SIGNER_KEYS)?;
+        }
         let mut config: Self = toml::from_str(&source.text).map_err(|error| wrong(&error))?;
         for peer in std::mem::take(&mut config.peers) {
             let place = source.at(&peer.span());
@@ -127,8 +177,29 @@ impl Config {
     }
 
     /// Where a value stands, for an error about it.
-    pub(super) fn place(&self, value: &Spanned<String>) -> String {
+    pub(super) fn place<T>(&self, value: &Spanned<T>) -> String {
         self.source.at(&value.span())
+    }
+
+    /// The word that says where the signer is, and where it stands.
+    pub(super) fn signer_kind(&self) -> Option<(&str, String)> {
+        let signer = self.signer.as_ref()?;
+        match signer.get_ref() {
+            WrittenSigner::Word(word) => Some((word, self.place(signer))),
+            WrittenSigner::Table(table) => {
+                let kind = table.kind.as_ref()?;
+                Some((kind.get_ref(), self.place(kind)))
+            }
+        }
+    }
+
+    /// The `[signer]`, if there is one, and where it stands.
+    pub(super) fn signer_table(&self) -> Option<(&SignerTable, String)> {
+        let signer = self.signer.as_ref()?;
+        match signer.get_ref() {
+            WrittenSigner::Word(_) => None,
+            WrittenSigner::Table(table) => Some((table, self.place(signer))),
+        }
     }
 
     /// The file itself, for an error about it.
@@ -199,7 +270,10 @@ mod tests {
         for name in keys.chain(variables) {
             assert!(readme.contains(&format!("`{name}`")), "{name}");
         }
-        assert!(readme.contains("`[[peers]]`"));
+        for key in SIGNER_KEYS.iter().filter(|key| **key != "kind") {
+            assert!(readme.contains(&format!("`signer.{key}`")), "{key}");
+        }
+        assert!(readme.contains("`[[peers]]`") && readme.contains("`[signer]`"));
     }
 
     #[test]
@@ -219,6 +293,39 @@ mod tests {
             (peer.id.to_string().as_str(), peer.tag, peer.weight),
             (ID, Tag::ChannelBearing, Some(3))
         );
+    }
+
+    #[test]
+    fn the_signer_is_a_word_or_a_table() {
+        let word = Config::parse("p.toml", "\nsigner = \"gateway\"\n".to_owned()).unwrap();
+        assert_eq!(
+            word.signer_kind(),
+            Some(("gateway", "p.toml, line 2".to_owned()))
+        );
+        assert!(word.signer_table().is_none());
+        let text = "[signer]\nkind = \"gateway\"\nlisten = \"192.0.2.1:9740\"\nhosts = [\"n.lan\"]\n\nliveness_window = \"5s\"\n";
+        let table = Config::parse("p.toml", text.to_owned()).unwrap();
+        assert_eq!(
+            table.signer_kind(),
+            Some(("gateway", "p.toml, line 2".to_owned()))
+        );
+        let (signer, _) = table.signer_table().unwrap();
+        assert_eq!(signer.listen, Some("192.0.2.1:9740".parse().unwrap()));
+        assert_eq!(signer.hosts, ["n.lan"]);
+        let window = signer.liveness_window.as_ref().unwrap();
+        assert_eq!(
+            (window.get_ref().as_str(), table.place(window).as_str()),
+            ("5s", "p.toml, line 6")
+        );
+        assert_eq!(
+            failure("[signer]\nkind = \"gateway\"\nlissten = \"a\"\n"),
+            (
+                "unknown key \"lissten\"; the nearest known one is \"listen\"".to_owned(),
+                "p.toml, line 3".to_owned()
+            )
+        );
+        assert_eq!(failure("signer = 3\n").1, "p.toml, line 1");
+        assert_eq!(failure("[signer]\n\nlisten = 3\n").1, "p.toml, line 3");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! How a command ends: its exit code, and for an error what, where and what to do.
 
 use crate::admin::{AdminError, Problem};
+use crate::signer::KeyFileError;
+use crate::signer::gateway::CredentialsError;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The exit codes, as the module's doc lists them.
@@ -67,6 +70,77 @@ impl From<AdminError> for Failure {
             problem: error.problem(),
         }
     }
+}
+
+impl From<CredentialsError> for Failure {
+    fn from(error: CredentialsError) -> Self {
+        type E = CredentialsError;
+        let what = error.to_string();
+        let place = |path: &Path| path.display().to_string();
+        match &error {
+            E::NotFound { path } => Self::usage(
+                what,
+                place(path),
+                "give the right path, or copy the file there",
+            ),
+            E::File { path, .. } => Self::usage(
+                what,
+                place(path),
+                "let the user that runs this own the file and its directory",
+            ),
+            E::TooOpen { path, .. } => Self::usage(
+                what,
+                place(path),
+                format!(
+                    "run `chmod 600 {}`, and renew what it holds",
+                    path.display()
+                ),
+            ),
+            E::Content { path, .. } => Self::usage(
+                what,
+                place(path),
+                "restore it from a copy; or move it away, and a new one is made: the signer then needs a new certificate or macaroon",
+            ),
+            E::Mismatch { certificate, .. } => Self::usage(
+                what,
+                place(certificate),
+                "run `pilotlight signer renew-certificate`, and give the signer the new certificate",
+            ),
+            E::Host { .. } => Self::usage(
+                what,
+                "the certificate's hosts",
+                "write a DNS name or an IP address, without a port",
+            ),
+            _ => Self::failed(
+                what,
+                "this process",
+                "this is not your doing: please report it",
+            ),
+        }
+    }
+}
+
+/// A key that cannot be used; `other` says how another one is given.
+pub(super) fn bad_key(error: &KeyFileError, path: &Path, other: &str) -> Failure {
+    let path = path.display();
+    let to_do = match error {
+        KeyFileError::Unreadable { .. } | KeyFileError::Unwritable { .. } => {
+            format!("let the user that runs this own {path} and its directory, or {other}")
+        }
+        KeyFileError::TooOpen { .. } => {
+            format!("run `chmod 600 {path}`, and think of the key as known if others could read it")
+        }
+        KeyFileError::NotFound { .. } => {
+            format!("give the right path, or make a key with `pilotlight key {path}`")
+        }
+        KeyFileError::NoEntropy(_) => {
+            "start again; if it stays, the system's randomness is broken".to_owned()
+        }
+        _ => format!(
+            "restore {path} from a copy; or move it away, and a new key is made, with which the node has another id"
+        ),
+    };
+    Failure::usage(error.to_string(), path.to_string(), to_do)
 }
 
 /// The known word that is most like `word`, if any is like it at all.

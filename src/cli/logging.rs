@@ -17,6 +17,11 @@ pub(super) enum LogFormat {
 
 /// Starts logging.
 pub(super) fn start(format: LogFormat) -> Result<(), Failure> {
+    start_at(format, "info")
+}
+
+/// Starts logging, at this level unless `RUST_LOG` says otherwise.
+pub(super) fn start_at(format: LogFormat, level: &str) -> Result<(), Failure> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) => EnvFilter::try_new(&directives).map_err(|error| {
             Failure::usage(
@@ -25,7 +30,7 @@ pub(super) fn start(format: LogFormat) -> Result<(), Failure> {
                 "write a level such as info, or pilotlight=debug",
             )
         })?,
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => EnvFilter::new(level),
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

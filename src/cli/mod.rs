@@ -10,17 +10,22 @@
 //! Answers go to standard output, errors and logs to standard error; with `--json` both are JSON. It never ends the process
 //! itself: [`main`] returns the code.
 
+mod agent;
 mod args;
+mod bake;
 mod client;
 mod commands;
 mod config;
 pub mod demo;
 mod failure;
+mod gateway;
 mod logging;
 mod output;
 mod peer_spec;
 mod run;
 mod settings;
+mod signals;
+mod span;
 
 use args::{Arguments, Command, PeerCommand, SignerCommand};
 use clap::Parser;
@@ -59,6 +64,12 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> 
         Command::Info => commands::info(&client()?, output),
         Command::Events => commands::events(&client()?, output),
         Command::Peer { command } => peer(&command, client, output),
+        Command::Bake(arguments) => bake::bake(data_dir, &arguments, output),
+        Command::Agent(arguments) => agent::run(arguments, output),
+        Command::Key { file } => agent::key(&file, output),
+        Command::Signer {
+            command: SignerCommand::RenewCertificate(arguments),
+        } => bake::renew(data_dir, arguments, output),
         Command::Signer {
             command: SignerCommand::Lapse,
         } => commands::lapse(&client()?, output),

@@ -60,6 +60,12 @@ impl Output {
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }
 
+    /// Says something beside the answer, to people: on standard error.
+    pub(super) fn remark(text: &str) {
+        // There is nowhere else to say it.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
     /// Sets a text off, if the terminal can.
     pub(super) fn styled(&self, style: Style, text: &str) -> String {
         let code = match style {

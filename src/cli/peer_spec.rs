@@ -40,6 +40,24 @@ pub(super) fn peer(text: &str, place: &str) -> Result<PeerSpec, Failure> {
     Ok(PeerSpec { id, address })
 }
 
+/// Reads `HOST:PORT`, of something that usually has this port; it is given back as it should be written.
+pub(super) fn address(text: &str, place: &str, port: u16) -> Result<String, Failure> {
+    let address: Result<HostPort, _> = text.parse();
+    match address {
+        Ok(address) => Ok(address.to_string()),
+        Err(crate::admin::HostPortError::NoPort) => Err(Failure::usage(
+            format!("malformed address {:?}: PORT is missing", shown(text)),
+            place,
+            format!("write HOST:PORT, such as 192.0.2.1:{port}"),
+        )),
+        Err(error) => Err(Failure::usage(
+            format!("malformed address {:?}: {error}", shown(text)),
+            place,
+            format!("write HOST:PORT, such as 192.0.2.1:{port}"),
+        )),
+    }
+}
+
 /// Reads a node id.
 pub(super) fn node_id(text: &str, place: &str) -> Result<NodeId, Failure> {
     text.parse().map_err(|error| {

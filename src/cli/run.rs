@@ -5,13 +5,17 @@
 use super::args::SignerChoice;
 use super::config::ConfiguredPeer;
 use super::demo;
-use super::failure::{Exit, Failure};
+use super::failure::{Exit, Failure, bad_key};
+use super::gateway::{self, Door};
 use super::logging;
 use super::output::Output;
 use super::settings::Settings;
+use super::signals::Signals;
 use crate::admin::{self, AdminServer, DataDir, Exporter, Parts, SignerControl, TokenKind};
+use crate::clock::{Clock, SystemClock};
 use crate::link::Tag;
-use crate::signer::{EmbeddedSigner, KeyFileError, Signer, SignerContext};
+use crate::node_id::NodeId;
+use crate::signer::{EmbeddedSigner, Signer, SignerContext};
 use crate::supervisor::{Inbound, Inbox, ListenError, PeerSpec, Supervisor};
 use crate::wire::{BITCOIN_MAINNET, GossipTimestampFilter};
 use serde_json::json;
@@ -20,7 +24,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Between two attempts to resolve the name of a configured peer.
@@ -28,12 +31,8 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs until a signal says to stop.
 pub(super) fn run(settings: Settings, output: &Output) -> Result<Exit, Failure> {
-    if settings.signer == SignerChoice::Gateway {
-        return Err(Failure::usage(
-            "this build has no gateway for a signer that dials in: it comes in a later version",
-            "--signer gateway",
-            "use --signer embedded, or embed the crate and attach a signer of your own",
-        ));
+    if settings.signer == SignerChoice::Gateway && settings.node_id.is_none() {
+        return Err(no_node_id());
     }
     logging::start(settings.log)?;
     settings.data_dir.prepare()?;
@@ -55,13 +54,16 @@ pub(super) fn demo(options: demo::Options) -> Result<ExitCode, Failure> {
 
 async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let occupation = settings.data_dir.occupy()?;
-    let mut signals = Signals::new().map_err(|error| refused(&error))?;
-    let signer = load_signer(&settings)?;
+    let mut signals = Signals::new()?;
+    let source = Source::load(&settings)?;
     let exporter = Exporter::install()?;
-    let context = SignerContext::new(signer.node_id());
+    let context = SignerContext::new(source.node_id());
+    // One clock: a deadline that one part sets is kept by another.
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let server = AdminServer::bind(admin_settings(&settings)).await?;
     let admin_address = server.address();
-    let starting = Supervisor::builder(context.clone()).start().await;
+    let starting = Supervisor::builder(context.clone()).clock(Arc::clone(&clock));
+    let starting = starting.start().await;
     let (supervisor, inbox) = starting.map_err(|error| refused(&error))?;
     let messages = Arc::new(AtomicU64::new(0));
     tokio::spawn(count_messages(inbox, Arc::clone(&messages)));
@@ -79,21 +81,21 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
         .listen(settings.listen)
         .await
         .map_err(|error| not_listening(&error))?;
-    let control = Arc::new(SignerControl::embedded(context, signer));
-    control.attach().await.map_err(|error| refused(&error))?;
+    let (control, remarks) = source.start(&settings, context, &supervisor, clock).await?;
 
     let (stop, stopped) = watch::channel(false);
+    let shown = Started {
+        dir: settings.data_dir.clone(),
+        listening,
+        admin: admin_address,
+        signer: control.door().map(|door| door.listen),
+        remarks,
+    };
     let parts = parts(&settings.data_dir, &supervisor, control, exporter)?;
     let serving = tokio::spawn(server.serve(parts, stopped));
     tokio::spawn(add_peers(supervisor.clone(), settings.peers));
     occupation.announce(admin_address)?;
-    announce(
-        output,
-        &settings.data_dir,
-        &supervisor,
-        listening,
-        admin_address,
-    );
+    shown.announce(output, &supervisor);
 
     signals.next().await;
     say(output, "draining", "draining; another signal ends at once");
@@ -121,10 +123,69 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// Where the node's key is, and what is needed to use it.
+enum Source {
+    Embedded(Arc<EmbeddedSigner>),
+    Gateway(NodeId, Box<gateway::Credentials>),
+}
+
+impl Source {
+    fn load(settings: &Settings) -> Result<Self, Failure> {
+        match (settings.signer, settings.node_id) {
+            (SignerChoice::Embedded, _) => load_signer(settings).map(Self::Embedded),
+            (SignerChoice::Gateway, Some(node_id)) => {
+                let files = gateway::Files::of(&settings.data_dir);
+                let credentials = files.load_or_generate(&settings.gateway.hosts)?;
+                Ok(Self::Gateway(node_id, Box::new(credentials)))
+            }
+            (SignerChoice::Gateway, None) => Err(no_node_id()),
+        }
+    }
+
+    fn node_id(&self) -> NodeId {
+        match self {
+            Self::Embedded(signer) => signer.node_id(),
+            Self::Gateway(node_id, _) => *node_id,
+        }
+    }
+
+    /// Attaches the embedded signer, or opens the door at which one dials in; and what is to be said of that door.
+    async fn start(
+        self,
+        settings: &Settings,
+        context: SignerContext,
+        supervisor: &Supervisor,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<SignerControl>, Vec<String>), Failure> {
+        match self {
+            Self::Embedded(signer) => {
+                let control = SignerControl::embedded(context, signer);
+                control.attach().await.map_err(|error| refused(&error))?;
+                Ok((Arc::new(control), Vec::new()))
+            }
+            Self::Gateway(_, credentials) => {
+                let (settings, own) = (&settings.gateway, context.clone());
+                let door = Door::open(*credentials, settings, own, supervisor, clock).await?;
+                let remarks = door.remarks();
+                let control = SignerControl::dialling_in(context, door);
+                Ok((Arc::new(control), remarks))
+            }
+        }
+    }
+}
+
+fn no_node_id() -> Failure {
+    Failure::usage(
+        "with --signer gateway the node's id must be given: there is no trust on first use",
+        "--node-id",
+        "give the id that `pilotlight key FILE` shows where the key is",
+    )
+}
+
 fn load_signer(settings: &Settings) -> Result<Arc<EmbeddedSigner>, Failure> {
     let path = &settings.key_file;
-    let (signer, made) =
-        EmbeddedSigner::load_or_generate(path).map_err(|error| bad_key(settings, &error))?;
+    let (signer, made) = EmbeddedSigner::load_or_generate(path)
+        .map_err(|error| bad_key(&error, path, "give another file with --key-file"))?;
     if made {
         tracing::info!(path = %path.display(), node_id = %signer.node_id(), "made a new identity key: keep a copy of it");
     }
@@ -136,25 +197,6 @@ fn load_signer(settings: &Settings) -> Result<Arc<EmbeddedSigner>, Failure> {
         )),
         _ => Ok(Arc::new(signer)),
     }
-}
-
-fn bad_key(settings: &Settings, error: &KeyFileError) -> Failure {
-    let path = settings.key_file.display();
-    let to_do = match error {
-        KeyFileError::Unreadable { .. } | KeyFileError::Unwritable { .. } => format!(
-            "let the user that runs this own {path} and its directory, or give another file with --key-file"
-        ),
-        KeyFileError::TooOpen { .. } => {
-            format!("run `chmod 600 {path}`, and think of the key as known if others could read it")
-        }
-        KeyFileError::NoEntropy(_) => {
-            "start again; if it stays, the system's randomness is broken".to_owned()
-        }
-        _ => format!(
-            "restore {path} from a copy; or move it away, and a new key is made, with which the node has another id"
-        ),
-    };
-    Failure::usage(error.to_string(), path.to_string(), to_do)
 }
 
 fn admin_settings(settings: &Settings) -> admin::Settings {
@@ -238,28 +280,46 @@ async fn add_peers(supervisor: Supervisor, mut peers: Vec<ConfiguredPeer>) {
     }
 }
 
-fn announce(
-    output: &Output,
-    dir: &DataDir,
-    supervisor: &Supervisor,
+/// What is said once everything runs.
+struct Started {
+    dir: DataDir,
     listening: SocketAddr,
     admin: SocketAddr,
-) {
-    let (version, node, mode) = (
-        env!("CARGO_PKG_VERSION"),
-        supervisor.node_id().to_string(),
-        supervisor.mode(),
-    );
-    let data_dir = dir.path().display().to_string();
-    let started = json!({
-        "event": "started", "version": version, "node_id": node, "mode": mode.as_str(),
-        "listen": listening.to_string(), "admin": admin.to_string(), "data_dir": data_dir,
-    });
-    output.answer(&started, |_| {
-        format!(
-            "pilotlight {version}\n  node id   {node}\n  mode      {mode}\n  peers     {listening}\n  admin     http://{admin}\n  data      {data_dir}"
-        )
-    });
+    /// Where the signer dials in, if it does.
+    signer: Option<SocketAddr>,
+    remarks: Vec<String>,
+}
+
+impl Started {
+    fn announce(&self, output: &Output, supervisor: &Supervisor) {
+        let Self {
+            listening, admin, ..
+        } = self;
+        let (version, node, mode) = (
+            env!("CARGO_PKG_VERSION"),
+            supervisor.node_id().to_string(),
+            supervisor.mode(),
+        );
+        let data_dir = self.dir.path().display().to_string();
+        let started = json!({
+            "event": "started", "version": version, "node_id": node, "mode": mode.as_str(),
+            "listen": listening.to_string(), "admin": admin.to_string(), "data_dir": data_dir,
+            "signer_listen": self.signer.map(|address| address.to_string()), "warnings": self.remarks,
+        });
+        let signer = self.signer.map_or_else(
+            || "embedded".to_owned(),
+            |address| format!("dials in at {address}"),
+        );
+        let remarks = self.remarks.iter();
+        let remarks: String = remarks
+            .map(|text| format!("\n  warning   {text}"))
+            .collect();
+        output.answer(&started, |_| {
+            format!(
+                "pilotlight {version}\n  node id   {node}\n  mode      {mode}\n  peers     {listening}\n  admin     http://{admin}\n  signer    {signer}\n  data      {data_dir}{remarks}"
+            )
+        });
+    }
 }
 
 fn say(output: &Output, event: &str, text: &str) {
@@ -280,26 +340,4 @@ fn not_listening(error: &ListenError) -> Failure {
         format!("--listen {}", error.address),
         "stop whatever has the port, or give another address (port 0: any free one)",
     )
-}
-
-/// SIGTERM and SIGINT, which mean the same.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -1,19 +1,23 @@
 //! What the daemon runs with: defaults < the file < the environment < flags (clap lets a flag win over its variable).
 
-use super::args::{RunArguments, SignerChoice, VARIABLES};
+use super::args::{GatewayArguments, RunArguments, SignerChoice, VARIABLES};
 use super::config::{Config, ConfiguredPeer};
 use super::failure::{Failure, nearest};
 use super::logging::LogFormat;
-use super::peer_spec;
+use super::{peer_spec, span};
 use crate::admin::DataDir;
+use crate::limits;
 use crate::node_id::NodeId;
+use crate::signer::gateway::TlsIdentity;
 use clap::ValueEnum;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// BOLT 1's port, on loopback until the operator says otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9735);
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9736);
+const SIGNER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9740);
 
 /// All of it.
 #[derive(Debug)]
@@ -25,9 +29,19 @@ pub(super) struct Settings {
     pub(super) admin_hosts: Vec<String>,
     pub(super) scrape_needs_token: Option<bool>,
     pub(super) signer: SignerChoice,
+    pub(super) gateway: GatewaySettings,
     pub(super) node_id: Option<NodeId>,
     pub(super) log: LogFormat,
     pub(super) peers: Vec<ConfiguredPeer>,
+}
+
+/// How a signer dials in.
+#[derive(Debug)]
+pub(super) struct GatewaySettings {
+    pub(super) listen: SocketAddr,
+    /// What the certificate names beside localhost and the loopback addresses, checked.
+    pub(super) hosts: Vec<String>,
+    pub(super) liveness_window: Duration,
 }
 
 /// The data directory of a command.
@@ -54,27 +68,25 @@ pub(super) fn data_dir(given: Option<PathBuf>) -> Result<DataDir, Failure> {
 /// The daemon's settings.
 pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Settings, Failure> {
     check_environment()?;
-    let config = run
-        .config
-        .as_deref()
-        .map(Config::load)
-        .transpose()?
-        .unwrap_or_default();
+    let config = load(run.config.as_deref())?;
     let data_dir = data_dir(given.or_else(|| config.data_dir.clone()))?;
+    let gateway = gateway(&run.gateway, run.liveness_window.as_deref(), &config)?;
     let node_id = match (&run.node_id, &config.node_id) {
         (Some(id), _) => Some(peer_spec::node_id(id, "--node-id")?),
         (None, Some(id)) => Some(peer_spec::node_id(id, config.path())?),
         (None, None) => None,
     };
     let key_file = run.key_file.or_else(|| config.key_file.clone());
+    let log = config.log.as_ref();
+    let log = log.map(|log| (log.get_ref().as_str(), config.place(log)));
     Ok(Settings {
         key_file: key_file.unwrap_or_else(|| data_dir.file("identity.key")),
         data_dir,
         listen: run.listen.or(config.listen).unwrap_or(LISTEN),
         admin: run.admin.or(config.admin).unwrap_or(ADMIN),
-        signer: choice(run.signer, config.signer.as_ref(), &config)?
-            .unwrap_or(SignerChoice::Embedded),
-        log: choice(run.log, config.log.as_ref(), &config)?.unwrap_or_default(),
+        signer: choice(run.signer, config.signer_kind())?.unwrap_or(SignerChoice::Embedded),
+        gateway,
+        log: choice(run.log, log)?.unwrap_or_default(),
         node_id,
         admin_hosts: config.admin_hosts,
         scrape_needs_token: config.scrape_needs_token,
@@ -82,16 +94,88 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
     })
 }
 
+fn load(config: Option<&Path>) -> Result<Config, Failure> {
+    Ok(config.map(Config::load).transpose()?.unwrap_or_default())
+}
+
+/// What a command on a gateway's files runs with: the data directory, and how the signer dials in.
+pub(super) fn of_gateway(
+    given: Option<PathBuf>,
+    config: Option<&Path>,
+    gateway_given: &GatewayArguments,
+) -> Result<(DataDir, GatewaySettings), Failure> {
+    check_environment()?;
+    let config = load(config)?;
+    let data_dir = data_dir(given.or_else(|| config.data_dir.clone()))?;
+    Ok((data_dir, gateway(gateway_given, None, &config)?))
+}
+
+fn gateway(
+    given: &GatewayArguments,
+    window: Option<&str>,
+    config: &Config,
+) -> Result<GatewaySettings, Failure> {
+    let written = config.signer_table();
+    let table = written.as_ref().map(|(table, _)| *table);
+    let listen = given
+        .signer_listen
+        .or_else(|| table?.listen)
+        .unwrap_or(SIGNER_LISTEN);
+    let (hosts, place) = match &written {
+        Some((table, place)) if given.signer_host.is_empty() => (&table.hosts, place.as_str()),
+        _ => (&given.signer_host, "--signer-host"),
+    };
+    let mut hosts = hosts.clone();
+    for host in &hosts {
+        TlsIdentity::check_host(host).map_err(|error| {
+            Failure::usage(
+                error.to_string(),
+                place,
+                "write a DNS name or an IP address, without a port",
+            )
+        })?;
+    }
+    let own = listen.ip().to_string();
+    if !listen.ip().is_unspecified() && !listen.ip().is_loopback() && !hosts.contains(&own) {
+        hosts.push(own);
+    }
+    let written = table.and_then(|table| table.liveness_window.as_ref());
+    let liveness_window = match (window, written) {
+        (Some(text), _) => liveness_window(text, "--liveness-window")?,
+        (None, Some(text)) => liveness_window(text.get_ref(), &config.place(text))?,
+        (None, None) => limits::LIVENESS_WINDOW,
+    };
+    Ok(GatewaySettings {
+        listen,
+        hosts,
+        liveness_window,
+    })
+}
+
+fn liveness_window(text: &str, place: &str) -> Result<Duration, Failure> {
+    let window = span::parse(text, place)?;
+    if window < limits::LIVENESS_WINDOW_MIN {
+        return Err(Failure::usage(
+            format!(
+                "a liveness window of {text} is too short: below {} s a busy machine looks like a dead signer",
+                limits::LIVENESS_WINDOW_MIN.as_secs()
+            ),
+            place,
+            "give 1s or more; 3s is the default",
+        ));
+    }
+    Ok(window)
+}
+
 /// A word that has few values: the flag's, or else the file's.
 fn choice<T: ValueEnum>(
     flag: Option<T>,
-    written: Option<&toml::Spanned<String>>,
-    config: &Config,
+    written: Option<(&str, String)>,
 ) -> Result<Option<T>, Failure> {
-    let (None, Some(word)) = (&flag, written) else {
+    let (None, Some((word, place))) = (&flag, written) else {
         return Ok(flag);
     };
-    if let Ok(value) = T::from_str(word.get_ref(), false) {
+    if let Ok(value) = T::from_str(word, false) {
         return Ok(Some(value));
     }
     let variants = T::value_variants().iter();
@@ -99,8 +183,8 @@ fn choice<T: ValueEnum>(
         .filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()))
         .collect();
     Err(Failure::usage(
-        format!("unknown value {:?}", word.get_ref()),
-        config.place(word),
+        format!("unknown value {word:?}"),
+        place,
         format!("write one of: {}", names.join(", ")),
     ))
 }

@@ -261,6 +261,9 @@ fn reads_a_key_from_a_stream_up_to_its_first_end_of_line() {
         let said = EmbeddedSigner::from_stream(text.as_bytes(), "standard input")
             .unwrap_err()
             .to_string();
-        assert!(said.contains(part) && said.contains("standard input"), "{said}");
+        assert!(
+            said.contains(part) && said.contains("standard input"),
+            "{said}"
+        );
     }
 }
