@@ -327,19 +327,12 @@ impl Event {
             Self::MistagSuspected { peer } => {
                 tracing::warn!(event, %peer, "a gossip-only peer claims a channel");
             }
-            Self::SignerStalled { stalled: true } => tracing::warn!(
-                event,
-                "the signer is connected and does not answer: a request has waited for long"
-            ),
             Self::BookFailed { detail } => tracing::error!(event, detail, "the peer book failed"),
             Self::Listening { .. }
             | Self::GatewayListening { .. }
             | Self::SignerStalled { .. }
             | Self::ModeChanged { .. }
             | Self::SignerAttached { .. }
-            | Self::GatewayListening { .. }
-            | Self::SignerRefused { .. }
-            | Self::SignerStalled { .. }
             | Self::Relit { .. }
             | Self::LinkUp { .. }
             | Self::LinkDown { .. }
