@@ -396,7 +396,7 @@ fn the_signer_of_another_node_is_refused_by_name_and_the_daemon_stays_as_it_is()
     let named = refusal.contains(&words) || refusal.contains("held off");
     assert!(named, "{refusal}");
     assert_eq!(daemon.ask(&["info"])["mode"], "waiting");
-    until_counted(&daemon, "proof_wrong");
+    until_counted(&daemon, "other_node");
     // Its later attempts are refused too, and the stream of events is open by one of them.
     let line = loop {
         let line = seen.recv_timeout(HANG).expect("an event");

@@ -5,6 +5,7 @@ use crate::signer::Epoch;
 use crate::supervisor::{LapseView, PeerState, PeerView, Snapshot};
 use crate::telemetry::{Event, LapseReport, Recorded};
 use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// `/v1/info`.
@@ -38,17 +39,25 @@ fn signer(control: &SignerControl, attached: bool) -> Value {
 
 /// The door at which a signer dials in.
 pub(super) fn door(door: &DoorView) -> Value {
-    let digest = door.certificate_sha256.iter();
     json!({
         "listen": door.listen.to_string(),
         "hosts": door.hosts,
         "behind": door.behind,
-        "certificate_sha256": digest.map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "certificate_sha256": hex(&door.certificate_sha256),
         "certificate_expires": door.certificate_expires.as_secs(),
         "root_key": door.root_key,
         "from": door.attached.as_ref().map(|caller| json!({
             "addr": caller.address.to_string(), "macaroon": caller.macaroon, "software": caller.software,
         })),
+    })
+}
+
+/// Bytes as people compare them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }
 

@@ -8,6 +8,7 @@ use super::failure::{Exit, Failure};
 use super::gateway::{Credentials, Files, date, unix_now};
 use super::output::Output;
 use super::{settings, span};
+use crate::admin::hex;
 use crate::signer::gateway::{Caveat, Macaroon, Op, RootKey, TlsIdentity, write_private};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
@@ -171,8 +172,7 @@ pub(super) fn renew(
     // A daemon that starts on this directory needs both.
     RootKey::load_or_generate(&files.root_key)?;
     let daemon = tell(&client)?.is_some();
-    let digest = identity.certificate_digest();
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&identity.certificate_digest());
     let path = files.tls.certificate.display().to_string();
     let value = json!({
         "certificate": path, "sha256": digest, "expires": identity.expires().as_secs(), "hosts": hosts,

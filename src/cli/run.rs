@@ -310,10 +310,8 @@ impl Started {
             || "embedded".to_owned(),
             |address| format!("dials in at {address}"),
         );
-        let remarks = self.remarks.iter();
-        let remarks: String = remarks
-            .map(|text| format!("\n  warning   {text}"))
-            .collect();
+        let remarks = [&[String::new()], self.remarks.as_slice()].concat();
+        let remarks = remarks.join("\n  warning   ");
         output.answer(&started, |_| {
             format!(
                 "pilotlight {version}\n  node id   {node}\n  mode      {mode}\n  peers     {listening}\n  admin     http://{admin}\n  signer    {signer}\n  data      {data_dir}{remarks}"

@@ -423,6 +423,7 @@ pub fn describe() {
     for direction in Direction::ALL {
         counter!("pilotlight_key_rotations_total", "direction" => direction.as_str()).increment(0);
     }
+    gauge!("pilotlight_signer_stalled").set(0.0);
     for name in [
         "pilotlight_peers_retained_total",
         "pilotlight_mistags_suspected_total",
