@@ -90,17 +90,22 @@ pub const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 /// Handshakes under way at once for strangers who dialled us. Each holds a socket and about a kilobyte, and may cost one ECDH.
 pub const INBOUND_HANDSHAKES: usize = 64;
 
-/// Inbound sockets that may wait for a signer at once, before a byte of theirs is read.
+/// Inbound sockets that may wait for a signer at once: those that came while none was there, of which no byte is read, and those
+/// whose handshake a lapse has stopped before it had its ECDH.
 pub const PARKED_MAX: usize = 64;
 
 /// Handshakes under way at once for sockets that had been parked: half of the places, so that a returning signer is not busy with
 /// strangers first.
 pub const UNPARKED_HANDSHAKES: usize = INBOUND_HANDSHAKES / 2;
 
+/// How long sockets that were parked wait for the channel peers' return before they may ask the signer: their acts are there at once, those
+/// of our own dials only after two round trips, and a slow signer answers in the order of asking. A quarter of [`PARKED_FOR`].
+pub const PARKED_GIVE_WAY: Duration = Duration::from_secs(1);
+
 /// Parked sockets from one /24 (IPv4) or /48 (IPv6), so that one network cannot take all places.
 pub const PARKED_PER_SUBNET: usize = 2;
 
-/// How long an inbound socket may be parked: an act's 5 s less 1 s for the signer and the wire.
+/// How long an inbound socket may be parked, from its connection or its act one on: an act's 5 s less 1 s for the signer and the wire.
 pub const PARKED_FOR: Duration = Duration::from_secs(4);
 
 /// Dials under way at once. Each is a socket and a task. Half of the 1,024 descriptors that a process is given where nobody has
@@ -112,6 +117,14 @@ pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 
 /// Longest wait after failed dials. A peer that has been away for a day is found within the hour.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(3600);
+
+/// Longest wait after failed dials that the peer is not to blame for: the signer refused its ECDH or was late, or we had no descriptor. A
+/// thousand peers then cost some forty connections a second, and a signer that is put right is noticed within a fraction of one.
+pub const OUR_BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Such failures in a row, without a success between, after which the first success ends the waits of all who failed so. Fewer
+/// say little of the others: a signer that refuses every other request makes two in a row.
+pub const OUR_FAILURES: u32 = 16;
 
 /// A link that has lived this long clears its peer's backoff.
 pub const STABLE_AFTER: Duration = Duration::from_secs(600);

@@ -16,12 +16,14 @@ mod signers;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use acts::{Wire, act_one};
+use acts::{Framed, Wire, act_one, act_three, act_two};
 use node::{Door, Far, Got, INSTANT, Node, id, just_before, message, soon};
+use pilotlight::brontide::AwaitActTwo;
 use pilotlight::limits;
 use pilotlight::link::{Direction, LinkHandle, SendError, Tag};
 use pilotlight::supervisor::{ConnectError, Mode, PeerSpec, PeerState};
 use pilotlight::telemetry::Event;
+use signers::Manner;
 
 /// A node without a signer: it never had one, or it has lost it and kept one gossip link.
 async fn signerless(lost: bool) -> (Node, Option<(Far, LinkHandle)>) {
@@ -256,20 +258,154 @@ async fn p5_whoever_is_parked_goes_on_when_the_signer_comes() {
     }
 }
 
-/// A peer that the node says it has a channel with is not let in by a handshake that outlived its session.
+/// Strangers whose handshakes wait for their ECDH, each from the given place.
+async fn waiting_for_ecdh(node: &Node, from: &[IpAddr]) -> Vec<(Wire, AwaitActTwo)> {
+    let asked = node.signer.asked();
+    let mut wires = Vec::new();
+    for (number, source) in (1..).zip(from) {
+        let mut wire = Wire::connect_from(*source, node.address).await;
+        let (state, one) = act_one(number, node.id());
+        wire.write(&one).await;
+        wires.push((wire, state));
+    }
+    let all = asked + from.len();
+    soon("all are asked for", node.signer.until_asked(all)).await;
+    wires
+}
+
+/// Acts two and three, with the state that act one left.
+async fn finish(mut wire: Wire, state: AwaitActTwo, number: u16) -> Framed {
+    let two = wire.read::<50>().await;
+    let (three, authenticated) = act_three(state, &two, number);
+    wire.write(&three).await;
+    let session = authenticated.into_session();
+    Framed { wire, session }
+}
+
 #[tokio::test]
-async fn p5_a_lapse_during_a_stranger_s_handshake_ends_it() {
+async fn p5_a_stranger_s_handshake_that_a_lapse_stops_goes_on_under_the_next_session() {
     let mut node = Node::live().await;
-    let gate = node.signer.gated();
-    let mut wire = Wire::connect(node.address).await;
-    let (_, one) = act_one(1, node.id());
-    wire.write(&one).await;
-    soon("the signer is asked", node.signer.until_asked(1)).await;
+    let _gate = node.signer.gated();
+    let (wire, state) = waiting_for_ecdh(&node, &[address(0, 1)]).await.remove(0);
+    node.clock.advance(limits::PARKED_FOR / 2);
     node.lapse().await;
+    parked(&mut node, 1).await;
+    assert_eq!(node.signer.held(), 0, "nobody waits for the old session");
+    node.clock.advance(just_before(limits::PARKED_FOR / 2));
+    node.signer.behave(Manner::Answer);
+    let asked = node.signer.asked();
+    node.attach().await;
+    let mut framed = finish(wire, state, 1).await;
+    framed.send(&node::init()).await;
+    assert_eq!(node.next_up().await.peer(), id(1));
+    assert_eq!(node.signer.asked(), asked + 1, "asked once more, for it");
+    parked(&mut node, 0).await;
+}
+
+#[tokio::test]
+async fn p5_a_stranger_s_handshake_that_a_lapse_stops_has_four_seconds_from_its_act_one() {
+    let mut node = Node::live().await;
+    let _gate = node.signer.gated();
+    let (mut wire, _) = waiting_for_ecdh(&node, &[address(0, 1)]).await.remove(0);
+    node.clock.advance(limits::PARKED_FOR / 4 * 3);
+    node.lapse().await;
+    parked(&mut node, 1).await;
+    node.clock.advance(just_before(limits::PARKED_FOR / 4));
+    let mut live = None;
+    is_served(&mut live).await;
+    let gone = |event: &Event| matches!(event, Event::InboundFailed { .. });
+    assert_eq!(node.watch.count(gone), 0);
+    node.clock.advance(INSTANT);
     assert_eq!(wire.rest().await, [0_u8; 0]);
     assert_eq!(node.watch.inbound_failed().await.0, "signer_away");
-    gate.add_permits(1);
-    assert_eq!(node.signer.held(), 0);
+    let ended = |event: &Event| match event {
+        Event::Handshake { result, .. } => Some(*result),
+        _ => None,
+    };
+    let result = node.watch.until("the handshake's end", ended).await;
+    assert_eq!(result, "signer_away");
+}
+
+#[tokio::test]
+async fn p5_a_stranger_who_was_still_silent_when_the_signer_went_is_parked_too() {
+    let mut node = Node::live().await;
+    let mut wire = Wire::connect(node.address).await;
+    let (state, one) = act_one(1, node.id());
+    wire.write(&one[..20]).await;
+    node.lapse().await;
+    parked(&mut node, 1).await;
+    node.attach().await;
+    wire.write(&one[20..]).await;
+    let mut framed = finish(wire, state, 1).await;
+    framed.send(&node::init()).await;
+    assert_eq!(node.next_up().await.peer(), id(1));
+}
+
+#[tokio::test]
+async fn p5_p9_of_one_subnet_two_handshakes_are_parked_at_a_lapse_and_the_others_closed() {
+    let mut node = Node::live().await;
+    let _gate = node.signer.gated();
+    let from: Vec<IpAddr> = (1..=5).map(|host| address(0, host)).collect();
+    let wires = waiting_for_ecdh(&node, &from).await;
+    node.lapse().await;
+    let refused = |event: &Event| matches!(event, Event::InboundFailed { failure: "signer_away", detail, .. } if detail.contains("no place left"));
+    node.watch.until_count("three are closed", 3, refused).await;
+    parked(&mut node, limits::PARKED_PER_SUBNET).await;
+    drop(wires);
+}
+
+/// Half of those who were parked have begun their handshakes, the others still wait for a turn, when the signer goes again.
+#[tokio::test]
+async fn p5_p9_a_handshake_that_a_lapse_stops_is_closed_when_the_parking_is_full() {
+    let mut node = Node::waiting().await;
+    let gate = node.signer.gated();
+    let mut wires = Vec::new();
+    for (number, mut wire) in (1..).zip(fill_the_parking(&mut node).await) {
+        let (state, one) = act_one(number, node.id());
+        wire.write(&one).await;
+        wires.push((wire, state, number));
+    }
+    node.attach().await;
+    node.supervisor.declare_channel_peers([]).await.unwrap();
+    let half = limits::UNPARKED_HANDSHAKES;
+    soon("half of them", node.signer.until_asked(half)).await;
+    parked(&mut node, limits::PARKED_MAX - half).await;
+    let one_more = waiting_for_ecdh(&node, &[address(1000, 1)]).await;
+    node.lapse().await;
+    let (failure, detail) = node.watch.inbound_failed().await;
+    assert_eq!(failure, "signer_away");
+    assert!(detail.contains("no place left"), "{detail}");
+    parked(&mut node, limits::PARKED_MAX).await;
+    let gone = |event: &Event| matches!(event, Event::InboundFailed { .. });
+    assert_eq!(node.watch.count(gone), 1, "one too many, one is closed");
+    drop((gate, one_more, wires));
+}
+
+#[tokio::test]
+async fn p5_a_dial_that_waits_for_its_ecdh_fails_at_once_and_is_repeated_at_the_return() {
+    for tag in [Tag::GossipOnly, Tag::ChannelBearing] {
+        let mut node = Node::live().await;
+        let _gate = node.signer.gated();
+        let door = Door::open().await;
+        let spec = PeerSpec::new(id(1), door.address).tagged(tag);
+        let supervisor = node.supervisor.clone();
+        let dial = tokio::spawn(async move { supervisor.connect(spec).await });
+        let mut wire = Wire {
+            socket: door.socket().await,
+        };
+        let one = wire.read::<50>().await;
+        wire.write(&act_two(1, &one).1).await;
+        soon("the signer is asked", node.signer.until_asked(1)).await;
+        node.lapse().await;
+        let outcome = soon("an answer", dial).await.unwrap();
+        assert_eq!(outcome.err(), Some(ConnectError::SignerAway));
+        assert_eq!(wire.rest().await, [0_u8; 0]);
+        node.signer.behave(Manner::Answer);
+        node.attach().await;
+        let mut far = door.accept(1).await;
+        far.greet().await;
+        assert_eq!(node.next_up().await.peer(), id(1));
+    }
 }
 
 #[tokio::test]

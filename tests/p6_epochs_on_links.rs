@@ -14,7 +14,7 @@ mod node;
 #[path = "support/signers.rs"]
 mod signers;
 
-use acts::{Wire, act_one, act_two};
+use acts::{Framed, Wire, act_one, act_three, act_two};
 use node::{Door, Far, Got, Node, id, message, soon};
 use pilotlight::link::{CloseReason, Tag};
 use pilotlight::supervisor::PeerSpec;
@@ -54,43 +54,45 @@ async fn p6_a_link_dies_with_the_session_that_it_was_leased_under() {
     }
 }
 
-/// A stranger's handshake hangs in its ECDH when the session ends; the answer comes when the next session is live.
+/// Strangers' handshakes hang in their ECDH when the session ends. The old signer's answers come when the next session is live, and
+/// they are wrong: whoever used one would make no act two.
 #[tokio::test]
-async fn p6_a_late_answer_makes_no_act_two() {
+async fn p6_a_late_answer_is_not_used_and_the_next_session_is_asked_anew() {
     let mut node = Node::live().await;
     let (mut live, _) = node.accept(900).await;
-    let asked = node.signer.asked();
-    let gate = node.signer.gated();
+    let old = std::sync::Arc::clone(&node.signer);
+    let asked = old.asked();
+    let gate = old.gated();
+    old.behave(signers::Manner::WrongGate(std::sync::Arc::clone(&gate)));
     let mut wires = Vec::new();
-    for number in 1..=8 {
-        let mut wire = Wire::connect(node.address).await;
-        wire.write(&act_one(number, node.id()).1).await;
-        wires.push(wire);
+    for number in 1..=8_u8 {
+        // Each of another /24, so that all of them may wait.
+        let source = std::net::Ipv4Addr::new(127, 1, number, 1).into();
+        let mut wire = Wire::connect_from(source, node.address).await;
+        let (state, one) = act_one(number.into(), node.id());
+        wire.write(&one).await;
+        wires.push((wire, state, u16::from(number)));
     }
-    soon("they are asked", node.signer.until_asked(asked + 8)).await;
+    soon("they are asked", old.until_asked(asked + 8)).await;
+    node.signer = signers::Scripted::new(node::key(node::NODE));
     let epoch = node.lapse_now();
     gate.add_permits(8);
-    node.attach_now();
+    assert_eq!(node.attach_now().get(), epoch.get() + 1);
     node.lapsed(epoch).await;
-    for mut wire in wires {
-        assert_eq!(wire.rest().await, [0_u8; 0], "not a byte of act two");
+    let mut up = Vec::new();
+    for (mut wire, state, number) in wires {
+        let two = wire.read::<50>().await;
+        let (three, authenticated) = act_three(state, &two, number);
+        wire.write(&three).await;
+        let session = authenticated.into_session();
+        let mut framed = Framed { wire, session };
+        framed.send(&node::init()).await;
+        assert_eq!(node.next_up().await.peer(), id(number));
+        up.push(framed);
     }
-    let failed = |event: &Event| {
-        matches!(
-            event,
-            Event::InboundFailed {
-                failure: "signer_away",
-                ..
-            }
-        )
-    };
-    node.watch.until_count("each is told", 8, failed).await;
-    assert_eq!(node.signer.held(), 0, "nobody waits for an old answer");
+    assert_eq!(old.held(), 0, "nobody waits for an old answer");
+    assert_eq!((old.asked(), node.signer.asked()), (asked + 8, 8));
     live.settle().await;
-    // The new session serves.
-    node.signer.behave(signers::Manner::Answer);
-    let (mut far, _) = node.accept(9).await;
-    far.settle().await;
 }
 
 /// The answer is there already when the session ends: the handshake's task has not had its turn yet.
@@ -104,9 +106,43 @@ async fn p6_an_answer_that_came_in_time_is_not_used_after_the_lapse() {
     // No turn for the task between these two.
     gate.add_permits(1);
     let epoch = node.lapse_now();
-    assert_eq!(wire.rest().await, [0_u8; 0]);
     node.lapsed(epoch).await;
+    node.watch
+        .until("it is parked", |event| {
+            (*event == Event::Parked { now: 1 }).then_some(())
+        })
+        .await;
+    node.clock.advance(pilotlight::limits::PARKED_FOR);
+    assert_eq!(wire.rest().await, [0_u8; 0], "not a byte of act two");
     assert_eq!(node.watch.inbound_failed().await.0, "signer_away");
+    assert_eq!(node.signer.asked(), 1);
+}
+
+/// A stranger whom the node has a channel with: the link that follows is of the session that answered.
+#[tokio::test]
+async fn p6_a_handshake_that_went_on_under_the_next_session_is_leased_under_it() {
+    let mut node = Node::waiting().await;
+    node.attach().await;
+    let gate = node.signer.gated();
+    let mut wire = Wire::connect(node.address).await;
+    let (state, one) = act_one(1, node.id());
+    wire.write(&one).await;
+    soon("it is asked", node.signer.until_asked(1)).await;
+    let epoch = node.lapse_now();
+    node.lapsed(epoch).await;
+    node.signer.behave(signers::Manner::Answer);
+    assert_eq!(node.attach().await.get(), 2);
+    gate.add_permits(1);
+    let two = wire.read::<50>().await;
+    let (three, authenticated) = act_three(state, &two, 1);
+    wire.write(&three).await;
+    let session = authenticated.into_session();
+    let mut framed = Framed { wire, session };
+    framed.send(&node::init()).await;
+    node.next_up().await;
+    assert_eq!(leased_under(&node, 1).await, Some(2));
+    let report = node.lapse().await;
+    assert_eq!((report.epoch.get(), report.dropped), (2, 1));
 }
 
 /// A dial of ours, stopped in act three.

@@ -19,8 +19,9 @@ use std::time::Duration;
 use acts::{Wire, act_one, act_two};
 use node::{Door, Far, INSTANT, Node, id, just_before, message, soon};
 use pilotlight::limits;
-use pilotlight::link::LinkHandle;
-use pilotlight::supervisor::PeerSpec;
+use pilotlight::link::{Direction, LinkHandle, Tag};
+use pilotlight::signer::Purpose;
+use pilotlight::supervisor::{PeerSpec, PeerState};
 use pilotlight::telemetry::Event;
 use signers::Manner;
 
@@ -85,6 +86,8 @@ async fn handshakes_that_wait_for_ever_for_their_ecdh_delay_no_other_link() {
     let (mut far, link) = node.accept(900).await;
     node.signer.behave(Manner::Never);
     let stuck = stick(&mut node).await;
+    let all = usize::from(EACH_WAY * 2);
+    assert_eq!(node.supervisor.snapshot().ecdh_in_flight, all);
     goes_on(&mut node, &mut far, &link).await;
 
     // They fail with the act's deadline, and not before.
@@ -126,6 +129,7 @@ async fn handshakes_that_wait_for_ever_for_their_ecdh_delay_no_other_link() {
         .until_count("each says which act", usize::from(EACH_WAY * 2), late)
         .await;
     assert_eq!(node.signer.held(), 0);
+    assert_eq!(node.supervisor.snapshot().ecdh_in_flight, 0);
     far.settle().await;
 
     // The signer wakes up: everything works again.
@@ -217,4 +221,188 @@ async fn a_signer_that_answers_wrongly_makes_no_link() {
         "{detail}"
     );
     far.settle().await;
+}
+
+/// A dial that has come as far as its ECDH.
+async fn ask_for(node: &mut Node, number: u16, tag: Tag) -> (Door, Wire) {
+    let door = Door::open().await;
+    let asked = node.signer.asked();
+    let spec = PeerSpec::new(id(number), door.address).tagged(tag);
+    node.supervisor.add_peer(spec).await.unwrap();
+    let mut wire = Wire {
+        socket: door.socket().await,
+    };
+    let one = wire.read::<50>().await;
+    wire.write(&act_two(number, &one).1).await;
+    soon("the signer is asked", node.signer.until_asked(asked + 1)).await;
+    (door, wire)
+}
+
+async fn states(node: &Node, numbers: std::ops::Range<u16>) -> Vec<PeerState> {
+    let peers = node.supervisor.peers().await.unwrap();
+    let state = |number: u16| peers.iter().find(|peer| peer.node_id == id(number));
+    numbers.map(|number| state(number).unwrap().state).collect()
+}
+
+#[tokio::test]
+async fn no_dial_begins_while_the_signer_is_behind_and_they_begin_as_soon_as_it_is_not() {
+    let mut node = Node::live().await;
+    node.signer.bears(4);
+    let gate = node.signer.gated();
+    let mut dials = Vec::new();
+    for number in 1..5 {
+        dials.push(ask_for(&mut node, number, Tag::GossipOnly).await);
+    }
+    node.watch.mark();
+    let door = Door::open().await;
+    for (number, tag) in [(5, Tag::GossipOnly), (6, Tag::ChannelBearing)] {
+        let spec = PeerSpec::new(id(number), door.address).tagged(tag);
+        node.supervisor.add_peer(spec).await.unwrap();
+    }
+    assert_eq!(states(&node, 1..5).await, [PeerState::Dialing; 4]);
+    assert_eq!(states(&node, 5..7).await, [PeerState::Awaited; 2]);
+    let dialled = |event: &Event| matches!(event, Event::Dialing { .. });
+    assert_eq!(node.watch.count(dialled), 0);
+    // A stranger has bounds of his own.
+    let mut stranger = Wire::connect(node.address).await;
+    stranger.write(&act_one(7, node.id()).1).await;
+    soon("he is asked for", node.signer.until_asked(5)).await;
+
+    // Five are too many, four still are, three are not.
+    gate.add_permits(1);
+    soon("an answer", node.signer.until_held(4)).await;
+    assert_eq!(states(&node, 5..7).await, [PeerState::Awaited; 2]);
+    gate.add_permits(1);
+    node.watch.until_count("both begin", 2, dialled).await;
+    let first = node.watch.until("the first", |event| match event {
+        Event::Dialing { peer, .. } => Some(*peer),
+        _ => None,
+    });
+    assert_eq!(first.await, id(6), "the channel peer");
+
+    // A lapse ends the pause, and the next session begins without it.
+    let waiting = ask_for(&mut node, 8, Tag::GossipOnly).await;
+    node.watch.mark();
+    let held = PeerSpec::new(id(9), door.address);
+    node.supervisor.add_peer(held).await.unwrap();
+    assert_eq!(states(&node, 9..10).await, [PeerState::Awaited]);
+    node.lapse().await;
+    assert_eq!(states(&node, 9..10).await, [PeerState::Held]);
+    node.attach().await;
+    node.watch
+        .until("it is dialled", |event| match event {
+            Event::Dialing { peer, .. } if *peer == id(9) => Some(()),
+            _ => None,
+        })
+        .await;
+    drop((dials, waiting));
+}
+
+#[tokio::test]
+async fn the_signer_is_told_what_each_ecdh_is_for() {
+    let mut node = Node::live().await;
+    let _gate = node.signer.gated();
+    let _channel = ask_for(&mut node, 1, Tag::ChannelBearing).await;
+    let _gossip = ask_for(&mut node, 2, Tag::GossipOnly).await;
+    let mut stranger = Wire::connect(node.address).await;
+    stranger.write(&act_one(3, node.id()).1).await;
+    soon("he is asked for", node.signer.until_asked(3)).await;
+    let source = stranger.socket.local_addr().unwrap().ip();
+    assert_eq!(
+        node.signer.purposes(),
+        [
+            Purpose::ChannelDial,
+            Purpose::GossipDial,
+            Purpose::Inbound { source },
+        ]
+    );
+}
+
+/// A bound that was met is told apart from a signer that fails, and is nobody's fault.
+#[tokio::test]
+async fn a_request_that_the_signer_has_no_room_for_is_told_as_throttled() {
+    let mut node = Node::live().await;
+    node.signer.behave(Manner::Throttle);
+    let mut wire = Wire::connect(node.address).await;
+    wire.write(&act_one(1, node.id()).1).await;
+    assert_eq!(wire.rest().await, [0_u8; 0]);
+    assert_eq!(node.watch.inbound_failed().await.0, "throttled");
+    let (_door, mut wire) = ask_for(&mut node, 2, Tag::GossipOnly).await;
+    assert_eq!(wire.rest().await, [0_u8; 0]);
+    let failed = |event: &Event| match event {
+        Event::DialFailed {
+            failure, retry_in, ..
+        } => Some((*failure, *retry_in)),
+        _ => None,
+    };
+    let (failure, retry_in) = node.watch.until("the dial fails", failed).await;
+    assert_eq!(failure, "throttled");
+    assert!(retry_in.unwrap() <= limits::BACKOFF_FIRST);
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        let counted = |event: &Event| matches!(event, Event::Ecdh { source, result: "throttled", .. } if *source == direction);
+        node.watch.until_count("both are counted", 1, counted).await;
+    }
+}
+
+/// A node that has lost its signer, a channel peer that it wants back, and a stranger who waits with his act one sent.
+async fn one_of_each() -> (Node, Far, Door, Wire) {
+    let mut node = Node::live().await;
+    let (far, _) = node.accept(900).await;
+    let door = Door::open().await;
+    node.lapse().await;
+    let spec = PeerSpec::new(id(1), door.address).tagged(Tag::ChannelBearing);
+    node.supervisor.add_peer(spec).await.unwrap();
+    let mut stranger = Wire::connect(node.address).await;
+    stranger.write(&act_one(2, node.id()).1).await;
+    node.watch
+        .until("he is parked", |event| {
+            (*event == Event::Parked { now: 1 }).then_some(())
+        })
+        .await;
+    (node, far, door, stranger)
+}
+
+#[tokio::test]
+async fn p8_who_was_parked_asks_the_signer_only_after_the_channel_peers() {
+    let (mut node, mut far, door, mut stranger) = one_of_each().await;
+    let asked = node.signer.asked();
+    node.attach().await;
+    let mut wire = Wire {
+        socket: door.socket().await,
+    };
+    let one = wire.read::<50>().await;
+    // His act one is here, the channel peer's act two is not: he could ask, if he were let.
+    for _ in 0..10 {
+        far.settle().await;
+    }
+    assert_eq!(node.signer.asked(), asked);
+    let (state, two) = act_two(1, &one);
+    wire.write(&two).await;
+    let three = wire.read::<66>().await;
+    let session = state.act_three(&three).unwrap().into_session();
+    let mut framed = acts::Framed { wire, session };
+    framed.send(&node::init()).await;
+    stranger.read::<50>().await;
+    let purposes = node.signer.purposes().split_off(asked);
+    assert!(
+        matches!(
+            purposes[..],
+            [Purpose::ChannelDial, Purpose::Inbound { .. }]
+        ),
+        "{purposes:?}"
+    );
+}
+
+/// A channel peer that takes the connection and says nothing holds the others up for a second, and no longer.
+#[tokio::test]
+async fn p8_who_was_parked_waits_for_a_silent_channel_peer_for_a_bounded_time() {
+    let (mut node, mut far, door, mut stranger) = one_of_each().await;
+    let asked = node.signer.asked();
+    node.attach().await;
+    let _silent = door.socket().await;
+    far.settle().await;
+    assert_eq!(node.signer.asked(), asked);
+    node.pass_time_until(limits::PARKED_GIVE_WAY / 10, stranger.read::<50>())
+        .await;
+    assert_eq!(node.signer.asked(), asked + 1);
 }

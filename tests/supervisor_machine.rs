@@ -56,6 +56,13 @@ fn peers(count: usize) -> Vec<NodeId> {
         .collect()
 }
 
+/// As many peers as there are numbers.
+fn numbered(number: usize) -> NodeId {
+    let mut bytes = [0x33; 32];
+    bytes[24..].copy_from_slice(&(number as u64).to_be_bytes());
+    LocalKey::from_bytes(&mut bytes).unwrap().node_id()
+}
+
 fn address(index: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9000 + u16::try_from(index).unwrap()))
 }
@@ -219,13 +226,7 @@ fn p8_on_return_peers_are_dialled_in_the_order_of_their_urgency() {
 fn p8_who_finds_no_place_is_awaited_and_goes_when_one_comes_free() {
     let mut desk = Desk::new();
     let count = limits::DIALS_IN_FLIGHT + 3;
-    let ids: Vec<NodeId> = (0..count)
-        .map(|number| {
-            let mut bytes = [0x33; 32];
-            bytes[24..].copy_from_slice(&(number as u64).to_be_bytes());
-            LocalKey::from_bytes(&mut bytes).unwrap().node_id()
-        })
-        .collect();
+    let ids: Vec<NodeId> = (0..count).map(numbered).collect();
     for (index, id) in ids.iter().enumerate() {
         let weight = Some(u32::try_from(count - index).unwrap());
         let addresses = vec![address(0)];
@@ -438,6 +439,212 @@ fn backoffs_spread() {
     }
 }
 
+// --- the signer's backlog ---
+
+#[test]
+fn p9_no_dial_begins_while_the_signer_is_behind_and_all_go_on_when_it_is_not() {
+    let mut desk = Desk::new();
+    let ids = peers(4);
+    desk.attach();
+    let under_way = dials(&desk.want(ids[0], 0, Tag::ChannelBearing))[0].0;
+    assert_eq!(desk.feed(Input::Behind(true)), [], "what goes on goes on");
+    assert_eq!(desk.state(ids[0]), Some(PeerState::Dialing));
+    for (index, tag) in [(1, Tag::GossipOnly), (2, Tag::ChannelBearing)] {
+        assert_eq!(dials(&desk.want(ids[index], index, tag)), []);
+        assert_eq!(desk.state(ids[index]), Some(PeerState::Awaited));
+    }
+    // Neither a place that comes free, nor the end of a wait, nor a second word of the same kind lets one begin.
+    let failed = desk.feed(Input::DialFailed {
+        link: under_way,
+        failure: Failure::Unreachable,
+    });
+    desk.now = desk.now.after(retry(&failed).unwrap());
+    assert_eq!(dials(&desk.feed(Input::Tick)), []);
+    assert_eq!(dials(&desk.feed(Input::Behind(true))), []);
+    // The most urgent first, as ever.
+    let order: Vec<NodeId> = dials(&desk.feed(Input::Behind(false)))
+        .into_iter()
+        .map(|(_, peer)| peer)
+        .collect();
+    assert_eq!(order.len(), 3);
+    assert_eq!(order[2], ids[1], "the gossip peer is the last");
+}
+
+#[test]
+fn p5_a_lapse_ends_the_pause_and_the_next_session_begins_without_it() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    desk.attach();
+    desk.feed(Input::Behind(true));
+    desk.want(peer, 0, Tag::ChannelBearing);
+    assert_eq!(desk.feed(Input::Lapsed), [Output::Held(peer)]);
+    assert_eq!(desk.state(peer), Some(PeerState::Held));
+    assert_eq!(dials(&desk.attach()).len(), 1);
+    // A session that is behind from its first moment on.
+    let mut desk = Desk::new();
+    desk.want(peer, 0, Tag::ChannelBearing);
+    desk.feed(Input::Behind(true));
+    assert_eq!(dials(&desk.attach()), []);
+    assert_eq!(desk.state(peer), Some(PeerState::Awaited));
+}
+
+// --- failures that are ours or the signer's ---
+
+/// The wait after each of so many failures of ours in a row.
+fn our_failures(desk: &mut Desk, peer: NodeId, count: u32) -> Vec<Duration> {
+    let mut link = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+    let mut waits = Vec::new();
+    for _ in 0..count {
+        let failure = Failure::Ours;
+        let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+        desk.now = desk.now.after(wait);
+        link = dials(&desk.feed(Input::Tick))[0].0;
+        waits.push(wait);
+    }
+    let failure = Failure::Ours;
+    desk.feed(Input::DialFailed { link, failure });
+    waits
+}
+
+#[test]
+fn what_the_signer_fails_is_not_held_against_the_peer() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    desk.attach();
+    for (failures, wait) in our_failures(&mut desk, peer, 12).into_iter().enumerate() {
+        let doubled = limits::BACKOFF_FIRST
+            .saturating_mul(2_u32.pow(u32::try_from(failures).unwrap()))
+            .min(limits::OUR_BACKOFF_MAX);
+        assert!(wait >= doubled / 2 && wait <= doubled, "{wait:?}");
+    }
+    // The peer's own first failure after all of this is a first failure.
+    desk.now = desk.machine.deadline().unwrap();
+    let link = dials(&desk.feed(Input::Tick))[0].0;
+    let failed = desk.feed(Input::DialFailed {
+        link,
+        failure: Failure::Unreachable,
+    });
+    assert!(retry(&failed).unwrap() <= limits::BACKOFF_FIRST);
+    // And a new session begins anew.
+    desk.feed(Input::Lapsed);
+    let link = dials(&desk.attach())[0].0;
+    let failed = desk.feed(Input::DialFailed {
+        link,
+        failure: Failure::Ours,
+    });
+    assert!(retry(&failed).unwrap() <= limits::BACKOFF_FIRST);
+}
+
+/// A signer that refuses everything, with a thousand peers wanted: fewer than fifty connections a second once the waits have grown.
+#[test]
+fn p9_a_signer_that_refuses_everything_makes_no_storm_of_dials() {
+    let mut desk = Desk::new();
+    desk.attach();
+    let ids: Vec<NodeId> = (0..1000).map(numbered).collect();
+    let mut failing = std::collections::VecDeque::new();
+    for id in &ids {
+        failing.extend(dials(&desk.want(*id, 0, Tag::ChannelBearing)));
+    }
+    let mut dialled = 0;
+    let (settled, over) = (Duration::from_secs(120), Duration::from_secs(220));
+    loop {
+        while let Some((link, _)) = failing.pop_front() {
+            dialled += usize::from(desk.now.since_start() > settled);
+            let failure = Failure::Ours;
+            failing.extend(dials(&desk.feed(Input::DialFailed { link, failure })));
+        }
+        desk.now = desk.machine.deadline().unwrap();
+        if desk.now.since_start() > over {
+            break;
+        }
+        failing.extend(dials(&desk.feed(Input::Tick)));
+    }
+    println!("{dialled} dials in 100 s");
+    assert!((3000..5000).contains(&dialled), "{dialled} dials in 100 s");
+    // The first that works brings all of them back at once, up to the places there are.
+    let (link, peer) = loop {
+        desk.now = desk.machine.deadline().unwrap();
+        if let Some(dial) = dials(&desk.feed(Input::Tick)).first() {
+            break *dial;
+        }
+    };
+    let released = dials(&desk.authenticated(link, peer, Direction::Outbound));
+    assert!(released.len() > limits::DIALS_IN_FLIGHT - 50);
+    assert_eq!(desk.machine.dialing(), limits::DIALS_IN_FLIGHT);
+}
+
+/// A stranger who gets through does not set off dials of ours; nor does a success after a few failures only.
+#[test]
+fn only_a_dial_that_works_after_a_run_of_failures_ends_the_waits() {
+    for (failures, direction, ends) in [
+        (limits::OUR_FAILURES, Direction::Outbound, true),
+        (limits::OUR_FAILURES, Direction::Inbound, false),
+        (limits::OUR_FAILURES - 1, Direction::Outbound, false),
+    ] {
+        let mut desk = Desk::new();
+        let ids = peers(3);
+        desk.attach();
+        let works = dials(&desk.want(ids[1], 1, Tag::GossipOnly))[0].0;
+        our_failures(&mut desk, ids[0], failures - 1);
+        assert_eq!(desk.state(ids[0]), Some(PeerState::Backoff));
+        let outputs = match direction {
+            Direction::Outbound => desk.authenticated(works, ids[1], direction),
+            Direction::Inbound => desk.authenticated(LinkId::new(1), ids[2], direction),
+        };
+        assert_eq!(!dials(&outputs).is_empty(), ends);
+    }
+}
+
+// --- a lapse and those who contend for a place ---
+
+/// Whoever waits for the place of an incumbent was authenticated under the session that ends: were it kept, a quick return would let it
+/// in, dead, and the peer's dial would come late.
+#[test]
+fn p6_a_lapse_refuses_every_contender_and_a_quick_return_dials_at_once() {
+    let mut desk = Desk::new();
+    let smaller = *peers(30).iter().find(|id| own() < **id).unwrap();
+    let greater = *peers(30).iter().find(|id| own() > **id).unwrap();
+    let mut incumbents = Vec::new();
+    desk.attach();
+    for (index, peer) in [smaller, greater].into_iter().enumerate() {
+        let link = dials(&desk.want(peer, index, Tag::ChannelBearing))[0].0;
+        desk.bring_up(link, peer);
+        incumbents.push((link, peer));
+    }
+    // One contends while the incumbent is probed, one while it is closed.
+    let probed = desk.authenticated(LinkId::new(1), smaller, Direction::Inbound);
+    assert!(matches!(probed[..], [Output::Probe(_)]));
+    let closed = desk.authenticated(LinkId::new(3), greater, Direction::Inbound);
+    assert!(matches!(closed[..], [Output::Close { .. }]));
+    let mut refused: Vec<LinkId> = desk
+        .feed(Input::Lapsed)
+        .iter()
+        .filter_map(|output| match output {
+            Output::Refuse { link, reason } => {
+                assert_eq!(*reason, CloseReason::Lapse);
+                Some(*link)
+            }
+            _ => None,
+        })
+        .collect();
+    refused.sort();
+    assert_eq!(refused, [LinkId::new(1), LinkId::new(3)]);
+    assert_eq!(desk.machine.deadline(), None, "nobody is probed any more");
+    desk.attach();
+    for (link, peer) in incumbents {
+        let reason = CloseReason::Lapse;
+        let outputs = desk.feed(Input::Ended { link, reason });
+        assert!(
+            matches!(outputs[..], [Output::Dial { peer: of, .. }] if of == peer),
+            "dialled at once, and no dead contender admitted: {outputs:?}"
+        );
+    }
+    // Their own ends are late news.
+    for link in refused {
+        assert_eq!(desk.feed(Input::Withdrawn(link)), []);
+    }
+}
+
 // --- the table ---
 
 /// The name of an output, without what differs from run to run.
@@ -469,10 +676,11 @@ struct Case {
     link: LinkId,
 }
 
-const CASES: [&str; 10] = [
+const CASES: [&str; 11] = [
     "unknown, live",
     "idle, live",
     "held",
+    "awaited, signer behind",
     "dialling",
     "backoff",
     "awaits init",
@@ -499,6 +707,11 @@ fn case(name: &str) -> Case {
     desk.attach();
     match name {
         "unknown, live" => return Case { desk, peer, link },
+        "awaited, signer behind" => {
+            desk.feed(Input::Behind(true));
+            desk.want(peer, 0, tag);
+            return Case { desk, peer, link };
+        }
         "idle, live" => {
             desk.feed(Input::Want {
                 peer,
@@ -552,12 +765,15 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
         ("declare none".to_owned(), Input::Declare(vec![])),
         ("attached".to_owned(), Input::Attached(case.desk.epochs[3])),
         ("lapsed".to_owned(), Input::Lapsed),
+        ("signer behind".to_owned(), Input::Behind(true)),
+        ("signer keeps up".to_owned(), Input::Behind(false)),
     ];
     for failure in [
         Failure::Unreachable,
         Failure::Handshake,
         Failure::SignerAway,
         Failure::Duplicate,
+        Failure::Ours,
     ] {
         inputs.push((
             format!("dial failed: {failure:?}").to_lowercase(),
@@ -690,6 +906,7 @@ struct World {
     /// Sessions begun; the last of them is live if `live`.
     sessions: usize,
     live: bool,
+    behind: bool,
     draining: bool,
     known: Vec<NodeId>,
     wanted: BTreeSet<NodeId>,
@@ -708,6 +925,7 @@ impl World {
             epochs: epochs.to_vec(),
             sessions: 0,
             live: false,
+            behind: false,
             draining: false,
             known: peers(8),
             wanted: BTreeSet::new(),
@@ -717,19 +935,19 @@ impl World {
     }
 
     fn feed(&mut self, input: Input) {
-        let live = self.live;
+        let (live, behind) = (self.live, self.behind);
         let mut outputs = Vec::new();
         self.history
             .push(format!("{:?} {input:?}", self.now.since_start()));
         self.machine.handle(self.now, input, &mut outputs);
         for output in outputs {
             self.history.push(format!("    {output:?}"));
-            self.obey(output, live);
+            self.obey(output, live, behind);
         }
         self.check();
     }
 
-    fn obey(&mut self, output: Output, live: bool) {
+    fn obey(&mut self, output: Output, live: bool, behind: bool) {
         match output {
             Output::Dial {
                 link, peer, tag, ..
@@ -738,6 +956,7 @@ impl World {
                     live && !self.draining,
                     "a dial while no signer is there, or while draining"
                 );
+                assert!(!behind, "a new dial while the signer is behind");
                 assert!(self.wanted.contains(&peer), "a dial that nobody wants");
                 assert!(link.get() % 2 == 0);
                 let session = Some(self.sessions);
@@ -862,9 +1081,8 @@ impl World {
                 assert!(!waits, "without a signer a dial is held, not timed");
             }
             if peer.state() == PeerState::Awaited {
-                assert_eq!(
-                    self.machine.dialing(),
-                    limits::DIALS_IN_FLIGHT,
+                assert!(
+                    self.behind || self.machine.dialing() == limits::DIALS_IN_FLIGHT,
                     "awaited though a place is free"
                 );
             }
@@ -915,7 +1133,12 @@ impl World {
                 let urgency = self.random_urgency();
                 self.feed(Input::Urgency(peer, urgency));
             }
-            20..27 => self.switch_signer(),
+            20..26 => self.switch_signer(),
+            26 => {
+                // As the driver: nobody is behind who is not there.
+                self.behind = self.live && !self.behind;
+                self.feed(Input::Behind(self.behind));
+            }
             27..37 => self.pass_time(),
             37..47 => self.stranger(),
             _ => self.progress(),
@@ -958,7 +1181,7 @@ impl World {
 
     fn switch_signer(&mut self) {
         if self.live {
-            self.live = false;
+            (self.live, self.behind) = (false, false);
             self.feed(Input::Lapsed);
         } else if self.sessions < self.epochs.len() {
             self.sessions += 1;
@@ -1029,7 +1252,8 @@ impl World {
             Stage::Dialing if link.close.is_some() => self.fail(id, Failure::Duplicate),
             Stage::Dialing => match fate {
                 0..2 => self.fail(id, Failure::Unreachable),
-                2 => self.fail(id, Failure::Handshake),
+                2 if self.random.bool() => self.fail(id, Failure::Handshake),
+                2 => self.fail(id, Failure::Ours),
                 _ => {
                     self.links.get_mut(&id).unwrap().stage = Stage::Waiting;
                     let direction = Direction::Outbound;
@@ -1093,6 +1317,8 @@ impl World {
         if !self.live {
             self.switch_signer();
         }
+        self.behind = false;
+        self.feed(Input::Behind(false));
         for _ in 0..10_000 {
             let busy: Vec<LinkId> = self
                 .links

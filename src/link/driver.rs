@@ -1,4 +1,5 @@
-//! From a TCP connection to a link and to its end: connect, handshake, admission, then [`LinkTask`] until it closes.
+//! From a TCP connection to a link and to its end: connect, handshake, admission, then [`LinkTask`] until it closes. The handshake of
+//! who dialled us is [`caller`](super::caller)'s.
 //!
 //! One task a link. Nothing but its own handshake waits for the signer. A lapse does not need the task at all: the fence stops
 //! its writes and deliveries, the reaper wipes and resets, and the task only finds out.
@@ -12,7 +13,7 @@ use crate::book::BookError;
 use crate::clock::{Clock, Moment};
 use crate::limits;
 use crate::node_id::{LocalKey, NodeId};
-use crate::signer::{Epoch, Lease, SignerContext};
+use crate::signer::{Epoch, Lease, Purpose, SignerContext};
 use crate::telemetry::{Event, Telemetry};
 use crate::vault::Vault;
 use crate::wire::Features;
@@ -20,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What the links of one supervisor share.
 pub(crate) struct Env {
@@ -91,6 +92,8 @@ pub(crate) struct DialOrder {
     pub(crate) link: LinkId,
     pub(crate) peer: NodeId,
     pub(crate) address: SocketAddr,
+    /// What the signer is told that its ECDH is for.
+    pub(crate) purpose: Purpose,
     /// For a channel-bearing peer: the lease that the link is in the scope of from its first byte.
     pub(crate) lease: Option<Lease>,
     /// Gives the dial up, as long as the link is not admitted.
@@ -107,7 +110,7 @@ impl Env {
     }
 
     /// Ends as soon as the session `epoch` has lapsed and its links are torn down, or the supervisor is gone.
-    async fn until_lapse(&self, epoch: Epoch) {
+    pub(super) async fn until_lapse(&self, epoch: Epoch) {
         let mut lapsed = self.lapsed.clone();
         // An error means that the reaper is gone, and the supervisor with it.
         let _ = lapsed
@@ -122,7 +125,8 @@ impl Env {
         LocalKey::from_bytes(&mut seed).map_err(|_| HandshakeFailure::Entropy)
     }
 
-    /// Runs a handshake under the node's own key, and ends it when the session that it started under lapses.
+    /// Runs a dial's handshake under the node's own key, and ends it when the session that it started under lapses: the dial is
+    /// repeated when the signer is back, from its beginning.
     async fn under_signer(
         &self,
         work: impl Future<Output = Result<Connected, HandshakeFailure>>,
@@ -138,13 +142,10 @@ impl Env {
     }
 }
 
-/// An inbound connection's place among the handshakes under way, and among those of sockets that had been parked.
-pub(crate) type Slot = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
-
 /// A connection whose handshake is done.
-struct Connected {
-    socket: TcpStream,
-    done: Done,
+pub(super) struct Connected {
+    pub(super) socket: TcpStream,
+    pub(super) done: Done,
 }
 
 /// Dials a peer and runs the link until it ends.
@@ -153,6 +154,7 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
         link,
         peer,
         address,
+        purpose,
         lease,
         cancel,
         authenticated,
@@ -168,7 +170,8 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
             observer: Some(&env.telemetry),
         };
         let key = StaticKey::Signer(env.context.clone());
-        let done = acts.initiate(&key, peer, Env::ephemeral()?, lease).await?;
+        let ephemeral = Env::ephemeral()?;
+        let done = acts.initiate(&key, peer, ephemeral, purpose, lease).await?;
         Ok(Connected { socket, done })
     };
     let cancelled = async {
@@ -204,43 +207,6 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     }
 }
 
-/// Answers a peer that dialled us and runs the link until it ends. `slot` is the place among the handshakes under way.
-pub(crate) async fn accept(
-    env: Arc<Env>,
-    link: LinkId,
-    socket: TcpStream,
-    address: SocketAddr,
-    slot: Slot,
-) {
-    let work = async {
-        prepare(&socket);
-        let acts = Acts {
-            socket: &socket,
-            clock: &*env.clock,
-            observer: Some(&env.telemetry),
-        };
-        let key = StaticKey::Signer(env.context.clone());
-        let done = acts.respond(&key, Env::ephemeral()?).await?;
-        Ok(Connected { socket, done })
-    };
-    let started = env.clock.now();
-    let connected = env.under_signer(work).await;
-    note_handshake(&env, Direction::Inbound, started, connected.as_ref().err());
-    drop(slot);
-    let origin = Origin {
-        link,
-        address,
-        direction: Direction::Inbound,
-    };
-    let result = match connected {
-        Ok(connected) => establish(&env, connected, origin).await,
-        Err(failure) => Err(failure),
-    };
-    if let Err(failure) = result {
-        env.report(origin.failed(failure)).await;
-    }
-}
-
 async fn connect(clock: &dyn Clock, address: SocketAddr) -> Result<TcpStream, HandshakeFailure> {
     let deadline = clock.sleep_until(clock.now().after(limits::CONNECT_DEADLINE));
     let socket = tokio::select! {
@@ -252,13 +218,13 @@ async fn connect(clock: &dyn Clock, address: SocketAddr) -> Result<TcpStream, Ha
 }
 
 /// A message must leave when it is written, not when the kernel has gathered more.
-fn prepare(socket: &TcpStream) {
+pub(super) fn prepare(socket: &TcpStream) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY is not to be had: messages may leave late");
     }
 }
 
-fn note_handshake(
+pub(super) fn note_handshake(
     env: &Env,
     direction: Direction,
     started: Moment,
@@ -274,14 +240,14 @@ fn note_handshake(
 
 /// Where a link comes from.
 #[derive(Clone, Copy)]
-struct Origin {
-    link: LinkId,
-    address: SocketAddr,
-    direction: Direction,
+pub(super) struct Origin {
+    pub(super) link: LinkId,
+    pub(super) address: SocketAddr,
+    pub(super) direction: Direction,
 }
 
 impl Origin {
-    fn failed(self, failure: HandshakeFailure) -> Report {
+    pub(super) fn failed(self, failure: HandshakeFailure) -> Report {
         let Self {
             link,
             address,
@@ -299,7 +265,7 @@ impl Origin {
 }
 
 /// Puts the link into the vault, asks for admission, then runs it. An error means that it was not let in.
-async fn establish(
+pub(super) async fn establish(
     env: &Arc<Env>,
     connected: Connected,
     origin: Origin,

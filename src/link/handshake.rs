@@ -5,13 +5,16 @@
 
 use super::Direction;
 use super::shared::reset_socket;
-use crate::brontide::{Authenticated, AwaitActOne, EcdhRequest, HandshakeError, InitiatorStart};
-use crate::clock::Clock;
+use crate::brontide::{
+    ACT_ONE_LEN, Authenticated, AwaitActOne, EcdhRequest, HandshakeError, InitiatorStart,
+    ResponderEcdh,
+};
+use crate::clock::{Clock, Moment};
 use crate::error::{Culprit, Retry};
 use crate::limits;
 use crate::node_id::{LocalKey, NodeId};
 use crate::secret::SharedSecret;
-use crate::signer::{EcdhCall, EcdhError, Lease, Purpose, SignerContext};
+use crate::signer::{EcdhCall, EcdhError, Lease, Purpose, SignerContext, SignerError};
 use crate::telemetry::{Event, Telemetry};
 use std::future::Future;
 use std::io;
@@ -126,6 +129,7 @@ impl HandshakeFailure {
             | Self::Lapsed
             | Self::BeforeInit(super::CloseReason::Lapse) => "signer_away",
             Self::EcdhLate { .. } => "signer_late",
+            Self::Ecdh(EcdhError::Signer(SignerError::Overloaded(_))) => "throttled",
             Self::Ecdh(_) => "signer",
             Self::NotAdmitted(_) => "not_admitted",
             Self::BeforeInit(reason) => reason.as_str(),
@@ -185,6 +189,26 @@ fn is_ours(error: &io::Error) -> bool {
     )
 }
 
+/// What has come of an act. What was read stays when a wait for the rest is given up.
+pub(crate) struct Partial<const N: usize> {
+    bytes: [u8; N],
+    received: usize,
+}
+
+impl<const N: usize> Partial<N> {
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: [0; N],
+            received: 0,
+        }
+    }
+
+    /// The whole of it, once it has been read.
+    pub(crate) fn bytes(&self) -> &[u8; N] {
+        &self.bytes
+    }
+}
+
 /// A finished handshake, and the lease under which our key answered; `None` for a key of this process.
 pub(crate) struct Done {
     pub(crate) authenticated: Authenticated,
@@ -207,20 +231,16 @@ impl Acts<'_> {
         key: &StaticKey,
         remote: NodeId,
         ephemeral: LocalKey,
+        purpose: Purpose,
         lease: Option<Lease>,
     ) -> Result<Done, HandshakeFailure> {
-        // Who is dialled under a lease is a channel peer.
-        let purpose = if lease.is_some() {
-            Purpose::ChannelDial
-        } else {
-            Purpose::GossipDial
-        };
         let (state, one) = InitiatorStart::new(key.node_id(), remote, ephemeral)?;
         self.within(1, self.write(1, &one, lease.as_ref())).await?;
-        let mut two = [0; 50];
+        let mut two = Partial::<50>::new();
         self.within(2, self.read(2, &mut two)).await?;
-        let state = state.act_two(&two)?;
-        let (secret, ecdh_lease) = self.ecdh(3, key, state.request(), purpose).await?;
+        let state = state.act_two(two.bytes())?;
+        let by = self.clock.now().after(limits::ACT_DEADLINE);
+        let (secret, ecdh_lease) = self.ecdh(3, key, state.request(), purpose, by).await?;
         let lease = lease.or(ecdh_lease);
         let (three, authenticated) = state.resume(secret)?;
         self.within(3, self.write(3, &three, lease.as_ref()))
@@ -242,37 +262,57 @@ impl Acts<'_> {
             .peer_addr()
             .map_err(|source| HandshakeFailure::Io { act: 1, source })?
             .ip();
-        let mut one = [0; 50];
-        self.within(1, self.read(1, &mut one)).await?;
-        let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(&one)?;
+        let mut one = Partial::new();
+        self.act_one(&mut one).await?;
+        let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(one.bytes())?;
+        let by = self.clock.now().after(limits::ACT_DEADLINE);
         let (secret, lease) = self
-            .ecdh(2, key, state.request(), Purpose::Inbound { source })
+            .ecdh(2, key, state.request(), Purpose::Inbound { source }, by)
             .await?;
+        self.conclude(state, secret, lease).await
+    }
+
+    /// The responder's first step: act one, as far as it has not been read yet. Cancel safe: what was read stays in `one`.
+    pub(crate) async fn act_one(
+        &self,
+        one: &mut Partial<ACT_ONE_LEN>,
+    ) -> Result<(), HandshakeFailure> {
+        self.within(1, self.read(1, one)).await
+    }
+
+    /// The responder's last step: act two out, act three in.
+    pub(crate) async fn conclude(
+        &self,
+        state: ResponderEcdh,
+        secret: SharedSecret,
+        lease: Option<Lease>,
+    ) -> Result<Done, HandshakeFailure> {
         let (state, two) = state.resume(secret)?;
         self.within(2, self.write(2, &two, lease.as_ref())).await?;
-        let mut three = [0; 66];
+        let mut three = Partial::<66>::new();
         self.within(3, self.read(3, &mut three)).await?;
-        let authenticated = state.act_three(&three)?;
+        let authenticated = state.act_three(three.bytes())?;
         Ok(Done {
             authenticated,
             lease,
         })
     }
 
-    /// Asks the signer, for at most the time of an act: an answer later than that serves no peer.
-    async fn ecdh(
+    /// Asks the signer, until the time of the act is over: an answer later than that serves no peer.
+    pub(crate) async fn ecdh(
         &self,
         act: u8,
         key: &StaticKey,
         request: EcdhRequest,
         purpose: Purpose,
+        by: Moment,
     ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
         let source = match purpose {
             Purpose::Inbound { .. } => Direction::Inbound,
             _ => Direction::Outbound,
         };
         let started = self.clock.now();
-        let deadline = self.clock.sleep_until(started.after(limits::ACT_DEADLINE));
+        let deadline = self.clock.sleep_until(by);
         let result = tokio::select! {
             biased;
             result = key.ecdh(request, purpose) => result,
@@ -283,6 +323,9 @@ impl Acts<'_> {
                 Ok(_) => "ok",
                 Err(HandshakeFailure::EcdhLate { .. }) => "late",
                 Err(HandshakeFailure::Ecdh(EcdhError::SignerAway(_))) => "away",
+                Err(HandshakeFailure::Ecdh(EcdhError::Signer(SignerError::Overloaded(_)))) => {
+                    "throttled"
+                }
                 Err(_) => "failed",
             };
             observer.emit(Event::Ecdh {
@@ -309,16 +352,23 @@ impl Acts<'_> {
         }
     }
 
-    async fn read(&self, act: u8, into: &mut [u8]) -> Result<(), HandshakeFailure> {
-        let mut received = 0;
-        while let Some(rest) = into.get_mut(received..).filter(|rest| !rest.is_empty()) {
+    async fn read<const N: usize>(
+        &self,
+        act: u8,
+        into: &mut Partial<N>,
+    ) -> Result<(), HandshakeFailure> {
+        let Partial { bytes, received } = into;
+        while let Some(rest) = bytes.get_mut(*received..).filter(|rest| !rest.is_empty()) {
             self.socket
                 .readable()
                 .await
                 .map_err(|source| HandshakeFailure::Io { act, source })?;
             match self.socket.try_read(rest) {
-                Ok(0) => return Err(HandshakeFailure::Closed { act, received }),
-                Ok(count) => received += count,
+                Ok(0) => {
+                    let received = *received;
+                    return Err(HandshakeFailure::Closed { act, received });
+                }
+                Ok(count) => *received += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(source) => return Err(HandshakeFailure::Io { act, source }),
             }

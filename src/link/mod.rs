@@ -12,6 +12,7 @@
 //! secrets and reset its socket at any moment, whoever else holds them.
 
 pub mod allowance;
+pub(crate) mod caller;
 pub(crate) mod delivery;
 pub(crate) mod driver;
 pub mod firewall;

@@ -8,6 +8,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Culprit, Retry};
 use crate::limits;
 use crate::node_id::{LocalKey, NodeId};
+use crate::signer::Purpose;
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::net::SocketAddr;
@@ -89,7 +90,13 @@ impl RawLink {
         };
         let ephemeral = super::driver::Env::ephemeral()?;
         let done = acts
-            .initiate(&StaticKey::Local(key), remote, ephemeral, None)
+            .initiate(
+                &StaticKey::Local(key),
+                remote,
+                ephemeral,
+                Purpose::GossipDial,
+                None,
+            )
             .await?;
         Ok(Self::new(socket, remote, done.authenticated.into_session()))
     }

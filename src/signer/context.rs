@@ -78,6 +78,8 @@ struct Inner {
     /// Taken before the slot's lock, to publish.
     publishing: Mutex<()>,
     published: watch::Sender<SignerState>,
+    /// ECDHs that somebody waits for.
+    asking: AtomicUsize,
 }
 
 struct Slot {
@@ -98,6 +100,7 @@ enum Phase {
 struct Current {
     session: Arc<SessionShared>,
     signer: Arc<dyn Signer>,
+    behind: Option<watch::Receiver<bool>>,
 }
 
 /// What the leases of one epoch share. A new one for each, so that an old lease refers for ever to its own closed fence.
@@ -126,6 +129,7 @@ impl SignerContext {
                 settled: Condvar::new(),
                 publishing: Mutex::new(()),
                 published: watch::Sender::new(SignerState::Never),
+                asking: AtomicUsize::new(0),
             }),
         }
     }
@@ -211,7 +215,9 @@ impl SignerContext {
                 offered,
             });
         }
-        let epoch = self.begin(after, signer)?;
+        // Asked here, outside the lock and on the thread of whoever attaches it: it is the signer's own code.
+        let behind = signer.behind();
+        let epoch = self.begin(after, signer, behind)?;
         self.publish();
         Ok(SignerSession {
             context: self.clone(),
@@ -220,7 +226,12 @@ impl SignerContext {
     }
 
     /// A refused `signer` is dropped after the lock: a parameter outlives the locals.
-    fn begin(&self, after: Option<Epoch>, signer: Arc<dyn Signer>) -> Result<Epoch, AttachError> {
+    fn begin(
+        &self,
+        after: Option<Epoch>,
+        signer: Arc<dyn Signer>,
+        behind: Option<watch::Receiver<bool>>,
+    ) -> Result<Epoch, AttachError> {
         let mut slot = self.slot();
         while let Phase::Lapsing(_) = slot.phase {
             slot = self.wait_settled(slot);
@@ -245,7 +256,11 @@ impl SignerContext {
             ended: watch::Sender::new(false),
         });
         slot.state = SignerState::Live(epoch);
-        slot.phase = Phase::Live(Current { session, signer });
+        slot.phase = Phase::Live(Current {
+            session,
+            signer,
+            behind,
+        });
         self.inner.live.store(true, Ordering::Release);
         Ok(epoch)
     }
@@ -283,6 +298,7 @@ impl SignerContext {
     /// [`EcdhError::SignerAway`] when no session is live, or it lapsed meanwhile; [`EcdhError::Signer`] when it failed.
     pub async fn ecdh(&self, call: EcdhCall) -> Result<(SharedSecret, Lease), EcdhError> {
         let (lease, signer) = self.current()?;
+        let _asking = Asking::begin(&self.inner.asking);
         let mut ended = lease.session.ended.subscribe();
         let answer = tokio::select! {
             biased;
@@ -296,6 +312,19 @@ impl SignerContext {
             return Err(SignerAway.into());
         }
         Ok((answer?, lease))
+    }
+
+    /// ECDHs that are asked of the signer and not answered, those that wait in its own queue included.
+    pub fn ecdh_in_flight(&self) -> usize {
+        self.inner.asking.load(Ordering::Relaxed)
+    }
+
+    /// Whether the signer of that session is behind, to be followed. `None`: it never is, or the session is over.
+    pub(crate) fn behind(&self, epoch: Epoch) -> Option<watch::Receiver<bool>> {
+        match &self.slot().phase {
+            Phase::Live(current) if current.session.epoch == epoch => current.behind.clone(),
+            _ => None,
+        }
     }
 
     fn current(&self) -> Result<(Lease, Arc<dyn Signer>), SignerAway> {
@@ -312,7 +341,10 @@ impl SignerContext {
     fn end(&self, only: Option<Epoch>, reason: LapseReason) -> Option<Lapse> {
         fence::assert_outside_gates();
         let at = Instant::now();
-        let Some(Current { session, signer }) = self.take(only) else {
+        let Some(Current {
+            session, signer, ..
+        }) = self.take(only)
+        else {
             // Somebody else ended it; perhaps it is still on its way to say so.
             self.publish();
             return None;
@@ -397,6 +429,22 @@ impl SignerContext {
             .settled
             .wait(slot)
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts one ECDH for as long as somebody waits for it.
+struct Asking<'a>(&'a AtomicUsize);
+
+impl<'a> Asking<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

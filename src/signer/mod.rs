@@ -42,6 +42,8 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 
+use tokio::sync::watch;
+
 use crate::node_id::{NodeId, Point};
 use crate::secret::SharedSecret;
 
@@ -129,4 +131,12 @@ pub trait Signer: Send + Sync + 'static {
     /// # Errors
     /// [`SignerError`], whatever the cause; only the handshake that asked fails.
     fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_>;
+
+    /// Whether it is behind: what is asked of it already keeps it busy for so long that no new dial should begin. Asked once,
+    /// when the signer attaches; the value is followed from then on. `None`: it never is.
+    ///
+    /// Dials that are under way go on, and so do strangers' handshakes, whose bounds are their own.
+    fn behind(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
 }

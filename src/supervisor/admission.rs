@@ -28,6 +28,10 @@ impl SupervisorMachine {
             return;
         }
         self.owners.insert(link, id);
+        if direction == Direction::Outbound {
+            // A stranger's success must not set off dials of ours.
+            self.our_side_works(out);
+        }
         let dialled_by_smaller = (direction == Direction::Outbound) == (self.own_key() < id);
         let peer = self.peers.entry(id).or_default();
         peer.seen_at(address, direction);

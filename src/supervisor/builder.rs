@@ -128,10 +128,12 @@ impl Builder {
             stopped,
         )?;
         let keeper = Arc::new(BookKeeper::default());
+        let (relighting, relit) = watch::channel(None);
         let driver = Driver::new(
             Arc::clone(&env),
             Arc::clone(&shared),
             Arc::clone(&keeper),
+            relighting,
             known,
         );
         let clock = self.clock;
@@ -149,7 +151,7 @@ impl Builder {
             writing.abort();
         });
         let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
-        let doorway = Arc::new(Doorway::new(env));
+        let doorway = Arc::new(Doorway::new(env, relit));
         Ok((
             Supervisor {
                 commands,

@@ -34,9 +34,9 @@ impl SupervisorMachine {
         out.push(Output::Held(id));
     }
 
-    /// Dials the most urgent while there are places.
+    /// Dials the most urgent while there are places and the signer keeps up.
     pub(super) fn fill_places(&mut self, out: &mut Vec<Output>) {
-        while self.dialing < limits::DIALS_IN_FLIGHT {
+        while self.dialing < limits::DIALS_IN_FLIGHT && !self.behind {
             let Some((_, id)) = self.queue.first().copied() else {
                 return;
             };
@@ -111,19 +111,40 @@ impl SupervisorMachine {
         peer.timer = due;
     }
 
-    /// The next dial of a peer that we failed waits as after a first failure, and nothing is held against the peer.
+    /// The next dial of a peer that we or the signer failed. Nothing is held against the peer; but a signer that refuses everybody
+    /// must not cost a thousand peers a connection a second each, so the waits grow here too, to a bound of their own.
     pub(super) fn try_soon(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
-        let delay = Backoff::default().next(&mut self.random);
-        if !self.live || self.draining || !self.peers.get(&id)?.is_missing() {
+        let live = self.live;
+        let peer = self.peers.get_mut(&id)?;
+        if !live || self.draining || !peer.is_missing() {
             return None;
         }
-        self.set_wait(
-            id,
-            Wait::Backoff {
-                until: now.after(delay),
-            },
-        );
+        let delay = peer.strain.next(limits::OUR_BACKOFF_MAX, &mut self.random);
+        let until = now.after(delay);
+        self.set_wait(id, Wait::Backoff { until, ours: true });
         Some(delay)
+    }
+
+    /// A dial of ours has got its ECDH and all else that it needs of us. After a run of failures that were ours, whoever waits only
+    /// because of them goes on at once. Only after a run: where every other dial fails the waits stay as they are.
+    pub(super) fn our_side_works(&mut self, out: &mut Vec<Output>) {
+        let run = std::mem::take(&mut self.our_failures);
+        if run < limits::OUR_FAILURES {
+            return;
+        }
+        let waiting: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| matches!(peer.wait, Wait::Backoff { ours: true, .. }))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.strain = Backoff::default();
+            }
+            self.set_wait(id, Wait::None);
+            self.pursue(id, out);
+        }
     }
 
     /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.
@@ -131,16 +152,12 @@ impl SupervisorMachine {
         let live = self.live;
         let peer = self.peers.get_mut(&id)?;
         peer.next_address = peer.next_address.wrapping_add(1);
-        let delay = peer.backoff.next(&mut self.random);
+        let delay = peer.backoff.next(limits::BACKOFF_MAX, &mut self.random);
         if !live || self.draining || !peer.is_missing() {
             return None;
         }
-        self.set_wait(
-            id,
-            Wait::Backoff {
-                until: now.after(delay),
-            },
-        );
+        let until = now.after(delay);
+        self.set_wait(id, Wait::Backoff { until, ours: false });
         Some(delay)
     }
 }

@@ -7,6 +7,7 @@ use super::bookkeeper::BookKeeper;
 use super::cause::Cause;
 use super::commands::{Command, LinkWaiter};
 use super::machine::{Input, Output, SupervisorMachine};
+use super::waits::{Drain, changed, overrun, ring};
 use super::{ConnectError, PeerSpec, PeerView, Shared};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
@@ -15,7 +16,7 @@ use crate::link::driver::{DialOrder, Env, Report, Verdict, dial};
 use crate::link::shared::Stage;
 use crate::link::{CloseReason, HandshakeFailure, LinkHandle, LinkId, Tag};
 use crate::node_id::NodeId;
-use crate::signer::{Epoch, SignerState};
+use crate::signer::{Epoch, Purpose, SignerState};
 use crate::telemetry::Event;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -43,6 +44,10 @@ pub(crate) struct Driver {
     /// Whose dial a task is, in case it panics: the signer's code runs in it.
     dialers: HashMap<task::Id, LinkId>,
     epoch: Option<Epoch>,
+    /// Whether the signer of that session is behind, if it can say so.
+    behind: Option<watch::Receiver<bool>>,
+    /// The newest session whose channel peers have had their turn: those who were parked may ask it.
+    relit: watch::Sender<Option<Epoch>>,
     away_since: Option<Moment>,
     alarm: Option<(Moment, Sleep)>,
     drain: Option<Drain>,
@@ -57,13 +62,6 @@ struct Dialing {
     authenticated: Arc<AtomicBool>,
 }
 
-/// A drain in progress.
-struct Drain {
-    done: Vec<oneshot::Sender<()>>,
-    deadline: Sleep,
-    links: usize,
-}
-
 /// What the driver hears from.
 pub(crate) struct Channels {
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -76,6 +74,7 @@ impl Driver {
         env: Arc<Env>,
         shared: Arc<Shared>,
         keeper: Arc<BookKeeper>,
+        relit: watch::Sender<Option<Epoch>>,
         known: Vec<PeerRecord>,
     ) -> Self {
         let machine = SupervisorMachine::new(env.context.node_id(), env.seed);
@@ -91,6 +90,8 @@ impl Driver {
             tasks: JoinSet::new(),
             dialers: HashMap::new(),
             epoch: None,
+            behind: None,
+            relit,
             away_since: None,
             alarm: None,
             drain: None,
@@ -125,8 +126,7 @@ impl Driver {
     /// `true`: the drain's deadline has passed.
     async fn serve(&mut self, mut channels: Channels) -> bool {
         loop {
-            let signer = *channels.signer.borrow_and_update();
-            self.signer_changed(signer);
+            self.look_at_signer(&mut channels.signer);
             self.feed_due();
             if self.is_drained() {
                 return false;
@@ -135,14 +135,14 @@ impl Driver {
                 command = channels.commands.recv() => match command {
                     Some(command) => {
                         // Who attached a signer and then asks for a link must not hear that no signer is there.
-                        let signer = *channels.signer.borrow_and_update();
-                        self.signer_changed(signer);
+                        self.look_at_signer(&mut channels.signer);
                         self.command(command);
                     }
                     None => return false,
                 },
                 report = channels.reports.recv() => if let Some(report) = report { self.report(report) },
                 changed = channels.signer.changed() => if changed.is_err() { return false },
+                () = changed(&mut self.behind) => {}
                 () = ring(&mut self.alarm) => self.alarm = None,
                 () = overrun(&mut self.drain) => return true,
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
@@ -162,6 +162,10 @@ impl Driver {
         for output in outputs {
             self.act(output, cause);
         }
+        let epoch = self.epoch.filter(|_| !self.machine.is_relighting());
+        if epoch.is_some() && *self.relit.borrow() < epoch {
+            self.relit.send_replace(epoch);
+        }
     }
 
     /// Tells the machine the time when it asked to be told, and sets the alarm for the next time.
@@ -176,6 +180,20 @@ impl Driver {
         }
     }
 
+    fn look_at_signer(&mut self, signer: &mut watch::Receiver<SignerState>) {
+        let state = *signer.borrow_and_update();
+        self.signer_changed(state);
+        self.look_at_backlog();
+    }
+
+    fn look_at_backlog(&mut self) {
+        let behind = self.behind.as_mut();
+        let behind = behind.is_some_and(|behind| *behind.borrow_and_update());
+        if behind != self.machine.is_behind() {
+            self.feed(Input::Behind(behind));
+        }
+    }
+
     /// The watch may have skipped states: an epoch that is not the known one means that the known one has lapsed.
     fn signer_changed(&mut self, state: SignerState) {
         let live = state.live();
@@ -187,9 +205,13 @@ impl Driver {
         let now = self.env.clock.now();
         if self.epoch.take().is_some() {
             self.away_since = Some(now);
+            self.behind = None;
             self.feed(Input::Lapsed);
         }
         if let Some(epoch) = live {
+            self.behind = self.env.context.behind(epoch);
+            // Before the attach: it must not set off dials that the signer has no time for.
+            self.look_at_backlog();
             self.epoch = Some(epoch);
             let away = self.away_since.take().map(|since| now.since(since));
             self.env
@@ -423,10 +445,9 @@ impl Driver {
 
     fn dial(&mut self, link: LinkId, peer: NodeId, address: SocketAddr, tag: Tag) {
         // A lapse since the machine decided shows in the dial itself: it fails at once.
-        let lease = if tag == Tag::ChannelBearing {
-            self.env.context.lease().ok()
-        } else {
-            None
+        let (purpose, lease) = match tag {
+            Tag::ChannelBearing => (Purpose::ChannelDial, self.env.context.lease().ok()),
+            Tag::GossipOnly => (Purpose::GossipDial, None),
         };
         let (give_up, cancel) = oneshot::channel();
         let authenticated = Arc::new(AtomicBool::new(false));
@@ -441,6 +462,7 @@ impl Driver {
             link,
             peer,
             address,
+            purpose,
             lease,
             cancel,
             authenticated,
@@ -602,19 +624,5 @@ impl Driver {
                 let _ = done.send(());
             }
         }
-    }
-}
-
-async fn ring(alarm: &mut Option<(Moment, Sleep)>) {
-    match alarm {
-        Some((_, sleep)) => sleep.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn overrun(drain: &mut Option<Drain>) {
-    match drain {
-        Some(drain) => (&mut drain.deadline).await,
-        None => std::future::pending().await,
     }
 }

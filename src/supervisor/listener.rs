@@ -1,12 +1,15 @@
 //! Takes inbound connections: a place for each handshake, and a bounded place to wait while no signer is there.
 //!
-//! A stranger who connects while the signer is away is *parked*: not a byte is read, no signer is asked. If the signer returns in
-//! time the handshake goes on; else the socket is closed. Everything here is bounded (P9) and nothing of it can cause a signer
-//! call, a stall or a shutdown while the signer is away (P5).
+//! A stranger who connects while the signer is away is *parked*: not a byte is read, no signer is asked. So is one whose handshake
+//! still lacks its ECDH when the signer goes. If a signer comes in time the handshake goes on under it, after the node's own channel
+//! peers have had their start; else the socket is closed. Everything here is bounded (P9) and nothing of it can cause a signer call,
+//! a stall or a shutdown while the signer is away (P5).
 
 use crate::limits;
 use crate::link::LinkId;
-use crate::link::driver::{Env, accept};
+use crate::link::caller::Caller;
+use crate::link::driver::Env;
+use crate::signer::Epoch;
 use crate::telemetry::Event;
 use std::collections::HashMap;
 use std::io;
@@ -23,17 +26,20 @@ pub(crate) struct Doorway {
     parking: Arc<Parking>,
     /// Places for handshakes of sockets that had been parked.
     unparked: Arc<Semaphore>,
+    /// The newest session whose channel peers have had their turn.
+    relit: watch::Receiver<Option<Epoch>>,
     /// Numbers inbound links: odd ones, while the supervisor's machine numbers outbound links evenly.
     next: AtomicU64,
 }
 
 impl Doorway {
-    pub(crate) fn new(env: Arc<Env>) -> Self {
+    pub(crate) fn new(env: Arc<Env>, relit: watch::Receiver<Option<Epoch>>) -> Self {
         Self {
             env,
             handshakes: Arc::new(Semaphore::new(limits::INBOUND_HANDSHAKES)),
             parking: Arc::new(Parking::default()),
             unparked: Arc::new(Semaphore::new(limits::UNPARKED_HANDSHAKES)),
+            relit,
             next: AtomicU64::new(1),
         }
     }
@@ -66,41 +72,44 @@ impl Doorway {
         }
     }
 
-    async fn admit(&self, socket: TcpStream, address: SocketAddr, stop: watch::Receiver<bool>) {
-        let mut unparked = None;
-        if !self.env.context.is_live() {
-            unparked = self.park(&socket, address, stop).await;
-            if unparked.is_none() {
-                return;
-            }
-        }
-        let Ok(slot) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-            self.turn_away(
-                address,
-                "handshakes_full",
-                "all places for handshakes are taken",
-            );
-            return;
-        };
+    async fn admit(&self, socket: TcpStream, address: SocketAddr, mut stop: watch::Receiver<bool>) {
         let link = LinkId(self.next.fetch_add(2, Ordering::Relaxed));
-        accept(
-            Arc::clone(&self.env),
-            link,
-            socket,
-            address,
-            (slot, unparked),
-        )
-        .await;
+        let mut caller = Caller::new(Arc::clone(&self.env), link, socket, address);
+        let mut signerless = !self.env.context.is_live();
+        loop {
+            let unparked = if signerless {
+                let turn = self.park(&mut caller, &mut stop).await;
+                if turn.is_none() {
+                    caller.turned_away();
+                    return;
+                }
+                turn
+            } else {
+                None
+            };
+            let Ok(slot) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+                self.turn_away(
+                    address,
+                    "handshakes_full",
+                    "all places for handshakes are taken",
+                );
+                caller.turned_away();
+                return;
+            };
+            let Some(back) = caller.proceed((slot, unparked)).await else {
+                return;
+            };
+            (caller, signerless) = (back, true);
+        }
     }
 
-    /// Waits for a signer, if there is a place to wait, and then for a turn: half of the places for handshakes are kept from those who
-    /// waited, so that a returning signer has time for the node's own dials. `None`: the connection is to be closed.
+    /// Waits for a signer, if there is a place to wait, and then for a turn. `None`: the connection is to be closed.
     async fn park(
         &self,
-        socket: &TcpStream,
-        address: SocketAddr,
-        mut stop: watch::Receiver<bool>,
+        caller: &mut Caller,
+        stop: &mut watch::Receiver<bool>,
     ) -> Option<OwnedSemaphorePermit> {
+        let address = caller.address();
         let Some(place) = Parking::enter(&self.parking, address.ip()) else {
             self.turn_away(
                 address,
@@ -110,20 +119,13 @@ impl Doorway {
             return None;
         };
         self.note_parked();
-        let deadline = self
-            .env
-            .clock
-            .sleep_until(self.env.clock.now().after(limits::PARKED_FOR));
-        let mut signer = self.env.context.subscribe();
-        let turn = async {
-            signer.wait_for(|state| state.live().is_some()).await.ok()?;
-            Arc::clone(&self.unparked).acquire_owned().await.ok()
-        };
+        let deadline = self.env.clock.sleep_until(caller.park());
         let came = tokio::select! {
-            came = turn => came,
-            () = deadline => None,
-            () = closed_by_peer(socket) => None,
+            biased;
             _ = stop.wait_for(|stop| *stop) => None,
+            () = closed_by_peer(caller.socket()) => None,
+            () = deadline => None,
+            turn = self.turn() => turn,
         };
         drop(place);
         self.note_parked();
@@ -135,6 +137,27 @@ impl Doorway {
             );
         }
         came
+    }
+
+    /// The turn of one who is parked: a signer is there, its channel peers are back or have had their start, and one of the places
+    /// for handshakes that those who waited may take is free. So a returning signer has time for the node's own dials first.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let mut signer = self.env.context.subscribe();
+        let mut relit = self.relit.clone();
+        let clock = &self.env.clock;
+        loop {
+            let state = *signer.wait_for(|state| state.live().is_some()).await.ok()?;
+            let start = clock.sleep_until(clock.now().after(limits::PARKED_GIVE_WAY));
+            tokio::select! {
+                biased;
+                _ = relit.wait_for(|epoch| *epoch >= state.live()) => {}
+                () = start => {}
+            }
+            let turn = Arc::clone(&self.unparked).acquire_owned().await.ok()?;
+            if self.env.context.is_live() {
+                return Some(turn);
+            }
+        }
     }
 
     /// Inbound sockets that wait for a signer.

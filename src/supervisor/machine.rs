@@ -1,7 +1,7 @@
 //! What the supervisor decides: who is dialled, when, in which order; who is admitted; who is closed.
 //!
 //! ```text
-//!              want                 slot free              up
+//!              want           slot free, signer keeps up   up
 //!   unknown ─────────▶ queued ───────────────▶ dialling ────────▶ linked
 //!                       ▲  ▲                      │ failed           │ ended
 //!        signer returns │  │ the wait is over     ▼                  │
@@ -41,6 +41,10 @@ pub struct SupervisorMachine {
     /// Peers that wait for a place to dial, the most urgent first.
     pub(super) queue: BTreeSet<(DialKey, NodeId)>,
     pub(super) dialing: usize,
+    /// The signer has more to do than it should: no new dial begins.
+    pub(super) behind: bool,
+    /// Dials in a row that failed through us or the signer.
+    pub(super) our_failures: u32,
     pub(super) timers: BTreeSet<(Moment, NodeId)>,
     pub(super) relight: Option<Relight>,
 }
@@ -59,6 +63,8 @@ impl SupervisorMachine {
             next_link: 0,
             queue: BTreeSet::new(),
             dialing: 0,
+            behind: false,
+            our_failures: 0,
             timers: BTreeSet::new(),
             relight: None,
         }
@@ -129,6 +135,7 @@ impl SupervisorMachine {
             Input::Urgency(peer, urgency) => self.set_urgency(peer, urgency),
             Input::Attached(epoch) => self.attached(now, epoch, out),
             Input::Lapsed => self.lapsed(out),
+            Input::Behind(behind) => self.behind = behind,
             Input::DialFailed { link, failure } => self.dial_failed(now, link, failure, out),
             Input::Authenticated {
                 link,
@@ -147,6 +154,16 @@ impl SupervisorMachine {
         }
         self.fill_places(out);
         self.finish_relight(out);
+    }
+
+    /// Whether channel peers are still to come back after the newest attach.
+    pub fn is_relighting(&self) -> bool {
+        self.relight.is_some()
+    }
+
+    /// Whether no new dial begins because the signer has too much to do.
+    pub fn is_behind(&self) -> bool {
+        self.behind
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -309,6 +326,7 @@ impl SupervisorMachine {
 
     fn attached(&mut self, now: Moment, epoch: Epoch, out: &mut Vec<Output>) {
         self.live = true;
+        self.our_failures = 0;
         let ids: Vec<NodeId> = self.peers.keys().copied().collect();
         let mut waiting = BTreeSet::new();
         for id in ids {
@@ -317,6 +335,7 @@ impl SupervisorMachine {
                 continue;
             };
             peer.backoff = Backoff::default();
+            peer.strain = Backoff::default();
             let missing = peer.will_be_missing();
             let queued = matches!(peer.wait, Wait::Queued(_));
             if !queued {
@@ -332,7 +351,9 @@ impl SupervisorMachine {
 
     fn lapsed(&mut self, out: &mut Vec<Output>) {
         self.live = false;
+        self.behind = false;
         self.relight = None;
+        self.refuse_contenders(CloseReason::Lapse, out);
         let channel_peers: Vec<NodeId> = self
             .peers
             .keys()
@@ -376,7 +397,10 @@ impl SupervisorMachine {
         self.drop_contender(id, link);
         let retry_in = match failure {
             Failure::Unreachable | Failure::Handshake => self.back_off(now, id),
-            Failure::Ours => self.try_soon(now, id),
+            Failure::Ours => {
+                self.our_failures = self.our_failures.saturating_add(1);
+                self.try_soon(now, id)
+            }
             Failure::SignerAway | Failure::Duplicate => None,
         };
         out.push(Output::Failed {
@@ -412,6 +436,9 @@ impl SupervisorMachine {
         {
             incumbent.up_since = Some(now);
             doomed = incumbent.doomed;
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.strain = Backoff::default();
         }
         self.set_wait(id, Wait::None);
         if let Some(relight) = self.relight.as_mut().filter(|_| !doomed) {
@@ -494,23 +521,38 @@ impl SupervisorMachine {
     fn drain(&mut self, out: &mut Vec<Output>) {
         self.draining = true;
         self.relight = None;
+        self.refuse_contenders(CloseReason::Draining, out);
         let ids: Vec<NodeId> = self.peers.keys().copied().collect();
         for id in ids {
             self.set_wait(id, Wait::None);
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
-            if let Some(contender) = peer.contender.take() {
-                out.push(Output::Refuse {
-                    link: contender.link,
-                    reason: CloseReason::Draining,
-                });
-            }
             for link in peer.links() {
                 out.push(Output::Close {
                     link,
                     reason: CloseReason::Draining,
                 });
+            }
+            self.reschedule(id);
+        }
+    }
+
+    /// Nobody waits for the place of an incumbent any more: what waits was authenticated under a session that is over, or is not
+    /// wanted. A contender that were left in place would be let in after a quick return, dead already.
+    fn refuse_contenders(&mut self, reason: CloseReason, out: &mut Vec<Output>) {
+        let contended: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.contender.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in contended {
+            if let Some(peer) = self.peers.get_mut(&id)
+                && let Some(contender) = peer.contender.take()
+            {
+                let link = contender.link;
+                out.push(Output::Refuse { link, reason });
             }
             self.reschedule(id);
         }

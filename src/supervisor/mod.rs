@@ -24,6 +24,7 @@ mod reaper;
 mod relight;
 mod roster;
 mod view;
+mod waits;
 
 pub use builder::Builder;
 pub use error::{ConnectError, ListenError, StartError, Stopped};

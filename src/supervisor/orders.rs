@@ -36,6 +36,8 @@ pub enum Input {
     Attached(Epoch),
     /// The signer session ended.
     Lapsed,
+    /// The signer is behind with what it is asked, or no longer so.
+    Behind(bool),
     /// A dial ended before the link was admitted.
     DialFailed {
         /// Which.
@@ -84,7 +86,8 @@ pub enum Failure {
     SignerAway,
     /// The supervisor turned it away, because another link is there already.
     Duplicate,
-    /// We or the signer failed, and the signer is still there: the peer is not to blame, and is tried again soon.
+    /// We or the signer failed, and the signer is still there: the peer is not to blame. The next dial waits for a time that grows
+    /// with such failures and not with the peer's, and ends when our side is seen to work again.
     Ours,
 }
 

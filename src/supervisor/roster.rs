@@ -75,7 +75,10 @@ pub struct Peer {
     pub(super) weight: u32,
     pub(super) urgency: Urgency,
     pub(super) wait: Wait,
+    /// After failures of the peer's.
     pub(super) backoff: Backoff,
+    /// After failures of ours or the signer's.
+    pub(super) strain: Backoff,
     /// A dial of ours that is under way.
     pub(super) dial: Option<LinkId>,
     /// The admitted link.
@@ -96,15 +99,15 @@ pub(super) enum Wait {
     None,
     /// The signer.
     Held,
-    /// A place among the dials under way.
+    /// A place among the dials under way, or a signer that keeps up.
     Queued(DialKey),
-    /// A failure to cool down.
-    Backoff { until: Moment },
+    /// A failure to cool down; `ours`: one that the peer is not to blame for.
+    Backoff { until: Moment, ours: bool },
 }
 
 impl Wait {
     pub(super) fn is_over(self, now: Moment) -> bool {
-        matches!(self, Self::Backoff { until } if until <= now)
+        matches!(self, Self::Backoff { until, .. } if until <= now)
     }
 }
 
@@ -166,10 +169,10 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// The next wait: between half of the doubled wait and all of it, in whole nanoseconds, so that the first waits spread too.
-    pub(super) fn next(&mut self, random: &mut fastrand::Rng) -> Duration {
+    pub(super) fn next(&mut self, longest: Duration, random: &mut fastrand::Rng) -> Duration {
         let doubled = limits::BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
-        let nanos = u64::try_from(doubled.min(limits::BACKOFF_MAX).as_nanos()).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(doubled.min(longest).as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(random.u64(nanos / 2..=nanos))
     }
 }
@@ -264,7 +267,7 @@ impl Peer {
     /// When the machine must look at this peer again.
     pub fn due(&self) -> Option<Moment> {
         let wait = match self.wait {
-            Wait::Backoff { until } => Some(until),
+            Wait::Backoff { until, .. } => Some(until),
             Wait::None | Wait::Held | Wait::Queued(_) => None,
         };
         let probe = self.contender.and_then(|contender| contender.probe_until);

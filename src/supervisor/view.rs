@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub last_gossip_at: Option<Duration>,
     /// Inbound sockets that wait for a signer.
     pub parked: usize,
+    /// ECDHs that handshakes wait for, those that wait in the signer's own queue included.
+    pub ecdh_in_flight: usize,
     /// How long no signer has been there since the start, in all.
     pub signer_away: Duration,
     /// Whether a signer session is live.
@@ -112,6 +114,7 @@ impl Snapshot {
             oldest_session: census.oldest,
             last_gossip_at: env.telemetry.frames().last_gossip_at(),
             parked: around.parked,
+            ecdh_in_flight: env.context.ecdh_in_flight(),
             signer_away: around.signer_away,
             signer_attached: env.context.is_live(),
             last_lapse: around.last.map(|(at, report)| LapseView {

@@ -153,7 +153,8 @@ pub enum Event {
     Ecdh {
         /// For an outbound or an inbound handshake.
         source: Direction,
-        /// `ok`; `away`: no signer, or it lapsed; `late`: no answer in the time of an act; `failed`.
+        /// `ok`; `away`: no signer, or it lapsed; `late`: no answer in the time of an act; `throttled`: refused by a bound, see
+        /// [`EcdhThrottled`](Self::EcdhThrottled); `failed`: the signer did not give it.
         result: &'static str,
         /// How long it took.
         took: Duration,

@@ -287,6 +287,11 @@ pub const METRICS: &[Metric] = &[
         &["kind"],
         "Messages of the signer's that fitted no request and were ignored.",
     )),
+    gauge_row(
+        "pilotlight_ecdh_in_flight",
+        &[],
+        "ECDHs that handshakes wait for, those in the signer's queue included.",
+    ),
     seconds_row(
         "pilotlight_ecdh_duration_seconds",
         ECDH,
@@ -313,7 +318,7 @@ pub const METRICS: &[Metric] = &[
     gauge_row(
         "pilotlight_parked_handshakes",
         &[],
-        "Inbound sockets that wait for a signer.",
+        "Inbound sockets that wait for a signer, or for their turn at one that has returned.",
     ),
     seconds_row(
         "pilotlight_pong_rtt_seconds",
@@ -466,6 +471,7 @@ pub fn publish(now: &Snapshot) {
     }
     gauge!("pilotlight_vault_oldest_session_seconds").set(now.oldest_session.as_secs_f64());
     gauge!("pilotlight_parked_handshakes").set(now.parked as f64);
+    gauge!("pilotlight_ecdh_in_flight").set(now.ecdh_in_flight as f64);
     let gossip = now.last_gossip_at.unwrap_or_default();
     gauge!("pilotlight_gossip_last_message_timestamp_seconds").set(gossip.as_secs_f64());
     gauge!("pilotlight_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)

@@ -17,7 +17,7 @@ use std::time::Duration;
 use pilotlight::clock::{Clock, ManualClock};
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::secret::SharedSecret;
-use pilotlight::signer::{EcdhCall, EcdhFuture, Signer, SignerError};
+use pilotlight::signer::{EcdhCall, EcdhFuture, Purpose, Signer, SignerError};
 use tokio::sync::{Semaphore, watch};
 
 /// What the signer does with the questions that come from now on.
@@ -31,8 +31,12 @@ pub(crate) enum Manner {
     Fail,
     /// Answers with the ECDH of another key.
     Wrong,
+    /// Says that too many ask.
+    Throttle,
     /// Answers once the test has put a permit into the gate, one for each answer.
     Gate(Arc<Semaphore>),
+    /// The same, with the ECDH of another key: an answer that nobody must use.
+    WrongGate(Arc<Semaphore>),
     /// Answers after so long on that clock.
     Slow(ManualClock, Duration),
 }
@@ -42,14 +46,34 @@ pub(crate) struct Scripted {
     key: LocalKey,
     manner: Mutex<Manner>,
     asked: watch::Sender<usize>,
-    held: Arc<AtomicUsize>,
+    calls: Mutex<Vec<EcdhCall>>,
+    held: Arc<Load>,
 }
 
-struct Held(Arc<AtomicUsize>);
+/// What the signer is busy with.
+struct Load {
+    held: AtomicUsize,
+    /// From how many on it says that it is behind.
+    bearable: AtomicUsize,
+    behind: watch::Sender<bool>,
+}
+
+impl Load {
+    fn add(&self, more: isize) {
+        let held = if more > 0 {
+            self.held.fetch_add(1, SeqCst) + 1
+        } else {
+            self.held.fetch_sub(1, SeqCst) - 1
+        };
+        self.behind.send_replace(held >= self.bearable.load(SeqCst));
+    }
+}
+
+struct Held(Arc<Load>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+        self.0.add(-1);
     }
 }
 
@@ -60,7 +84,12 @@ impl Scripted {
             key,
             manner: Mutex::new(Manner::Answer),
             asked: watch::Sender::new(0),
-            held: Arc::default(),
+            calls: Mutex::default(),
+            held: Arc::new(Load {
+                held: AtomicUsize::new(0),
+                bearable: AtomicUsize::new(usize::MAX),
+                behind: watch::Sender::new(false),
+            }),
         })
     }
 
@@ -83,7 +112,26 @@ impl Scripted {
 
     /// Questions whose futures are still held by those who asked.
     pub(crate) fn held(&self) -> usize {
-        self.held.load(SeqCst)
+        self.held.held.load(SeqCst)
+    }
+
+    /// Ready once no more than so many questions are held.
+    pub(crate) async fn until_held(&self, count: usize) {
+        let mut news = self.held.behind.subscribe();
+        while self.held() > count {
+            news.changed().await.expect("the sender is this signer's");
+        }
+    }
+
+    /// From so many questions on that it has not answered, it says that it is behind.
+    pub(crate) fn bears(&self, questions: usize) {
+        self.held.bearable.store(questions, SeqCst);
+    }
+
+    /// What the questions were for, in the order in which they came.
+    pub(crate) fn purposes(&self) -> Vec<Purpose> {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.iter().map(|call| call.purpose).collect()
     }
 
     /// Ready once so many questions have ever been asked.
@@ -107,7 +155,11 @@ impl Signer for Scripted {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        self.held.fetch_add(1, SeqCst);
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(call);
+        self.held.add(1);
         let held = Held(Arc::clone(&self.held));
         self.asked.send_modify(|asked| *asked += 1);
         Box::pin(async move {
@@ -117,14 +169,25 @@ impl Signer for Scripted {
                 Manner::Never => std::future::pending().await,
                 Manner::Fail => return Err(SignerError::Refused("policy".into())),
                 Manner::Wrong => return Ok(SharedSecret::take(&mut [1; 32])),
-                Manner::Gate(gate) => {
-                    if let Ok(permit) = gate.acquire().await {
-                        permit.forget();
-                    }
+                Manner::Throttle => return Err(SignerError::Overloaded("queue".into())),
+                Manner::Gate(gate) => pass(&gate).await,
+                Manner::WrongGate(gate) => {
+                    pass(&gate).await;
+                    return Ok(SharedSecret::take(&mut [1; 32]));
                 }
                 Manner::Slow(clock, wait) => clock.sleep_until(clock.now().after(wait)).await,
             }
             Ok(self.key.ecdh(&call.point))
         })
+    }
+
+    fn behind(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.held.behind.subscribe())
+    }
+}
+
+async fn pass(gate: &Semaphore) {
+    if let Ok(permit) = gate.acquire().await {
+        permit.forget();
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::macaroon::MacaroonName;
 use super::machine::{Class, Failure, Kind, Ticket};
@@ -193,6 +193,10 @@ impl Signer for GatewaySigner {
             Purpose::Inbound { source } => (Class::Inbound, Some(source)),
         };
         Box::pin(self.ecdh_for(call.point, class, source))
+    }
+
+    fn behind(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.shared.behind.subscribe())
     }
 }
 

@@ -1,0 +1,176 @@
+//! A connection that somebody made to us, up to the end of its handshake, in steps that a lapse may come between.
+//!
+//! ```text
+//!   connected ──act one──▶ ECDH asked for ──answer──▶ act two, act three ──▶ a link
+//!       │  lapse               │  lapse                     │  lapse
+//!       └──────────▶ handed back, to be parked              └──────────▶ ended (P6)
+//! ```
+//!
+//! Until it has its ECDH a handshake depends on no session: when the signer goes it is handed back as it stands, and whoever takes
+//! inbound connections decides whether it may wait for the next session, which is then asked anew. An answer of the session that
+//! ended is never used. It never waits for a signer itself, and reads nothing while none is there (P5).
+
+use super::driver::{Connected, Env, Origin, establish, note_handshake, prepare};
+use super::handshake::{Acts, Done, HandshakeFailure, Partial, StaticKey};
+use super::{Direction, LinkId};
+use crate::brontide::{ACT_ONE_LEN, AwaitActOne, ResponderEcdh};
+use crate::clock::Moment;
+use crate::limits;
+use crate::signer::{EcdhError, Purpose};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// An inbound connection's place among the handshakes under way, and among those of sockets that had been parked.
+pub(crate) type Slot = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
+/// Who has connected, and how far the handshake is.
+pub(crate) struct Caller {
+    env: Arc<Env>,
+    link: LinkId,
+    socket: TcpStream,
+    address: SocketAddr,
+    /// Since when the peer may be waiting for act two.
+    since: Moment,
+    was_parked: bool,
+    /// When the handshake began; `None` while no signer was there for it.
+    began: Option<Moment>,
+    one: Partial<ACT_ONE_LEN>,
+    asking: Option<Asking>,
+}
+
+/// Act one is there, and its ECDH is not.
+struct Asking {
+    state: ResponderEcdh,
+    /// An answer that comes later serves nobody.
+    by: Moment,
+}
+
+impl Caller {
+    pub(crate) fn new(env: Arc<Env>, link: LinkId, socket: TcpStream, address: SocketAddr) -> Self {
+        prepare(&socket);
+        let since = env.clock.now();
+        Self {
+            env,
+            link,
+            socket,
+            address,
+            since,
+            was_parked: false,
+            began: None,
+            one: Partial::new(),
+            asking: None,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// It waits for a signer from now on: until when.
+    pub(crate) fn park(&mut self) -> Moment {
+        self.was_parked = true;
+        self.since.after(limits::PARKED_FOR)
+    }
+
+    /// It is closed without a handshake, or without the end of one.
+    pub(crate) fn turned_away(&self) {
+        if let Some(began) = self.began {
+            let failure = HandshakeFailure::Lapsed;
+            note_handshake(&self.env, Direction::Inbound, began, Some(&failure));
+        }
+    }
+
+    /// The handshake and then the link, to its end. `Some`: there is no signer, or not any more, and the handshake can go on under
+    /// another session. `slot` is the place among the handshakes under way.
+    pub(crate) async fn proceed(mut self, slot: Slot) -> Option<Self> {
+        let result = self.shake().await;
+        drop(slot);
+        let result = match result {
+            Ok(None) => return Some(self),
+            Ok(Some(done)) => Ok(done),
+            Err(failure) => Err(failure),
+        };
+        let Self {
+            env,
+            link,
+            socket,
+            address,
+            began,
+            ..
+        } = self;
+        let began = began.unwrap_or_else(|| env.clock.now());
+        note_handshake(&env, Direction::Inbound, began, result.as_ref().err());
+        let origin = Origin {
+            link,
+            address,
+            direction: Direction::Inbound,
+        };
+        let result = match result {
+            Ok(done) => establish(&env, Connected { socket, done }, origin).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = result {
+            env.report(origin.failed(failure)).await;
+        }
+        None
+    }
+
+    /// `None`: there is no signer.
+    async fn shake(&mut self) -> Result<Option<Done>, HandshakeFailure> {
+        let env = Arc::clone(&self.env);
+        let Ok(epoch) = env.context.lease().map(|lease| lease.epoch()) else {
+            return Ok(None);
+        };
+        self.began.get_or_insert_with(|| env.clock.now());
+        let acts = Acts {
+            socket: &self.socket,
+            clock: &*env.clock,
+            observer: Some(&env.telemetry),
+        };
+        let asking = match self.asking.take() {
+            Some(asking) => asking,
+            None => {
+                tokio::select! {
+                    biased;
+                    () = env.until_lapse(epoch) => return Ok(None),
+                    whole = acts.act_one(&mut self.one) => whole?,
+                }
+                let now = env.clock.now();
+                if !self.was_parked {
+                    // While it was parked its act one may have come at any time.
+                    self.since = now;
+                }
+                let start = AwaitActOne::new(env.context.node_id(), Env::ephemeral()?);
+                Asking {
+                    state: start.act_one(self.one.bytes())?,
+                    by: now.after(limits::ACT_DEADLINE),
+                }
+            }
+        };
+        let key = StaticKey::Signer(env.context.clone());
+        let source = self.address.ip();
+        let purpose = Purpose::Inbound { source };
+        let answer = acts
+            .ecdh(2, &key, asking.state.request(), purpose, asking.by)
+            .await;
+        let (secret, lease) = match answer {
+            Err(HandshakeFailure::Ecdh(EcdhError::SignerAway(_))) => {
+                self.asking = Some(asking);
+                return Ok(None);
+            }
+            answer => answer?,
+        };
+        let epoch = lease.as_ref().map_or(epoch, |lease| lease.epoch());
+        tokio::select! {
+            biased;
+            () = env.until_lapse(epoch) => Err(HandshakeFailure::Lapsed),
+            done = acts.conclude(asking.state, secret, lease) => done.map(Some),
+        }
+    }
+}
