@@ -16,7 +16,7 @@ use super::{Direction, LinkId};
 use crate::brontide::{ACT_ONE_LEN, AwaitActOne, ResponderEcdh};
 use crate::clock::Moment;
 use crate::limits;
-use crate::signer::{EcdhError, Purpose};
+use crate::signer::{EcdhError, Epoch, Purpose};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -124,34 +124,20 @@ impl Caller {
     /// `None`: there is no signer.
     async fn shake(&mut self) -> Result<Option<Done>, HandshakeFailure> {
         let env = Arc::clone(&self.env);
-        let Ok(epoch) = env.context.lease().map(|lease| lease.epoch()) else {
+        let Ok(lease) = env.context.lease() else {
             return Ok(None);
         };
         self.began.get_or_insert_with(|| env.clock.now());
+        if self.asking.is_none() {
+            self.asking = self.hear(&env, lease.epoch()).await?;
+        }
+        let Some(asking) = self.asking.take() else {
+            return Ok(None);
+        };
         let acts = Acts {
             socket: &self.socket,
             clock: &*env.clock,
             observer: Some(&env.telemetry),
-        };
-        let asking = match self.asking.take() {
-            Some(asking) => asking,
-            None => {
-                tokio::select! {
-                    biased;
-                    () = env.until_lapse(epoch) => return Ok(None),
-                    whole = acts.act_one(&mut self.one) => whole?,
-                }
-                let now = env.clock.now();
-                if !self.was_parked {
-                    // While it was parked its act one may have come at any time.
-                    self.since = now;
-                }
-                let start = AwaitActOne::new(env.context.node_id(), Env::ephemeral()?);
-                Asking {
-                    state: start.act_one(self.one.bytes())?,
-                    by: now.after(limits::ACT_DEADLINE),
-                }
-            }
         };
         let key = StaticKey::Signer(env.context.clone());
         let source = self.address.ip();
@@ -159,18 +145,43 @@ impl Caller {
         let answer = acts
             .ecdh(2, &key, asking.state.request(), purpose, asking.by)
             .await;
-        let (secret, lease) = match answer {
+        let (secret, answered_under) = match answer {
             Err(HandshakeFailure::Ecdh(EcdhError::SignerAway(_))) => {
                 self.asking = Some(asking);
                 return Ok(None);
             }
             answer => answer?,
         };
-        let epoch = lease.as_ref().map_or(epoch, |lease| lease.epoch());
+        // From here on it is of the session that answered, and dies with it.
+        let epoch = answered_under.as_ref().unwrap_or(&lease).epoch();
         tokio::select! {
             biased;
             () = env.until_lapse(epoch) => Err(HandshakeFailure::Lapsed),
-            done = acts.conclude(asking.state, secret, lease) => done.map(Some),
+            done = acts.conclude(asking.state, secret, answered_under) => done.map(Some),
         }
+    }
+
+    /// Reads act one. `None`: the session has lapsed; what was read stays.
+    async fn hear(&mut self, env: &Env, epoch: Epoch) -> Result<Option<Asking>, HandshakeFailure> {
+        let acts = Acts {
+            socket: &self.socket,
+            clock: &*env.clock,
+            observer: None,
+        };
+        tokio::select! {
+            biased;
+            () = env.until_lapse(epoch) => return Ok(None),
+            whole = acts.act_one(&mut self.one) => whole?,
+        }
+        let now = env.clock.now();
+        if !self.was_parked {
+            // While it was parked its act one may have come at any time.
+            self.since = now;
+        }
+        let start = AwaitActOne::new(env.context.node_id(), Env::ephemeral()?);
+        Ok(Some(Asking {
+            state: start.act_one(self.one.bytes())?,
+            by: now.after(limits::ACT_DEADLINE),
+        }))
     }
 }

@@ -36,7 +36,7 @@ impl SupervisorMachine {
 
     /// Dials the most urgent while there are places and the signer keeps up.
     pub(super) fn fill_places(&mut self, out: &mut Vec<Output>) {
-        while self.dialing < limits::DIALS_IN_FLIGHT && !self.behind {
+        while self.dialing < limits::DIALS_IN_FLIGHT && !self.our_side.behind {
             let Some((_, id)) = self.queue.first().copied() else {
                 return;
             };
@@ -128,7 +128,7 @@ impl SupervisorMachine {
     /// A dial of ours has got its ECDH and all else that it needs of us. After a run of failures that were ours, whoever waits only
     /// because of them goes on at once. Only after a run: where every other dial fails the waits stay as they are.
     pub(super) fn our_side_works(&mut self, out: &mut Vec<Output>) {
-        let run = std::mem::take(&mut self.our_failures);
+        let run = std::mem::take(&mut self.our_side.failures);
         if run < limits::OUR_FAILURES {
             return;
         }

@@ -13,7 +13,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::relight::Relight;
-use super::roster::{Backoff, DialKey, Incumbent, Peer, Wait};
+use super::roster::{Backoff, DialKey, Incumbent, OurSide, Peer, Wait};
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::{CloseReason, LinkId, Tag};
@@ -41,10 +41,7 @@ pub struct SupervisorMachine {
     /// Peers that wait for a place to dial, the most urgent first.
     pub(super) queue: BTreeSet<(DialKey, NodeId)>,
     pub(super) dialing: usize,
-    /// The signer has more to do than it should: no new dial begins.
-    pub(super) behind: bool,
-    /// Dials in a row that failed through us or the signer.
-    pub(super) our_failures: u32,
+    pub(super) our_side: OurSide,
     pub(super) timers: BTreeSet<(Moment, NodeId)>,
     pub(super) relight: Option<Relight>,
 }
@@ -63,8 +60,7 @@ impl SupervisorMachine {
             next_link: 0,
             queue: BTreeSet::new(),
             dialing: 0,
-            behind: false,
-            our_failures: 0,
+            our_side: OurSide::default(),
             timers: BTreeSet::new(),
             relight: None,
         }
@@ -135,7 +131,7 @@ impl SupervisorMachine {
             Input::Urgency(peer, urgency) => self.set_urgency(peer, urgency),
             Input::Attached(epoch) => self.attached(now, epoch, out),
             Input::Lapsed => self.lapsed(out),
-            Input::Behind(behind) => self.behind = behind,
+            Input::Behind(behind) => self.our_side.behind = behind,
             Input::DialFailed { link, failure } => self.dial_failed(now, link, failure, out),
             Input::Authenticated {
                 link,
@@ -163,7 +159,7 @@ impl SupervisorMachine {
 
     /// Whether no new dial begins because the signer has too much to do.
     pub fn is_behind(&self) -> bool {
-        self.behind
+        self.our_side.behind
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -326,7 +322,7 @@ impl SupervisorMachine {
 
     fn attached(&mut self, now: Moment, epoch: Epoch, out: &mut Vec<Output>) {
         self.live = true;
-        self.our_failures = 0;
+        self.our_side.failures = 0;
         let ids: Vec<NodeId> = self.peers.keys().copied().collect();
         let mut waiting = BTreeSet::new();
         for id in ids {
@@ -351,7 +347,7 @@ impl SupervisorMachine {
 
     fn lapsed(&mut self, out: &mut Vec<Output>) {
         self.live = false;
-        self.behind = false;
+        self.our_side.behind = false;
         self.relight = None;
         self.refuse_contenders(CloseReason::Lapse, out);
         let channel_peers: Vec<NodeId> = self
@@ -398,7 +394,7 @@ impl SupervisorMachine {
         let retry_in = match failure {
             Failure::Unreachable | Failure::Handshake => self.back_off(now, id),
             Failure::Ours => {
-                self.our_failures = self.our_failures.saturating_add(1);
+                self.our_side.failures = self.our_side.failures.saturating_add(1);
                 self.try_soon(now, id)
             }
             Failure::SignerAway | Failure::Duplicate => None,

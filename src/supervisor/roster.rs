@@ -91,6 +91,15 @@ pub struct Peer {
     pub(super) seen_at: Option<SocketAddr>,
 }
 
+/// What is seen of this node's own part in its dials, the signer's included.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OurSide {
+    /// The signer has more to do than it should: no new dial begins.
+    pub(super) behind: bool,
+    /// Dials in a row that failed through us or the signer.
+    pub(super) failures: u32,
+}
+
 /// What the next dial waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Wait {
