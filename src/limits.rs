@@ -243,9 +243,16 @@ pub const FENCE_SLEEP_MICROS: u64 = 50;
 
 /// Signer's clients that are not attached: TLS handshakes, registrations and proofs under way at once. Each is a socket, a TLS
 /// session and a task, some 60 KiB; a node has one signer and perhaps a spare, and both redial at most once a second.
-pub const GATEWAY_NEWCOMERS: usize = 16;
+pub const GATEWAY_NEWCOMERS: usize = 32;
 
-/// Of those, from one address. A signer that redials after a cut has its old connection and the new one.
+/// Of those, kept free for sources from which a signer has attached before: strangers at the door must not keep out the signer that
+/// returns. As many as one source may have.
+pub const GATEWAY_NEWCOMERS_RESERVED: usize = GATEWAY_NEWCOMERS_PER_SOURCE;
+
+/// Sources that are remembered as those of signers. A node has one signer and perhaps a spare, at addresses that change now and then.
+pub const GATEWAY_KNOWN_SOURCES: usize = 16;
+
+/// Of all newcomers, from one source: an IPv4 address or an IPv6 /64. A signer that redials after a cut has its old connection and the new one.
 pub const GATEWAY_NEWCOMERS_PER_SOURCE: usize = 8;
 
 /// Longest wait for a newcomer's next step: its TLS handshake, its call with a registration, its proof. lnd's signer gives 5 s for
@@ -333,6 +340,13 @@ pub const SIGNER_ABANDON_AFTER: Duration = Duration::from_secs(60);
 
 /// The same for signing.
 pub const SIGNING_ABANDON_AFTER: Duration = Duration::from_secs(600);
+
+/// Requests that were given up and are still known, so that an answer to one is late and not a sign of a broken protocol: a signer
+/// that is behind for a quarter of an hour, with [`ECDH_IN_FLIGHT_FIRST`] given up a minute. 40 bytes each.
+pub const SIGNER_ABANDONED: usize = 4096;
+
+/// Bytes of the node's own requests that its signer's connection has not taken yet: as many as may be in flight, in full size.
+pub const SIGNING_UNSENT: usize = SIGNING_IN_FLIGHT * GATEWAY_MESSAGE_MAX;
 
 /// Answers to nothing, or of the wrong type, before a signer is said to have broken its protocol. A correct one sends none; one
 /// that answers twice is forgiven for a while.

@@ -10,9 +10,17 @@
 #[path = "support/dialer.rs"]
 mod dialer;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
 use dialer::*;
-use pilotlight::signer::LapseReason;
-use pilotlight::signer::gateway::Macaroon;
+use pilotlight::clock::{Clock, Moment, Sleep, SystemClock};
+use pilotlight::limits;
+use pilotlight::signer::gateway::{Macaroon, PassError};
+use pilotlight::signer::{EcdhCall, Epoch, LapseReason, Purpose};
+use tokio::net::TcpSocket;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_is_for_later_connections_and_a_proof_for_the_one_that_was_shown() {
@@ -34,7 +42,7 @@ async fn a_renewed_certificate_is_for_later_connections_and_a_proof_for_the_one_
     assert_eq!(house.refusal().await, "tls_certificate_refused");
     // The connection that was open is not touched: it is the signer, and answers.
     let state = house.context.state();
-    assert_eq!(state.live().map(pilotlight::signer::Epoch::get), Some(1));
+    assert_eq!(state.live().map(Epoch::get), Some(1));
     early.hang_up();
     house.until_away().await;
 
@@ -85,4 +93,147 @@ async fn what_the_attached_signer_sends_and_nobody_can_read_ends_its_session_by_
         assert_eq!(house.until_away().await, LapseReason::SignerError);
         assert_eq!(house.refusal().await, label);
     }
+}
+
+/// A signer whose window holds registration and challenge, and then nothing more: it answers PINGs and reads nothing.
+async fn attached_with_a_full_window(house: &House) -> Dialer {
+    let metadata = [("macaroon", &*macaroon(1))];
+    let mut signer =
+        Dialer::call_with_window(house.address(), &house.certificate, &metadata, 200).await;
+    signer.stop_reading();
+    signer.register().await;
+    house.until_live().await;
+    signer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_signer_that_reads_nothing_is_hung_up_on_after_its_session() {
+    let house = House::open().await;
+    let mut signer = attached_with_a_full_window(&house).await;
+    let context = house.context.clone();
+    let asking = tokio::spawn(async move {
+        let call = EcdhCall::new(key(9).point(), Purpose::ChannelDial);
+        context.ecdh(call).await.map(|_| ())
+    });
+    // It is larger than what the window has left: it lies there, and its deadline passes.
+    assert!(soon("an end", asking).await.unwrap().is_err());
+    assert!(house.context.is_live(), "its PINGs are acknowledged");
+    house.context.lapse(LapseReason::Requested);
+    signer.until_closed().await;
+    house.attached().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_the_nodes_requests_to_a_signer_that_reads_nothing_are_bounded_in_bytes() {
+    let house = House::open().await;
+    let _signer = attached_with_a_full_window(&house).await;
+    let handle = house.gateway.handle();
+    let body = Bytes::from(vec![0; limits::GATEWAY_MESSAGE_MAX]);
+    let mut taken = 0;
+    let refusal = loop {
+        // Asked, and not waited for: the caller has lost patience, the bytes are still there.
+        tokio::select! {
+            biased;
+            answer = handle.sign_psbt(body.clone()) => break answer.unwrap_err(),
+            () = std::future::ready(()) => taken += 1,
+        }
+        assert!(taken <= 40, "{taken} MiB and no end");
+    };
+    assert_eq!(refusal, PassError::Overloaded);
+    let most = limits::SIGNING_IN_FLIGHT;
+    assert!((most..=most + 2).contains(&taken), "{taken}");
+}
+
+/// The way of a signer behind a NAT that forgets it again and again: same macaroon, its old connection half-open each time. It
+/// takes over once in the minute, and is in again as soon as its dead predecessor has lapsed by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signer_that_flaps_is_locked_out_for_no_longer_than_the_liveness_window() {
+    let house = House::with_window(Duration::from_secs(3)).await;
+    let mut incumbent = house.attached().await;
+    let mut reasons = Vec::new();
+    for epoch in 2..=4 {
+        incumbent.fall_silent();
+        incumbent = loop {
+            let mut returned = house.dial().await;
+            returned.register().await;
+            match returned.hear().await {
+                // Refused: it redials, as signers do.
+                Err(status) => assert_eq!(status, "status 6"),
+                Ok(ping) => {
+                    assert_eq!(
+                        ping[ping.len() - 2..],
+                        [0x18, 1],
+                        "idle and pinged: attached"
+                    );
+                    break returned;
+                }
+            }
+        };
+        reasons.push(house.until_epoch(epoch).await);
+    }
+    let taken_over = reasons
+        .iter()
+        .filter(|reason| **reason == LapseReason::TakenOver);
+    assert!(taken_over.count() <= 1, "{reasons:?}");
+    let by_itself = reasons
+        .iter()
+        .filter(|reason| **reason == LapseReason::LivenessLost);
+    assert!(by_itself.count() >= 2, "{reasons:?}");
+}
+
+/// Strangers sit on every place that they can have; the signer that was here before comes in all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_crowd_at_the_door_does_not_keep_out_the_signer_that_returns() {
+    let mut house = House::open().await;
+    house.attached().await.hang_up();
+    house.until_away().await;
+    let mut crowd = Vec::new();
+    for last in 2..2 + u8::try_from(limits::GATEWAY_NEWCOMERS).unwrap() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+        crowd.push(socket.connect(house.address()).await.unwrap());
+    }
+    for _ in 0..limits::GATEWAY_NEWCOMERS_RESERVED {
+        assert_eq!(house.refusal().await, "newcomers_full");
+    }
+    house.attached().await;
+    drop(crowd);
+}
+
+/// A clock that panics once, in whoever asks it next.
+struct Trap {
+    clock: SystemClock,
+    armed: Arc<AtomicBool>,
+}
+
+impl Clock for Trap {
+    fn now(&self) -> Moment {
+        assert!(!self.armed.swap(false, SeqCst), "the trap closes");
+        self.clock.now()
+    }
+
+    fn unix(&self) -> Duration {
+        self.clock.unix()
+    }
+
+    fn sleep_until(&self, deadline: Moment) -> Sleep {
+        self.clock.sleep_until(deadline)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_the_streams_driver_is_a_lapse_and_the_gateway_goes_on() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let trap = Trap {
+        clock: SystemClock::new(),
+        armed: Arc::clone(&armed),
+    };
+    let house = House::with_clock(Arc::new(trap)).await;
+    let mut signer = house.attached().await;
+    armed.store(true, SeqCst);
+    // The driver, and nobody else, asks for the time when a message comes.
+    signer.say(&[]);
+    assert_eq!(house.until_away().await, LapseReason::Panicked);
+    signer.until_closed().await;
+    house.attached().await;
 }

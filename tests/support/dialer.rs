@@ -83,9 +83,16 @@ impl House {
     }
 
     pub(crate) async fn with_identity(identity: TlsIdentity, liveness_window: Duration) -> Self {
+        Self::with(identity, liveness_window, Arc::new(SystemClock::new())).await
+    }
+
+    pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self::with(identity(), Duration::from_secs(20), clock).await
+    }
+
+    async fn with(identity: TlsIdentity, liveness_window: Duration, clock: Arc<dyn Clock>) -> Self {
         let certificate = identity.certificate().to_vec();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let telemetry = Telemetry::new(Arc::clone(&clock));
+        let telemetry = Telemetry::new(Arc::new(SystemClock::new()));
         let events = telemetry.subscribe();
         let context = SignerContext::new(key(7).node_id());
         let config = GatewayConfig {
@@ -149,6 +156,14 @@ impl House {
         soon("live", states.wait_for(|state| state.live().is_some()))
             .await
             .unwrap();
+    }
+
+    /// Waits for the session of this number; why the one before it ended.
+    pub(crate) async fn until_epoch(&self, number: u64) -> LapseReason {
+        let mut states = self.context.subscribe();
+        let there = states.wait_for(|state| state.live().is_some_and(|live| live.get() == number));
+        soon("the next session", there).await.unwrap();
+        self.context.last_lapse().unwrap().reason
     }
 
     pub(crate) async fn until_away(&self) -> LapseReason {
@@ -230,6 +245,8 @@ pub(crate) struct Dialer {
     body: Option<RecvStream>,
     received: BytesMut,
     silent: watch::Sender<bool>,
+    closed: watch::Receiver<()>,
+    reads: bool,
 }
 
 impl Dialer {
@@ -238,12 +255,28 @@ impl Dialer {
         certificate: &[u8],
         metadata: &[(&str, &str)],
     ) -> Self {
+        Self::call_with_window(address, certificate, metadata, 65_535).await
+    }
+
+    /// With so many bytes to be sent to it before it reads.
+    pub(crate) async fn call_with_window(
+        address: SocketAddr,
+        certificate: &[u8],
+        metadata: &[(&str, &str)],
+        window: u32,
+    ) -> Self {
         let socket = tls(address, certificate, "127.0.0.1", &[b"h2"])
             .await
             .unwrap();
-        let (mut client, mut connection) = h2::client::handshake(socket).await.unwrap();
+        let (mut client, mut connection) = h2::client::Builder::new()
+            .initial_window_size(window)
+            .handshake(socket)
+            .await
+            .unwrap();
+        let (over, closed) = watch::channel(());
         let (silent, mut hush) = watch::channel(false);
         tokio::spawn(async move {
+            let _over = over;
             let hushed = tokio::select! {
                 biased;
                 hushed = hush.wait_for(|silent| *silent) => hushed.is_ok(),
@@ -274,12 +307,24 @@ impl Dialer {
             body: None,
             received: BytesMut::new(),
             silent,
+            closed,
+            reads: true,
         }
     }
 
     /// Stops to read, to write and to acknowledge, with the connection open.
     pub(crate) fn fall_silent(&self) {
         self.silent.send_replace(true);
+    }
+
+    /// From now on what it hears stays in its window: it acknowledges PINGs, and can be sent nothing once the window is full.
+    pub(crate) fn stop_reading(&mut self) {
+        self.reads = false;
+    }
+
+    /// Waits until the connection itself is gone.
+    pub(crate) async fn until_closed(&mut self) {
+        let _ = soon("the connection's end", self.closed.changed()).await;
     }
 
     /// Sends one message.
@@ -324,10 +369,13 @@ impl Dialer {
                     return Ok(self.received.split_to(length).to_vec());
                 }
             }
+            let reads = self.reads;
             let body = self.opened().await?;
             match body.data().await {
                 Some(Ok(data)) => {
-                    body.flow_control().release_capacity(data.len()).unwrap();
+                    if reads {
+                        body.flow_control().release_capacity(data.len()).unwrap();
+                    }
                     self.received.extend_from_slice(&data);
                 }
                 Some(Err(error)) => return Err(error.to_string()),

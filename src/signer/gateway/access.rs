@@ -37,7 +37,9 @@ pub(super) fn farewell(end: End, detail: String) -> tonic::Status {
         End::Refused => tonic::Code::AlreadyExists,
         End::ProofWrong | End::ProofRefused | End::Barred => tonic::Code::PermissionDenied,
         End::RegistrationWrong | End::Odd | End::Closed => tonic::Code::InvalidArgument,
-        End::RegistrationLate | End::ProofLate | End::Silent => tonic::Code::DeadlineExceeded,
+        End::RegistrationLate | End::ProofLate | End::Silent | End::Clogged => {
+            tonic::Code::DeadlineExceeded
+        }
         End::Lapsed => tonic::Code::Unavailable,
     };
     tonic::Status::new(code, detail)

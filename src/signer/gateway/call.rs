@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::macaroon::MacaroonName;
 use super::machine::{Class, Failure, Kind, Ticket};
@@ -22,14 +22,15 @@ use crate::telemetry::Event;
 /// What the signer is asked.
 pub(super) enum Ask {
     Ecdh(Point),
-    Pass(u32, Bytes),
+    /// The permit is for its bytes, until the connection has taken them.
+    Pass(u32, Bytes, OwnedSemaphorePermit),
 }
 
 impl Ask {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Ecdh(_) => Kind::Ecdh,
-            Self::Pass(field, _) => Kind::Pass(*field),
+            Self::Pass(field, ..) => Kind::Pass(*field),
         }
     }
 }
@@ -75,6 +76,8 @@ pub struct AttachedSigner {
 pub(super) struct LiveStream {
     pub(super) signer: AttachedSigner,
     pub(super) commands: mpsc::Sender<Command>,
+    /// Bytes of the node's own requests that may wait to be sent.
+    pub(super) unsent: Arc<Semaphore>,
 }
 
 impl LiveStream {
@@ -240,7 +243,7 @@ impl PassError {
             Self::SignerAway(away) => away.rule(),
             Self::Refused(_) | Self::Malformed => "signer protocol: SignCoordinatorStreams",
             Self::Late => "limits: SIGNING_DEADLINE",
-            Self::Overloaded => "limits: SIGNING_IN_FLIGHT, SIGNER_QUEUE",
+            Self::Overloaded => "limits: SIGNING_IN_FLIGHT, SIGNING_UNSENT, SIGNER_QUEUE",
             Self::TooLarge => "limits: GATEWAY_MESSAGE_MAX",
         }
     }
@@ -320,7 +323,10 @@ impl SignerHandle {
                 .clone()
                 .ok_or(crate::signer::SignerAway)?;
             loop {
-                let ask = Ask::Pass(field, request.clone());
+                let room = u32::try_from(request.len()).unwrap_or(u32::MAX);
+                let room = Arc::clone(&stream.unsent).try_acquire_many_owned(room);
+                let room = room.map_err(|_| PassError::Overloaded)?;
+                let ask = Ask::Pass(field, request.clone(), room);
                 match stream.ask(shared, ask, Class::Node, deadline).await {
                     Ok(Answer::Pass(answer)) => return Ok(answer),
                     Ok(Answer::Error(text)) => return Err(PassError::Refused(text)),

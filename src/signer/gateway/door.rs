@@ -2,8 +2,7 @@
 //!
 //! It never lets a stranger hold more than a place among [`limits::GATEWAY_NEWCOMERS`], and never touches the attached signer.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,13 +11,15 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http_body::Body;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tower_service::Service as _;
 
 use super::http2::{Pings, RequestBody, send_body};
+use super::places::{Newcomers, Place};
 use super::proto::watch_only_server::WatchOnlyServer;
 use super::service::{Connection, Handover, Service, Shared, lock};
 use super::tls::TlsIdentity;
+use crate::clock::Sleep;
 use crate::limits;
 
 /// After an accept has failed for want of descriptors or memory.
@@ -29,42 +30,6 @@ const WINDOW: u32 = 64 * 1024;
 const HEADERS_MAX: u32 = 16 * 1024;
 /// Bytes that may wait for a signer that does not read.
 const SEND_BUFFER: usize = 1 << 20;
-
-/// Who is at the door, by address.
-type Newcomers = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// A newcomer's place, given back when it is dropped.
-pub(super) struct Place {
-    newcomers: Newcomers,
-    source: IpAddr,
-}
-
-impl Place {
-    fn take(newcomers: &Newcomers, source: IpAddr) -> Option<Self> {
-        let mut places = lock(newcomers);
-        let all: usize = places.values().sum();
-        let here = places.get(&source).copied().unwrap_or(0);
-        if all >= limits::GATEWAY_NEWCOMERS || here >= limits::GATEWAY_NEWCOMERS_PER_SOURCE {
-            return None;
-        }
-        places.insert(source, here + 1);
-        drop(places);
-        let newcomers = Arc::clone(newcomers);
-        Some(Self { newcomers, source })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut places = lock(&self.newcomers);
-        if let Some(here) = places.get_mut(&self.source) {
-            *here = here.saturating_sub(1);
-            if *here == 0 {
-                places.remove(&self.source);
-            }
-        }
-    }
-}
 
 /// Accepts until `stop` turns true.
 pub(super) async fn listen(
@@ -84,7 +49,7 @@ pub(super) async fn listen(
             shared.clock.sleep_until(later).await;
             continue;
         };
-        let Some(place) = Place::take(&newcomers, address.ip()) else {
+        let Some(place) = newcomers.take(address.ip()) else {
             let detail = "too many wait to be let in".to_owned();
             shared.refuse(address, "newcomers_full", detail, None);
             continue;
@@ -160,19 +125,25 @@ impl Newcomer<'_> {
             return Err(("http2", "no PING".into()));
         };
         let (pings, pinging) = Pings::new(pings);
+        let (lifeline, mut driven) = oneshot::channel();
         let handover = Handover(Arc::new(Mutex::new(Some(Connection {
             address: self.address,
             certificate: tls.certificate_digest(),
             pings,
             place,
+            lifeline,
         }))));
         let mut request = request.map(RequestBody::new);
         request.extensions_mut().insert(handover);
         let mut answering = pin!(self.answer(request, respond));
         let mut pinging = pin!(pinging);
         let (mut answered, mut pings_over) = (false, false);
-        // Set once the answer is out: how long its last bytes may take.
-        let mut flushed = self.shared.clock.sleep_until(self.shared.clock.now());
+        // Set once the stream is over: how long its last bytes may take. A caller that does not read would keep them for ever.
+        let mut closing = None;
+        let begin_closing = || {
+            let clock = &self.shared.clock;
+            clock.sleep_until(clock.now().after(limits::GATEWAY_STEP_DEADLINE))
+        };
         loop {
             tokio::select! {
                 biased;
@@ -184,11 +155,11 @@ impl Newcomer<'_> {
                 () = &mut answering, if !answered => {
                     answered = true;
                     connection.graceful_shutdown();
-                    let clock = &self.shared.clock;
-                    flushed = clock.sleep_until(clock.now().after(limits::GATEWAY_STEP_DEADLINE));
+                    closing.get_or_insert_with(begin_closing);
                 }
+                _ = &mut driven, if closing.is_none() => closing = Some(begin_closing()),
                 () = &mut pinging, if !pings_over => pings_over = true,
-                () = &mut flushed, if answered => return Ok(()),
+                () = wait(&mut closing) => return Ok(()),
             }
         }
     }
@@ -209,5 +180,12 @@ impl Newcomer<'_> {
         if let (Ok(to), false) = (sent, over) {
             let _ = send_body(body, to).await;
         }
+    }
+}
+
+async fn wait(sleep: &mut Option<Sleep>) {
+    match sleep {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
     }
 }

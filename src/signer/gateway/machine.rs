@@ -62,6 +62,8 @@ pub struct StreamMachine {
     next_id: u64,
     queue: Queue,
     flights: BTreeMap<u64, Flight>,
+    /// Given up after [`limits::SIGNER_ABANDON_AFTER`]: an answer is late all the same, not a broken protocol.
+    abandoned: BTreeMap<u64, Kind>,
     /// Deadlines of what is in flight.
     expiries: BTreeSet<(Moment, u64)>,
     strangers: usize,
@@ -91,6 +93,7 @@ impl StreamMachine {
             next_id: REGISTRATION + 1,
             queue: Queue::new(),
             flights: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
             expiries: BTreeSet::new(),
             strangers: 0,
             meter: Meter::new(),
@@ -187,6 +190,7 @@ impl StreamMachine {
             Input::PingAcked => self.last_life = now,
             Input::Contest => self.begin_contest(now, out),
             Input::Closed => self.end(End::Closed, out),
+            Input::Clogged => self.deny(End::Clogged, out),
             Input::Lapsed => self.end(End::Lapsed, out),
             Input::Tick => {}
         }
@@ -205,7 +209,7 @@ impl StreamMachine {
             return;
         }
         let Some(flight) = self.flights.get(&reply_to).copied() else {
-            return self.odd(self.stray(reply_to, body), out);
+            return self.stray(now, reply_to, body, out);
         };
         let fits = body == Body::Error || body == Body::Answer(flight.kind);
         self.land(now, reply_to, flight, fits);
@@ -440,12 +444,29 @@ impl StreamMachine {
         }
     }
 
-    fn stray(&self, reply_to: u64, body: Body) -> Oddity {
-        match body {
+    /// An answer to nothing that is in flight.
+    fn stray(&mut self, now: Moment, reply_to: u64, body: Body, out: &mut Vec<Output>) {
+        if let Some(kind) = self.abandoned.get(&reply_to).copied()
+            && (body == Body::Error || body == Body::Answer(kind))
+        {
+            self.abandoned.remove(&reply_to);
+            self.shows_life(now, out);
+            return out.push(Output::Odd(Oddity::Late));
+        }
+        let oddity = match body {
             Body::Nothing => Oddity::Empty,
             Body::Registration(_) => Oddity::WrongType,
             _ if reply_to >= self.next_id || reply_to == 0 => Oddity::Unknown,
             _ => Oddity::Repeated,
+        };
+        self.odd(oddity, out);
+    }
+
+    fn abandon(&mut self, now: Moment, id: u64, flight: Flight) {
+        self.land(now, id, flight, false);
+        self.abandoned.insert(id, flight.kind);
+        if self.abandoned.len() > limits::SIGNER_ABANDONED {
+            self.abandoned.pop_first();
         }
     }
 
@@ -523,7 +544,7 @@ impl StreamMachine {
             && head.what == What::Orphan
             && head.sent.after(head.kind.abandon_after()) <= now
         {
-            self.land(now, id, head, false);
+            self.abandon(now, id, head);
         }
         if self.flights.is_empty()
             && self.queue.is_empty()
@@ -554,6 +575,7 @@ impl StreamMachine {
             }
         }
         self.expiries.clear();
+        self.abandoned.clear();
         self.strangers = 0;
         if std::mem::take(&mut self.stalled) {
             out.push(Output::Stalled(false));

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - `credentials`, `tls`: certificate, key and root key on disk, both ends of TLS; `macaroon`, `caveat`: who may call.
-//! - `door`: the listener; `http2`: `h2` under tonic's service; `service`: who may open a stream; `access`: what is said to others.
+//! - `door`, `places`: the listener, and who may stand there; `http2`: `h2` under tonic's service; `service`: who may open a stream; `access`: what is said to others.
 //! - `machine`, `terms`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
 //! - `seat`: who has the one place, and who is held off.
 //! - `budget`: what the signer's ECDH may be spent on.
@@ -24,6 +24,7 @@ pub(super) mod http2;
 mod macaroon;
 pub mod machine;
 mod messages;
+mod places;
 pub(crate) mod proto;
 mod queue;
 pub mod seat;

@@ -3,30 +3,33 @@
 //! It never attaches anybody: that is the stream's driver, once the machine says so.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::access;
 use super::budget::Sources;
 use super::call::LiveStream;
-use super::door::Place;
 use super::http2::Pings;
 use super::macaroon::{
     Macaroon, MacaroonError, MacaroonName, Occasion, RootKey, SIGNER_ACTION, SIGNER_ENTITY,
 };
 use super::machine::{Registrant, Ticket};
+use super::places::Place;
 use super::proto::watch_only_server::WatchOnly;
 use super::proto::{
     AGENT_KEY, AGENT_VALUE, MACAROON_KEY, NODE_KEY, SignCoordinatorRequest, SignCoordinatorResponse,
 };
 use super::seat::{HoldOffs, MacaroonId, Seat, StreamId, Verdict};
-use super::stream::{Control, Driver};
+use super::stream::{Control, Driver, Unsent};
 use super::tls::TlsIdentity;
 use crate::clock::Clock;
 use crate::limits;
@@ -193,6 +196,7 @@ pub(super) struct Connection {
     pub(super) certificate: [u8; 32],
     pub(super) pings: Pings,
     pub(super) place: Place,
+    pub(super) lifeline: oneshot::Sender<Infallible>,
 }
 
 /// What a call says of its caller.
@@ -209,6 +213,19 @@ pub(super) struct Caller {
 #[derive(Clone)]
 pub(super) struct Handover(pub(super) Arc<Mutex<Option<Connection>>>);
 
+/// What goes out on one stream. Taking a message gives back the room of its bytes.
+pub(super) struct Requests(mpsc::Receiver<Unsent>);
+
+impl Stream for Requests {
+    type Item = Result<SignCoordinatorRequest, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0
+            .poll_recv(cx)
+            .map(|taken| taken.map(|(message, _room)| message))
+    }
+}
+
 /// `watchonlyrpc.WatchOnly`.
 pub(super) struct Service {
     pub(super) shared: Arc<Shared>,
@@ -216,7 +233,7 @@ pub(super) struct Service {
 
 #[tonic::async_trait]
 impl WatchOnly for Service {
-    type SignCoordinatorStreamsStream = ReceiverStream<Result<SignCoordinatorRequest, Status>>;
+    type SignCoordinatorStreamsStream = Requests;
 
     async fn sign_coordinator_streams(
         &self,
@@ -238,7 +255,7 @@ impl WatchOnly for Service {
         let (outgoing, answers) = mpsc::channel(limits::SIGNER_OUTGOING);
         let driver = Driver::new(Arc::clone(&self.shared), connection, caller, outgoing);
         tokio::spawn(driver.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        Ok(Response::new(Requests(answers)))
     }
 }
 

@@ -5,24 +5,26 @@
 //! It never decides, and never waits for the signer to read: what may be in flight fits into its outgoing queue.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use super::access;
 use super::call::{
     Answer, Ask, AttachedSigner, COMMANDS, Command, GatewaySigner, LiveStream, Reply,
 };
-use super::door::Place;
 use super::http2::Pings;
 use super::machine::{Body, End, Input, Kind, Output, Phase, Registrant, StreamMachine, Ticket};
 use super::messages::{self, Content};
+use super::places::Place;
 use super::proto::{SignCoordinatorRequest, SignCoordinatorResponse};
 use super::seat::{Candidate, Refusal, StreamId};
 use super::service::{Caller, Connection, Shared, lock};
 use crate::clock::{Moment, Sleep};
+use crate::limits;
 use crate::signer::{Challenge, LapseReason, Proof, SignerSession};
 use crate::telemetry::Event;
 
@@ -39,7 +41,12 @@ struct Pending {
     reply: Reply,
 }
 
-type Outgoing = mpsc::Sender<Result<SignCoordinatorRequest, Status>>;
+/// A message on its way to the signer, and the permit for its bytes.
+pub(super) type Unsent = (
+    Result<SignCoordinatorRequest, Status>,
+    Option<OwnedSemaphorePermit>,
+);
+type Outgoing = mpsc::Sender<Unsent>;
 
 /// The driver of one stream.
 pub(super) struct Driver {
@@ -64,6 +71,10 @@ pub(super) struct Driver {
     /// Why it was refused, for the status and the event.
     refused: Option<(&'static str, String)>,
     end: Option<End>,
+    /// The outgoing queue was full.
+    clogged: bool,
+    /// Dropped with this driver: the connection then has little time to say what is left.
+    _lifeline: oneshot::Sender<Infallible>,
 }
 
 /// What woke the driver.
@@ -104,6 +115,7 @@ impl Driver {
             stream: LiveStream {
                 signer,
                 commands: sender,
+                unsent: Arc::new(Semaphore::new(limits::SIGNING_UNSENT)),
             },
             machine,
             pending: HashMap::new(),
@@ -112,6 +124,8 @@ impl Driver {
             session: None,
             refused: None,
             end: None,
+            clogged: false,
+            _lifeline: connection.lifeline,
             shared,
         }
     }
@@ -270,6 +284,9 @@ impl Driver {
                     next = Some(follows);
                 }
             }
+            if next.is_none() && std::mem::take(&mut self.clogged) {
+                next = Some(Input::Clogged);
+            }
         }
         let behind = self.session.is_some() && self.machine.is_behind();
         if self.session.is_some() {
@@ -328,8 +345,13 @@ impl Driver {
     }
 
     fn send(&mut self, message: SignCoordinatorRequest) {
-        // Room for all that may be in flight; a full queue is a connection that takes nothing, which liveness ends.
-        let _ = self.outgoing.try_send(Ok(message));
+        self.send_with(message, None);
+    }
+
+    fn send_with(&mut self, message: SignCoordinatorRequest, room: Option<OwnedSemaphorePermit>) {
+        // Room for all that may be in flight and more. A signer can acknowledge PINGs and read nothing: that is not life.
+        let full = self.outgoing.try_send((Ok(message), room)).is_err();
+        self.clogged |= full && !self.outgoing.is_closed();
     }
 
     /// Finds words for an end that has none yet.
@@ -393,9 +415,9 @@ impl Driver {
             Some(Ask::Ecdh(point)) => {
                 self.send(messages::ecdh(id, point, self.shared.context.node_id()));
             }
-            Some(Ask::Pass(field, body)) => {
+            Some(Ask::Pass(field, body, room)) => {
                 if let Some(message) = messages::pass(id, field, body) {
-                    self.send(message);
+                    self.send_with(message, Some(room));
                 }
             }
             // Cancelled: the machine has been told, so this cannot be.
@@ -438,7 +460,9 @@ impl Driver {
         match self.shared.context.attach(proof, Arc::new(signer)) {
             Ok(session) => {
                 self.session = Some(session);
-                self.place = None;
+                if let Some(place) = self.place.take() {
+                    place.remember();
+                }
                 self.feed(Input::Seated, None);
             }
             Err(error) => {
@@ -473,7 +497,7 @@ impl Driver {
             let unread = end == End::Closed && failure != end.as_str();
             let reason = match end {
                 End::Silent => LapseReason::LivenessLost,
-                End::Odd => LapseReason::SignerError,
+                End::Odd | End::Clogged => LapseReason::SignerError,
                 _ if unread => LapseReason::SignerError,
                 _ => LapseReason::StreamClosed,
             };
@@ -490,7 +514,7 @@ impl Driver {
             lock(&self.shared.holds).failed(self.shared.clock.now(), self.candidate());
         }
         let farewell = access::farewell(end, detail.clone());
-        let _ = self.outgoing.try_send(Err(farewell));
+        let _ = self.outgoing.try_send((Err(farewell), None));
         self.shared.refuse(self.address, failure, detail, macaroon);
     }
 }

@@ -98,6 +98,8 @@ pub enum Input {
     Contest,
     /// The stream ended or broke.
     Closed,
+    /// Its connection takes no more of what it is sent.
+    Clogged,
     /// The session was ended from outside.
     Lapsed,
     /// Time has passed.
@@ -201,6 +203,8 @@ pub enum End {
     Closed,
     /// No life for a liveness window.
     Silent,
+    /// [`limits::SIGNER_OUTGOING`] requests wait to be read, while its connection is alive.
+    Clogged,
     /// The session was ended from outside: an operator, a take-over, a drain.
     Lapsed,
     /// More than [`limits::SIGNER_ODDITIES_MAX`] messages that fit nothing.
@@ -209,7 +213,7 @@ pub enum End {
 
 impl End {
     /// Every end, for announcing the metric.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RegistrationLate,
         Self::RegistrationWrong,
         Self::ProofLate,
@@ -219,6 +223,7 @@ impl End {
         Self::Refused,
         Self::Closed,
         Self::Silent,
+        Self::Clogged,
         Self::Lapsed,
         Self::Odd,
     ];
@@ -235,6 +240,7 @@ impl End {
             Self::Refused => "refused",
             Self::Closed => "stream_closed",
             Self::Silent => "liveness_lost",
+            Self::Clogged => "clogged",
             Self::Lapsed => "lapsed",
             Self::Odd => "protocol_broken",
         }
