@@ -99,7 +99,7 @@ async fn what_the_attached_signer_sends_and_nobody_can_read_ends_its_session_by_
 async fn attached_with_a_full_window(house: &House) -> Dialer {
     let metadata = [("macaroon", &*macaroon(1))];
     let mut signer =
-        Dialer::call_with_window(house.address(), &house.certificate, &metadata, 200).await;
+        Dialer::call_with_window(house.address(), &house.certificate, &metadata, 150).await;
     signer.stop_reading();
     signer.register().await;
     house.until_live().await;
@@ -142,6 +142,24 @@ async fn p9_the_nodes_requests_to_a_signer_that_reads_nothing_are_bounded_in_byt
     assert_eq!(refusal, PassError::Overloaded);
     let most = limits::SIGNING_IN_FLIGHT;
     assert!((most..=most + 2).contains(&taken), "{taken}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_of_a_request_is_given_back_once_it_is_on_its_way() {
+    let house = House::open().await;
+    let mut signer = house.attached().await;
+    let handle = house.gateway.handle();
+    let body = Bytes::from(vec![0; limits::GATEWAY_MESSAGE_MAX]);
+    for id in 3..3 + 2 * limits::SIGNING_IN_FLIGHT as u64 {
+        let asking = tokio::spawn({
+            let (handle, body) = (handle.clone(), body.clone());
+            async move { handle.sign_psbt(body).await }
+        });
+        assert!(signer.hear().await.unwrap().len() > limits::GATEWAY_MESSAGE_MAX);
+        signer.say(&[head(id), field(13, b"signed")].concat());
+        let answer = soon("the answer", asking).await.unwrap();
+        assert_eq!(answer, Ok(Bytes::from_static(b"signed")));
+    }
 }
 
 /// The way of a signer behind a NAT that forgets it again and again: same macaroon, its old connection half-open each time. It
