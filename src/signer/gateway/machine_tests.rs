@@ -6,12 +6,14 @@
     clippy::panic
 )]
 
-use std::collections::VecDeque;
 use std::fmt::Write;
 
 use proptest::prelude::*;
 
 use super::*;
+
+#[path = "machine_slow_tests.rs"]
+mod slow;
 
 const WINDOW: Duration = Duration::from_secs(3);
 
@@ -460,62 +462,6 @@ fn the_end_fails_everything_that_waits_and_what_comes_after() {
         bench.submit(0, Class::Node),
         [Output::Failed(Ticket(0), Failure::Away)]
     );
-}
-
-/// One answer a second, in order, while six requests a second are wanted: behind for half an hour, and honest all the time.
-#[test]
-fn thousands_of_late_answers_of_a_slow_signer_are_counted_and_are_no_broken_protocol() {
-    let mut bench = Bench::live();
-    let (mut at_signer, mut ticket, mut late, mut answered) = (VecDeque::new(), 0, 0, 0);
-    for _ in 0..2000 {
-        let mut said = bench.pass(1000);
-        for _ in 0..6 {
-            ticket += 1;
-            said.extend(bench.submit(ticket, Class::ChannelDial));
-        }
-        // The signer's own queue: what it was asked it answers, however long that takes.
-        if let Some(id) = at_signer.pop_front() {
-            said.extend(bench.answer(id));
-        }
-        for output in said {
-            match output {
-                Output::Send(id, _) => at_signer.push_back(id),
-                Output::Odd(Oddity::Late) => late += 1,
-                Output::Odd(other) => panic!("{other:?}"),
-                Output::Answered(_) => answered += 1,
-                _ => {}
-            }
-        }
-        assert_eq!(bench.machine.phase(), Phase::Live);
-        assert!(bench.machine.abandoned.len() <= limits::SIGNER_ABANDONED);
-    }
-    assert_eq!(late + answered, 1999 + usize::from(at_signer.is_empty()));
-    assert!(late > 150, "the backlog of the beginning was late: {late}");
-}
-
-/// A signer that has forgotten nothing: a thousand and more answers, each more than a minute late.
-#[test]
-fn answers_that_come_after_they_were_given_up_are_late_and_each_only_once() {
-    let mut bench = Bench::live();
-    let mut ids = Vec::new();
-    for round in 0..6 {
-        for number in 0..250 {
-            let said = bench.submit(round * 1000 + number, Class::ChannelDial);
-            ids.extend(said.iter().filter_map(|output| match output {
-                Output::Send(id, _) => Some(*id),
-                _ => None,
-            }));
-        }
-        bench.pass(61_000);
-    }
-    assert_eq!(ids.len(), 1500);
-    assert_eq!(bench.machine.in_flight(), 0, "all were given up");
-    for id in &ids {
-        let late = [Output::Odd(Oddity::Late)];
-        assert!(bench.answer(*id).ends_with(&late), "{id}");
-    }
-    assert_eq!(bench.machine.phase(), Phase::Live);
-    assert_eq!(bench.answer(ids[7]), [Output::Odd(Oddity::Repeated)]);
 }
 
 #[test]
