@@ -60,3 +60,16 @@ fn answers_that_come_after_they_were_given_up_are_late_and_each_only_once() {
     assert_eq!(bench.machine.phase(), Phase::Live);
     assert_eq!(bench.answer(ids[7]), [Output::Odd(Oddity::Repeated)]);
 }
+
+#[test]
+fn a_connection_that_takes_nothing_more_is_the_end() {
+    let mut bench = Bench::live();
+    bench.submit(1, Class::ChannelDial);
+    assert_eq!(
+        bench.step(Input::Clogged),
+        [
+            Output::Failed(Ticket(1), Failure::Away),
+            Output::End(End::Clogged)
+        ]
+    );
+}

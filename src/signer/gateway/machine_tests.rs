@@ -465,19 +465,6 @@ fn the_end_fails_everything_that_waits_and_what_comes_after() {
 }
 
 #[test]
-fn a_connection_that_takes_nothing_more_is_the_end() {
-    let mut bench = Bench::live();
-    bench.submit(1, Class::ChannelDial);
-    assert_eq!(
-        bench.step(Input::Clogged),
-        [
-            Output::Failed(Ticket(1), Failure::Away),
-            Output::End(End::Clogged)
-        ]
-    );
-}
-
-#[test]
 fn p9_a_flood_of_nonsense_ends_the_stream() {
     let mut bench = Bench::live();
     let mut count = 0;
