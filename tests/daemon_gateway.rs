@@ -11,7 +11,9 @@
 #[path = "support/daemon.rs"]
 mod support;
 
+use pilotlight::admin::DataDir;
 use pilotlight::node_id::{LocalKey, NodeId};
+use pilotlight::signer::gateway::{TlsFiles, TlsIdentity};
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
@@ -20,7 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::{Daemon, Ended, HANG, lines_of, pilotlight};
 
 fn id(number: u8) -> NodeId {
@@ -269,6 +271,39 @@ fn an_agent_attaches_is_killed_and_attaches_again_without_a_restart_of_the_daemo
     assert_eq!(report["attached"], 2, "{report}");
     assert!(report["proofs"].as_u64() >= Some(2), "{report}");
     until_mode(&daemon, "safe", 3);
+}
+
+#[test]
+fn a_signer_that_hangs_is_given_up_and_let_in_again_when_it_goes_on() {
+    let daemon = gateway_with(1, |command| {
+        command.args(["--liveness-window", "2s"]);
+    });
+    let machine = Machine::provisioned(1, &daemon);
+    let agent = machine.agent(&daemon);
+    agent.until("attached");
+    until_mode(&daemon, "live", 1);
+    agent.signal("-STOP");
+    let info = until_mode(&daemon, "safe", 1);
+    assert_eq!(info["last_lapse"]["reason"], "liveness_lost");
+    agent.signal("-CONT");
+    until_mode(&daemon, "live", 2);
+}
+
+#[test]
+fn a_second_signer_is_refused_while_the_first_one_answers() {
+    let daemon = gateway_of(1);
+    let machine = Machine::provisioned(1, &daemon);
+    let first = machine.agent(&daemon);
+    first.until("attached");
+    until_mode(&daemon, "live", 1);
+    let second = machine.agent(&daemon);
+    second.until("waiting");
+    until_counted(&daemon, "signer_conflict");
+    let info = daemon.ask(&["info"]);
+    assert_eq!((&info["mode"], &info["epoch"]), (&"live".into(), &1.into()));
+    // It goes on trying, and is there when the first one is not.
+    drop(first);
+    until_mode(&daemon, "live", 2);
 }
 
 #[test]
@@ -612,6 +647,56 @@ fn reloading_needs_the_admin_token_and_files_that_are_right() {
             .contains("signer      embedded, attached")
     );
     assert_eq!(embedded.ask(&["bake"])["daemon_runs"], false);
+}
+
+#[test]
+fn an_expired_certificate_is_spoken_of_at_the_start_and_renewed_while_the_daemon_runs() {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+    let daemon = Daemon::start_with(|command, folder| {
+        let data = folder.join("data");
+        DataDir::at(&data).prepare().unwrap();
+        let then = now.saturating_sub(Duration::from_secs(500 * 86_400));
+        TlsIdentity::renew(&TlsFiles::in_directory(&data), &[], then).unwrap();
+        command.args(["--signer", "gateway", "--signer-listen", "127.0.0.1:0"]);
+        command.args(["--node-id", &id(1).to_string()]);
+    });
+    let warning = daemon.started["warnings"][0].as_str().expect("a warning");
+    assert!(warning.contains("certificate expired on 2"), "{warning}");
+    assert!(warning.contains("renew-certificate"), "{warning}");
+    let ends = || {
+        let info = daemon.ask(&["info"]);
+        info["signer"]["certificate_expires"].as_u64().unwrap()
+    };
+    assert!(ends() < now.as_secs());
+    daemon.ask(&["signer", "renew-certificate"]);
+    assert!(ends() > now.as_secs());
+}
+
+#[test]
+fn an_agent_says_in_plain_lines_what_it_does() {
+    let daemon = gateway_of(1);
+    let machine = Machine::provisioned(1, &daemon);
+    let mut command = pilotlight();
+    command
+        .current_dir(machine.folder.path())
+        .args(["agent", "--key", "node.key", "--connect"])
+        .arg(daemon.text("signer_listen"));
+    let agent = AgentProcess::start(&mut command);
+    let until = |words: &str| {
+        let started = Instant::now();
+        loop {
+            let line = agent.lines.recv_timeout(HANG).expect("a line");
+            if line.starts_with(words) {
+                return line;
+            }
+            assert!(started.elapsed() < HANG, "no {words}, but {line}");
+        }
+    };
+    until(&format!("the signer of {}", id(1)));
+    until("attached");
+    agent.signal("-INT");
+    let report = until("stopped; answered ");
+    assert!(report.ends_with("attached 1 times in 1 dials"), "{report}");
 }
 
 /// `run --signer gateway` with this, which is expected to fail.

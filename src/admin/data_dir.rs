@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  DIR/ 0700   lock   identity.key 0600   readonly.token 0600   admin.token 0600   admin.addr (while a daemon runs)
+//!            with a gateway also, all 0600:   signer.cert   signer.key   macaroon.root   signer.macaroon
 //! ```
 //!
 //! It never prints a token and never repairs permissions: a file that others could read is an error that says what to do.
