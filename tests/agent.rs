@@ -479,6 +479,60 @@ async fn a_server_that_never_answers_the_registration_is_left() {
     advance_until(&clock, &agent, "late").await;
 }
 
+/// Panics on its first question, and answers the others.
+struct Shaky {
+    inner: EmbeddedSigner,
+    asked: AtomicUsize,
+}
+
+impl Signer for Shaky {
+    fn node_id(&self) -> pilotlight::node_id::NodeId {
+        self.inner.node_id()
+    }
+
+    fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_> {
+        assert!(self.asked.fetch_add(1, SeqCst) > 0, "the first question");
+        self.inner.ecdh(call)
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_keys_holder_ends_the_stream_and_not_the_agent() {
+    let certificate = Certificate::of_an_authority();
+    let server = Server::start(&certificate).await;
+    let files = Files::new(&certificate);
+    let signer = Shaky {
+        inner: EmbeddedSigner::from_key(key(1)),
+        asked: AtomicUsize::new(0),
+    };
+    let agent = files.agent_with(server.address, Arc::new(signer));
+    let mut call = soon(server.accept_registered()).await;
+    call.send(2, node_key_request(&key(3)));
+    assert!(soon(call.next()).await.is_none(), "the stream is over");
+    assert_eq!(failure(&agent).await.0, "signer_panicked");
+    let mut call = soon(server.accept_registered()).await;
+    call.send(2, node_key_request(&key(3)));
+    assert!(matches!(
+        next(&mut call).await,
+        (2, SignResponseType::SharedKeyResponse(_))
+    ));
+}
+
+#[tokio::test]
+async fn p9_a_server_that_floods_and_does_not_read_is_left() {
+    let certificate = Certificate::of_an_authority();
+    let server = Server::start(&certificate).await;
+    let files = Files::new(&certificate);
+    let agent = files.agent(server.address);
+    let mut call = soon(server.accept_registered()).await;
+    for id in 2..20_002 {
+        call.send(id, SignRequestType::Ping(true));
+    }
+    // Whichever bound is met first: that of the answers, or that of the small frames that HTTP/2 holds.
+    let (label, detail) = failure(&agent).await;
+    assert!(["clogged", "http2"].contains(&label), "{label}: {detail}");
+}
+
 /// A gateway of ours with fresh credentials, and the agent's files for it.
 async fn gateway(context: &SignerContext) -> (Gateway, Files) {
     let folder = tempfile::tempdir().unwrap();
