@@ -153,7 +153,7 @@ pub const BOOK_LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Calls that may wait for the peer book's thread; further callers wait before their call. Some 200 bytes each.
 pub const BOOK_CALLS: usize = 1024;
 
-/// Most writes in one transaction of the peer book. One `fsync` for all of them is what a group is for, and 256 rows are written in
+/// Most writes in one transaction of the peer book, and most that the supervisor asks for at once. One `fsync` for all of them is what a group is for, and 256 rows are written in
 /// a few milliseconds; a larger group would only make the first of it wait.
 pub const BOOK_GROUP: usize = 256;
 

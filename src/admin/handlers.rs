@@ -23,8 +23,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-type Answer = Result<Response, Refusal>;
-type Asked = State<Arc<Admin>>;
+pub(super) type Answer = Result<Response, Refusal>;
+pub(super) type Asked = State<Arc<Admin>>;
 
 pub(super) async fn healthz() -> Response {
     Json(json!({ "status": "ok" })).into_response()
@@ -281,7 +281,7 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Refusal {
     )
 }
 
-fn read<T: DeserializeOwned>(
+pub(super) fn read<T: DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
     example: &str,
 ) -> Result<T, Refusal> {
@@ -296,7 +296,7 @@ async fn find(admin: &Admin, id: NodeId) -> Result<Option<PeerView>, Refusal> {
     Ok(peers.into_iter().find(|peer| peer.node_id == id))
 }
 
-fn node_id(text: &str, place: &str) -> Result<NodeId, Refusal> {
+pub(super) fn node_id(text: &str, place: &str) -> Result<NodeId, Refusal> {
     text.parse().map_err(|error| {
         bad(
             format!("{error}"),
@@ -306,7 +306,7 @@ fn node_id(text: &str, place: &str) -> Result<NodeId, Refusal> {
     })
 }
 
-fn tag(text: &str) -> Result<Tag, Refusal> {
+pub(super) fn tag(text: &str) -> Result<Tag, Refusal> {
     text.parse().map_err(|error| {
         bad(
             format!("{error}"),
@@ -316,7 +316,11 @@ fn tag(text: &str) -> Result<Tag, Refusal> {
     })
 }
 
-fn bad(what: impl Into<String>, place: impl Into<String>, to_do: impl Into<String>) -> Refusal {
+pub(super) fn bad(
+    what: impl Into<String>,
+    place: impl Into<String>,
+    to_do: impl Into<String>,
+) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, what, place, to_do)
 }
 
@@ -339,7 +343,7 @@ fn unknown_peer(id: NodeId) -> Refusal {
     )
 }
 
-fn stopped(error: Stopped) -> Refusal {
+pub(super) fn stopped(error: Stopped) -> Refusal {
     Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
         error.to_string(),

@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod exporter;
 mod handlers;
+mod import;
 mod server;
 mod views;
 

@@ -5,7 +5,7 @@ use super::control::SignerControl;
 use super::data_dir::Token;
 use super::error::AdminError;
 use super::exporter::Exporter;
-use super::handlers;
+use super::{handlers, import};
 use crate::limits;
 use crate::supervisor::Supervisor;
 use axum::Router;
@@ -151,6 +151,7 @@ fn router(admin: &Arc<Admin>) -> Router {
         .route_layer(layer(Needs::Read));
     let changed = Router::new()
         .route("/v1/peers", post(handlers::add_peer))
+        .route("/v1/peers/import", post(import::import_peers))
         .route(
             "/v1/peers/{id}",
             patch(handlers::change_peer).delete(handlers::remove_peer),

@@ -15,9 +15,10 @@ use super::{Book, BookError, BookFuture, PeerRecord};
 use crate::limits;
 use crate::node_id::NodeId;
 use std::fmt;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A peer book in a file: SQLite, with a write-ahead log beside it. One process at a time.
 ///
@@ -31,6 +32,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct SqliteBook {
     calls: mpsc::Sender<Call>,
     thread: JoinHandle<()>,
+    /// The other end is the thread's.
+    alive: watch::Receiver<()>,
     path: PathBuf,
 }
 
@@ -55,9 +58,13 @@ impl SqliteBook {
         let path = path.into();
         let store = Store::open(&path)?;
         let (calls, waiting) = mpsc::channel(limits::BOOK_CALLS);
+        let (living, alive) = watch::channel(());
         let thread = std::thread::Builder::new()
             .name("peer-book".into())
-            .spawn(move || run(store, waiting))
+            .spawn(move || {
+                run(store, waiting);
+                drop(living);
+            })
             .map_err(|error| BookError::File {
                 action: "start a thread for",
                 path: path.clone(),
@@ -66,6 +73,7 @@ impl SqliteBook {
         Ok(Self {
             calls,
             thread,
+            alive,
             path,
         })
     }
@@ -73,6 +81,12 @@ impl SqliteBook {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Waits until the book has been dropped, all that it was asked has been answered, and its file is closed.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut alive = self.alive.clone();
+        async move { while alive.changed().await.is_ok() {} }
     }
 
     /// Closes the book, and blocks until its file is closed and its lock let go. Dropping it does the same without waiting.

@@ -209,6 +209,12 @@ pub(super) enum PeerCommand {
     },
     /// Show every peer
     List,
+    /// Take in what another node lists: the JSON of lncli listpeers, listchannels or describegraph, or of lightning-cli listpeers or listpeerchannels
+    Import {
+        /// The file; - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

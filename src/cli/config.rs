@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "log",
     "node_id",
     "peers",
+    "peers_declared",
     "scrape_needs_token",
     "signer",
 ];
@@ -50,6 +51,9 @@ pub(super) struct Config {
     pub(super) node_id: Option<String>,
     pub(super) key_file: Option<PathBuf>,
     pub(super) log: Option<Spanned<String>>,
+    /// Whether the operator says that the peer book's tags are right.
+    #[serde(default)]
+    pub(super) peers_declared: bool,
     #[serde(default)]
     peers: Vec<Spanned<WrittenPeer>>,
     /// The peers, read.

@@ -1,6 +1,7 @@
 //! How a command ends: its exit code, and for an error what, where and what to do.
 
 use crate::admin::{AdminError, Problem};
+use crate::book::BookError;
 use crate::signer::KeyFileError;
 use crate::signer::gateway::CredentialsError;
 use std::path::Path;
@@ -68,6 +69,28 @@ impl From<AdminError> for Failure {
         Self {
             exit,
             problem: error.problem(),
+        }
+    }
+}
+
+impl From<BookError> for Failure {
+    fn from(error: BookError) -> Self {
+        type E = BookError;
+        let exit = match &error {
+            E::NotABook { .. }
+            | E::Corrupt { .. }
+            | E::Newer { .. }
+            | E::TooOpen { .. }
+            | E::TooMany { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        let place = error.path().map_or_else(
+            || "the peer book".to_owned(),
+            |path| path.display().to_string(),
+        );
+        Self {
+            exit,
+            problem: Problem::new(error.to_string(), place, error.what_to_do()),
         }
     }
 }

@@ -13,12 +13,14 @@
 mod agent;
 mod args;
 mod bake;
+mod book;
 mod client;
 mod commands;
 mod config;
 pub mod demo;
 mod failure;
 mod gateway;
+mod import;
 mod logging;
 mod output;
 mod peer_spec;
@@ -91,6 +93,7 @@ fn peer(
         PeerCommand::Rm { id } => commands::PeerCall::remove(id)?,
         PeerCommand::Tag { id, tag } => commands::PeerCall::tag(id, tag)?,
         PeerCommand::List => return commands::list_peers(&client()?, output),
+        PeerCommand::Import { file } => return import::run(file, client, output),
     };
     call.make(&client()?, output)
 }

@@ -3,6 +3,7 @@
 //! The daemon has no node: it keeps links up and gossip flowing, and counts what arrives.
 
 use super::args::SignerChoice;
+use super::book;
 use super::config::ConfiguredPeer;
 use super::demo;
 use super::failure::{Exit, Failure, bad_key};
@@ -12,8 +13,8 @@ use super::output::Output;
 use super::settings::Settings;
 use super::signals::Signals;
 use crate::admin::{self, AdminServer, DataDir, Exporter, Parts, SignerControl, TokenKind};
+use crate::book::Book;
 use crate::clock::{Clock, SystemClock};
-use crate::link::Tag;
 use crate::node_id::NodeId;
 use crate::signer::{EmbeddedSigner, Signer, SignerContext};
 use crate::supervisor::{Inbound, Inbox, ListenError, PeerSpec, Supervisor};
@@ -56,33 +57,26 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let occupation = settings.data_dir.occupy()?;
     let mut signals = Signals::new()?;
     let source = Source::load(&settings)?;
+    let kept = book::open(&settings).await?;
     let exporter = Exporter::install()?;
     let context = SignerContext::new(source.node_id());
     // One clock: a deadline that one part sets is kept by another.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let server = AdminServer::bind(admin_settings(&settings)).await?;
     let admin_address = server.address();
-    let starting = Supervisor::builder(context.clone()).clock(Arc::clone(&clock));
-    let starting = starting.start().await;
-    let (supervisor, inbox) = starting.map_err(|error| refused(&error))?;
+    let declared = kept.tags.declared.clone();
+    let (supervisor, inbox) =
+        start_supervisor(context.clone(), Arc::clone(&clock), kept.book, declared).await?;
     let messages = Arc::new(AtomicU64::new(0));
     tokio::spawn(count_messages(inbox, Arc::clone(&messages)));
 
-    let channel_peers = settings
-        .peers
-        .iter()
-        .filter(|peer| peer.tag == Tag::ChannelBearing)
-        .map(|peer| peer.id);
-    supervisor
-        .declare_channel_peers(channel_peers)
-        .await
-        .map_err(|error| refused(&error))?;
     let listening = supervisor
         .listen(settings.listen)
         .await
         .map_err(|error| not_listening(&error))?;
-    let (control, remarks) = source.start(&settings, context, &supervisor, clock).await?;
+    let (control, mut remarks) = source.start(&settings, context, &supervisor, clock).await?;
 
+    remarks.extend(kept.tags.remarks());
     let (stop, stopped) = watch::channel(false);
     let shown = Started {
         dir: settings.data_dir.clone(),
@@ -93,7 +87,10 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     };
     let parts = parts(&settings.data_dir, &supervisor, control, exporter)?;
     let serving = tokio::spawn(server.serve(parts, stopped));
-    tokio::spawn(add_peers(supervisor.clone(), settings.peers));
+    tokio::spawn(add_peers(
+        supervisor.clone(),
+        kept.tags.apply(settings.peers),
+    ));
     occupation.announce(admin_address)?;
     shown.announce(output, &supervisor);
 
@@ -114,6 +111,7 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
         ));
     }
     let _ = serving.await;
+    kept.closing.finish().await;
     let counted = messages.load(Ordering::Relaxed);
     say(
         output,
@@ -121,6 +119,22 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
         &format!("stopped; {counted} messages had come for the node"),
     );
     Ok(Exit::Ok)
+}
+
+/// Starts the supervisor with the peers of the book, and says which peers have channels, if that is known.
+async fn start_supervisor(
+    context: SignerContext,
+    clock: Arc<dyn Clock>,
+    book: Arc<dyn Book>,
+    declared: Option<Vec<NodeId>>,
+) -> Result<(Supervisor, Inbox), Failure> {
+    let starting = Supervisor::builder(context).clock(clock).book(book);
+    let (supervisor, inbox) = starting.start().await.map_err(|error| refused(&error))?;
+    if let Some(peers) = declared {
+        let declaring = supervisor.declare_channel_peers(peers).await;
+        declaring.map_err(|error| refused(&error))?;
+    }
+    Ok((supervisor, inbox))
 }
 
 /// Where the node's key is, and what is needed to use it.

@@ -33,6 +33,8 @@ pub(super) struct Settings {
     pub(super) node_id: Option<NodeId>,
     pub(super) log: LogFormat,
     pub(super) peers: Vec<ConfiguredPeer>,
+    /// Whether the peer book's tags are right.
+    pub(super) peers_declared: bool,
 }
 
 /// How a signer dials in.
@@ -91,6 +93,7 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
         admin_hosts: config.admin_hosts,
         scrape_needs_token: config.scrape_needs_token,
         peers: config.known_peers,
+        peers_declared: config.peers_declared,
     })
 }
 

@@ -4,11 +4,13 @@
 //! next; the peers in memory are unaffected.
 
 use crate::book::{Book, BookError, PeerRecord};
+use crate::limits;
 use crate::node_id::NodeId;
 use crate::telemetry::{Event, Telemetry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
 
 /// The records that are not in the book yet.
 #[derive(Default)]
@@ -81,29 +83,60 @@ impl BookKeeper {
                     std::mem::take(last),
                 )
             };
-            let mut failed = BTreeMap::new();
-            for (peer, record) in records {
-                let written = match record.clone() {
-                    Some(record) => book.save(record).await,
-                    None => book.remove(peer).await,
-                };
-                let mut waiting = self.lock();
-                waiting.writing.remove(&peer);
-                if let Err(error) = written {
-                    // A newer record may have come meanwhile: it stays.
-                    waiting.records.entry(peer).or_insert(record);
-                    drop(waiting);
-                    telemetry.emit(Event::BookFailed {
-                        detail: error.to_string(),
-                    });
-                    failed.insert(peer, error);
-                }
-            }
+            let failed = self.write(&book, records, &telemetry).await;
             for (peer, flush) in flushes {
                 let _ = flush.send(failed.get(&peer).cloned().map_or(Ok(()), Err));
             }
             for done in last {
                 let _ = done.send(());
+            }
+        }
+    }
+
+    /// Writes these, several at once: a book that flushes to a disk does so for all of them together. Returns who failed.
+    async fn write(
+        &self,
+        book: &Arc<dyn Book>,
+        records: BTreeMap<NodeId, Option<PeerRecord>>,
+        telemetry: &Telemetry,
+    ) -> BTreeMap<NodeId, BookError> {
+        let mut failed = BTreeMap::new();
+        let mut records = records.into_iter();
+        let mut writes = JoinSet::new();
+        loop {
+            while writes.len() < limits::BOOK_GROUP
+                && let Some((peer, record)) = records.next()
+            {
+                let book = Arc::clone(book);
+                writes.spawn(async move {
+                    let written = match record.clone() {
+                        Some(record) => book.save(record).await,
+                        None => book.remove(peer).await,
+                    };
+                    (peer, record, written)
+                });
+            }
+            let Some(done) = writes.join_next().await else {
+                return failed;
+            };
+            let (peer, record, written) = match done {
+                Ok(done) => done,
+                Err(gone) => match gone.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime ends: nothing more is written.
+                    Err(_) => return failed,
+                },
+            };
+            let mut waiting = self.lock();
+            waiting.writing.remove(&peer);
+            if let Err(error) = written {
+                // A newer record may have come meanwhile: it stays.
+                waiting.records.entry(peer).or_insert(record);
+                drop(waiting);
+                telemetry.emit(Event::BookFailed {
+                    detail: error.to_string(),
+                });
+                failed.insert(peer, error);
             }
         }
     }

@@ -96,21 +96,28 @@ impl Driver {
             alarm: None,
             drain: None,
         };
-        for PeerRecord {
-            node_id,
-            addresses,
-            tag,
-            weight,
-        } in known
-        {
-            driver.feed(Input::Want {
-                peer: node_id,
-                addresses,
-                tag,
-                weight: Some(weight),
-            });
+        for record in known {
+            driver.recall(record);
         }
         driver
+    }
+
+    /// Takes up a peer that the book knows, without writing it back. That it was gossip-only is not known of this process's node:
+    /// until the node says so, the peer is channel-bearing.
+    fn recall(&mut self, record: PeerRecord) {
+        let mut outputs = Vec::new();
+        let want = Input::Want {
+            peer: record.node_id,
+            addresses: record.addresses,
+            tag: record.tag.filter(|tag| *tag == Tag::ChannelBearing),
+            weight: Some(record.weight),
+        };
+        self.machine
+            .handle(self.env.clock.now(), want, &mut outputs);
+        outputs.retain(|output| !matches!(output, Output::Save(_)));
+        for output in outputs {
+            self.act(output, None);
+        }
     }
 
     /// Runs until every handle on the supervisor is dropped, or a drain is over. Leaves no link behind.

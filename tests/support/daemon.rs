@@ -28,6 +28,16 @@ pub(crate) fn pilotlight() -> Command {
     command
 }
 
+/// The command that runs a daemon on free ports.
+pub(crate) fn run_on(data: &Path) -> Command {
+    let mut command = pilotlight();
+    command
+        .args(["run", "--json", "--data-dir"])
+        .arg(data)
+        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -73,7 +83,7 @@ pub(crate) struct Daemon {
     lines: Receiver<String>,
     pub(crate) data: PathBuf,
     pub(crate) started: Value,
-    _folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Daemon {
@@ -84,13 +94,15 @@ impl Daemon {
     /// Starts one on free ports; `change` adds to the command, and may write files to the folder that holds the data directory.
     pub(crate) fn start_with(change: impl FnOnce(&mut Command, &Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let data = folder.path().join("data");
-        let mut command = pilotlight();
-        command
-            .args(["run", "--json", "--data-dir"])
-            .arg(&data)
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        change(&mut command, folder.path());
+        let mut daemon = Self::start_on(&folder.path().join("data"), change);
+        daemon.folder = Some(folder);
+        daemon
+    }
+
+    /// Starts one on a data directory that outlives it.
+    pub(crate) fn start_on(data: &Path, change: impl FnOnce(&mut Command, &Path)) -> Self {
+        let mut command = run_on(data);
+        change(&mut command, data.parent().expect("a folder"));
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -104,9 +116,9 @@ impl Daemon {
         Self {
             child,
             lines,
-            data,
+            data: data.to_path_buf(),
             started,
-            _folder: folder,
+            folder: None,
         }
     }
 
@@ -205,6 +217,8 @@ impl Drop for Daemon {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Only now: it wrote to that folder until its end.
+        drop(self.folder.take());
     }
 }
 

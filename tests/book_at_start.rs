@@ -1,0 +1,170 @@
+//! A supervisor that starts with a book full of peers: what it takes from it, what it does not trust, and what it writes back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout
+)]
+
+#[path = "support/book_records.rs"]
+mod book_records;
+
+use book_records::record;
+use pilotlight::book::{Book, BookFuture, MemoryBook, PeerRecord, SqliteBook};
+use pilotlight::link::Tag;
+use pilotlight::node_id::{LocalKey, NodeId};
+use pilotlight::signer::SignerContext;
+use pilotlight::supervisor::{PeerSpec, Supervisor};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+const HANG: Duration = Duration::from_secs(60);
+
+fn context() -> SignerContext {
+    let key = LocalKey::from_bytes(&mut [7; 32]).unwrap();
+    SignerContext::new(key.node_id())
+}
+
+fn tagged(number: u32, tag: Option<Tag>) -> PeerRecord {
+    PeerRecord {
+        tag,
+        ..record(number)
+    }
+}
+
+/// Counts what is written, and how much of it at once.
+#[derive(Default)]
+struct Counted {
+    book: MemoryBook,
+    writes: AtomicUsize,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+struct Shared(Arc<Counted>);
+
+impl Book for Shared {
+    fn load(&self) -> BookFuture<'_, Vec<PeerRecord>> {
+        self.0.book.load()
+    }
+
+    fn save(&self, record: PeerRecord) -> BookFuture<'_, ()> {
+        Box::pin(async move {
+            self.0.writes.fetch_add(1, SeqCst);
+            let now = self.0.at_once.fetch_add(1, SeqCst) + 1;
+            self.0.most_at_once.fetch_max(now, SeqCst);
+            // Whoever else waits to be written gets a turn.
+            tokio::task::yield_now().await;
+            self.0.at_once.fetch_sub(1, SeqCst);
+            self.0.book.save(record).await
+        })
+    }
+
+    fn remove(&self, peer: NodeId) -> BookFuture<'_, ()> {
+        self.0.book.remove(peer)
+    }
+}
+
+async fn tags(supervisor: &Supervisor) -> BTreeMap<NodeId, Tag> {
+    let peers = supervisor.peers().await.unwrap();
+    peers.iter().map(|peer| (peer.node_id, peer.tag)).collect()
+}
+
+#[tokio::test]
+async fn tags_of_the_book_count_for_nothing_but_caution_until_the_node_has_spoken() {
+    let counted = Arc::new(Counted::default());
+    let told = [
+        tagged(0, Some(Tag::GossipOnly)),
+        tagged(1, Some(Tag::ChannelBearing)),
+        tagged(2, None),
+        tagged(3, Some(Tag::ChannelBearing)),
+    ];
+    for record in &told {
+        counted.book.save(record.clone()).await.unwrap();
+    }
+    let starting = Supervisor::builder(context()).book(Arc::new(Shared(Arc::clone(&counted))));
+    let (supervisor, _inbox) = starting.start().await.unwrap();
+    let cautious = tags(&supervisor).await;
+    assert_eq!(cautious.len(), 4);
+    assert!(cautious.values().all(|tag| *tag == Tag::ChannelBearing));
+    assert_eq!(
+        counted.writes.load(SeqCst),
+        0,
+        "what came from the book is not written back"
+    );
+    let own = told[1].node_id;
+    supervisor.declare_channel_peers([own]).await.unwrap();
+    for (peer, tag) in tags(&supervisor).await {
+        assert_eq!(tag == Tag::ChannelBearing, peer == own, "{peer}");
+    }
+    supervisor.drain().await;
+}
+
+#[tokio::test]
+async fn many_new_peers_are_written_many_at_once() {
+    let counted = Arc::new(Counted::default());
+    let starting = Supervisor::builder(context()).book(Arc::new(Shared(Arc::clone(&counted))));
+    let (supervisor, _inbox) = starting.start().await.unwrap();
+    for number in 0..2000 {
+        let PeerRecord {
+            node_id, addresses, ..
+        } = record(number);
+        let spec = PeerSpec::new(node_id, addresses[0]);
+        supervisor.add_peer(spec).await.unwrap();
+    }
+    supervisor.drain().await;
+    let begun = Instant::now();
+    while counted.book.load().await.unwrap().len() < 2000 {
+        assert!(begun.elapsed() < HANG);
+        tokio::task::yield_now().await;
+    }
+    let most = counted.most_at_once.load(SeqCst);
+    println!("at most {most} writes at once");
+    assert!((2..=pilotlight::limits::BOOK_GROUP).contains(&most));
+}
+
+/// How long it takes until the supervisor has started on the book and listens.
+async fn start(path: &Path, peers: usize) -> Duration {
+    let begun = Instant::now();
+    let book = SqliteBook::open(path).unwrap();
+    let closed = book.closed();
+    let starting = Supervisor::builder(context()).book(Arc::new(book));
+    let (supervisor, inbox) = starting.start().await.unwrap();
+    supervisor
+        .listen("127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    // An answer of the driver's: it has taken all of them in.
+    assert!(supervisor.link(record(0).node_id).await.unwrap().is_none());
+    let took = begun.elapsed();
+    assert_eq!(supervisor.peers().await.unwrap().len(), peers);
+    supervisor.drain().await;
+    drop((supervisor, inbox));
+    tokio::time::timeout(HANG, closed).await.unwrap();
+    took
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_known_peers_are_taken_in_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (none, many) = (folder.path().join("none.db"), folder.path().join("many.db"));
+    let book = Arc::new(SqliteBook::open(&many).unwrap());
+    let mut saves = tokio::task::JoinSet::new();
+    for number in 0..10_000 {
+        let book = Arc::clone(&book);
+        let tag = Tag::ALL[usize::from(number % 2 == 0)];
+        saves.spawn(async move { book.save(tagged(number, Some(tag))).await });
+    }
+    while let Some(saved) = saves.join_next().await {
+        saved.unwrap().unwrap();
+    }
+    Arc::into_inner(book).unwrap().close();
+    for _ in 0..3 {
+        let (without, with) = (start(&none, 0).await, start(&many, 10_000).await);
+        println!("until it listens: {without:?} with no peers, {with:?} with 10,000");
+    }
+}
