@@ -226,7 +226,8 @@ impl Driver {
                 "this macaroon has taken over less than a minute ago, so that it must go by itself"
             }
         };
-        format!("{incumbent}, and {why}")
+        // The label too: a signer sees only this text, and its operator looks for the word.
+        format!("{}: {incumbent}, and {why}", refusal.as_str())
     }
 
     fn candidate(&self) -> Candidate {
