@@ -33,7 +33,7 @@ use pilotlight::signer::{
 };
 use pilotlight::telemetry::{Event, LapseReport};
 use proxy::Proxy;
-use station::{OneAtATime, Peers, Station, key, read_inbox, soon};
+use station::{Log, OneAtATime, Peers, Station, key, read_inbox, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -72,6 +72,7 @@ fn lapsed(event: &Event) -> Option<LapseReport> {
 /// Three channel peers, one gossip peer, and the node that wants links with them.
 struct Lit {
     station: Station,
+    log: Log,
     channel: Peers,
     gossip: Peers,
     heard: Arc<watched::Watched<station::Gossip>>,
@@ -80,6 +81,7 @@ struct Lit {
 impl Lit {
     async fn open(window: Duration, clock: Arc<dyn Clock>) -> Self {
         let (station, inbox) = Station::open(&node(), window, clock).await;
+        let log = Log::of(&station.telemetry);
         let heard = read_inbox(inbox);
         let channel = Peers::listen(100, CHANNEL_PEERS).await;
         let gossip = Peers::listen(200, 1).await;
@@ -87,6 +89,7 @@ impl Lit {
         station.want(&gossip, Tag::GossipOnly).await;
         Self {
             station,
+            log,
             channel,
             gossip,
             heard,
@@ -95,7 +98,6 @@ impl Lit {
 
     async fn until_relit(&self, times: usize) {
         let (_, (up, failed)) = self
-            .station
             .log
             .nth("a relight", times, |event| match event {
                 Event::Relit { up, failed, .. } => Some((*up, *failed)),
@@ -157,7 +159,7 @@ async fn a_signer_whose_connection_is_half_open_lapses_at_the_end_of_its_window(
     clock.advance(window / 10);
     let lapse = lit.station.until_lapsed(1).await;
     assert_eq!(lapse.reason, LapseReason::LivenessLost);
-    let (at, report) = lit.station.log.nth("the report", 1, lapsed).await;
+    let (at, report) = lit.log.nth("the report", 1, lapsed).await;
     assert_eq!(at, silent_at + window);
     assert_eq!((report.dropped, report.retained), (CHANNEL_PEERS, 1));
     lit.torn_down().await;
@@ -184,7 +186,7 @@ async fn replaces(lit: &Lit, proxy: &Proxy, returns: impl AsyncFn() -> Option<Ag
     assert_eq!(lapse.epoch.get(), 1);
     assert_eq!(lapse.reason, LapseReason::TakenOver);
     assert!(lapse.at.duration_since(silenced) < HALF_OPEN_WINDOW);
-    let (_, report) = lit.station.log.nth("the report", 1, lapsed).await;
+    let (_, report) = lit.log.nth("the report", 1, lapsed).await;
     assert_eq!((report.dropped, report.retained), (CHANNEL_PEERS, 1));
     lit.torn_down().await;
     lit.until_relit(2).await;
@@ -251,6 +253,7 @@ async fn two_healthy_agents_do_not_swap() {
     // The gateway's time stands still: nothing here is late.
     let clock = Arc::new(ManualClock::new());
     let (station, _inbox) = Station::open(&node(), limits::LIVENESS_WINDOW, clock).await;
+    let log = Log::of(&station.telemetry);
     let gateway = station.gateway.local_addr();
     let first = station.agent(gateway, signer());
     station.until_live(1).await;
@@ -258,7 +261,7 @@ async fn two_healthy_agents_do_not_swap() {
     let second = Agent::start_with(config, signer(), Arc::new(clock.clone()));
     let mut state = second.state();
     for attempt in 1..=ATTEMPTS {
-        station.gateway_log.nth("named", attempt, conflict).await;
+        log.nth("named", attempt, conflict).await;
         let waits = state.wait_for(|state| matches!(state, AgentState::Waiting { .. }));
         let AgentState::Waiting {
             failure,
@@ -289,6 +292,7 @@ async fn two_healthy_agents_do_not_swap() {
 async fn two_healthy_lnds_do_not_swap() {
     let clock = Arc::new(ManualClock::new());
     let (station, _inbox) = Station::open(&node(), limits::LIVENESS_WINDOW, clock).await;
+    let log = Log::of(&station.telemetry);
     let gateway = station.gateway.local_addr();
     let first = lnd(&station, gateway).await;
     station.until_live(1).await;
@@ -301,7 +305,7 @@ async fn two_healthy_lnds_do_not_swap() {
         second.say(&shared_key(id, 7, point));
         // gRPC's ALREADY_EXISTS.
         assert_eq!(second.hear().await, Err("status 6".to_owned()));
-        station.gateway_log.nth("named", attempt, conflict).await;
+        log.nth("named", attempt, conflict).await;
     }
     assert_eq!(station.context.state().live().map(Epoch::get), Some(1));
     assert!(station.context.last_lapse().is_none());

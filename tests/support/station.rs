@@ -28,7 +28,7 @@ use pilotlight::signer::{
     SignerState,
 };
 use pilotlight::supervisor::{Inbound, Inbox, PeerSpec, Supervisor};
-use pilotlight::telemetry::{Event, EventStream, Next, Recorded, Telemetry};
+use pilotlight::telemetry::{Event, Next, Recorded, Telemetry};
 use pilotlight::wire::{BITCOIN_MAINNET, Init};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -53,9 +53,7 @@ pub(crate) struct Station {
     pub(crate) context: SignerContext,
     pub(crate) gateway: Gateway,
     pub(crate) supervisor: Supervisor,
-    /// What the supervisor tells, and what the gateway does.
-    pub(crate) log: Log,
-    pub(crate) gateway_log: Log,
+    pub(crate) telemetry: Telemetry,
     pub(crate) certificate: Vec<u8>,
     folder: tempfile::TempDir,
 }
@@ -80,23 +78,21 @@ impl Station {
         let builder = Supervisor::builder(context.clone());
         let builder = builder.clock(Arc::clone(&clock)).seed(7);
         let (supervisor, inbox) = builder.start().await.unwrap();
-        let telemetry = Telemetry::new(Arc::clone(&clock));
-        let (log, gateway_log) = (Log::of(supervisor.events()), Log::of(telemetry.subscribe()));
+        let telemetry = supervisor.telemetry();
         let config = GatewayConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             identity,
             root_key,
             liveness_window: window,
         };
-        let gateway = Gateway::start(config, context.clone(), telemetry, clock)
+        let gateway = Gateway::start(config, context.clone(), telemetry.clone(), clock)
             .await
             .unwrap();
         let station = Self {
             context,
             gateway,
             supervisor,
-            log,
-            gateway_log,
+            telemetry,
             certificate,
             folder,
         };
@@ -164,7 +160,8 @@ struct Events {
 }
 
 impl Log {
-    pub(crate) fn of(mut stream: EventStream) -> Self {
+    pub(crate) fn of(telemetry: &Telemetry) -> Self {
+        let mut stream = telemetry.subscribe();
         let events = Arc::<Watched<Events>>::default();
         let log = Arc::clone(&events);
         tokio::spawn(async move {
