@@ -1,7 +1,7 @@
 //! The strangers: a child process that dials the node over and over, sends a good act one on each connection, and never goes on.
 //!
 //! Each connection is kept open for a while, as a stranger would who wants to hold a place, and then reset, so that neither side
-//! is left with a socket in TIME_WAIT.
+//! is left with a socket that waits for its time to pass.
 
 use std::collections::VecDeque;
 use std::fmt;
