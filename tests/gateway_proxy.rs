@@ -272,7 +272,7 @@ async fn two_healthy_agents_do_not_swap() {
             panic!("not waiting");
         };
         assert_eq!(failure, "rejected", "{detail}");
-        assert!(detail.contains("signer_conflict"), "{detail}");
+        assert!(detail.contains("another signer is attached"), "{detail}");
         // It goes on as soon as it may, for ever.
         let waits = async {
             while clock.sleepers() == 0 {
