@@ -315,6 +315,11 @@ pub const METRICS: &[Metric] = &[
         &["identity", "result"],
         "Dials, first ones included: ok, or why there is no link.",
     )),
+    later(counter_row(
+        "pilotlight_inbound_failed_total",
+        &["reason"],
+        "Inbound connections that did not become links, by why; those that were turned away unread among them.",
+    )),
     gauge_row(
         "pilotlight_parked_handshakes",
         &[],
@@ -499,6 +504,7 @@ pub(crate) fn record(event: &Event) {
         } => redialled(*identity, "ok"),
         // Every dial is under the node's own key so far.
         Event::DialFailed { failure, .. } => redialled(Identity::Node, failure),
+        Event::InboundFailed { failure, .. } => inbound_failed(failure),
         Event::LinkDown { tag, reason, .. } => {
             counter!("pilotlight_links_closed_total", "tag" => tag.as_str(), "reason" => reason.as_str()).increment(1);
         }
@@ -542,7 +548,6 @@ pub(crate) fn record(event: &Event) {
         | Event::ModeChanged { .. }
         | Event::SignerAttached { .. }
         | Event::Dialing { .. }
-        | Event::InboundFailed { .. }
         | Event::LinkUp { .. }
         | Event::Leased { .. }
         | Event::Tagged { .. }
@@ -583,6 +588,10 @@ fn record_gateway(event: &Event) {
         }
         _ => {}
     }
+}
+
+fn inbound_failed(reason: &'static str) {
+    counter!("pilotlight_inbound_failed_total", "reason" => reason).increment(1);
 }
 
 fn redialled(identity: Identity, result: &'static str) {

@@ -67,9 +67,14 @@ fn lapse() -> Event {
     })
 }
 
-/// One of each that the gateway records.
+/// One of each that the gateway and the listener record.
 fn gateway_events() -> Vec<Event> {
     vec![
+        Event::InboundFailed {
+            address: ([192, 0, 2, 1], 9735).into(),
+            failure: "handshakes_full",
+            detail: String::new(),
+        },
         Event::SignerRefused {
             address: ([127, 0, 0, 1], 1).into(),
             failure: "macaroon_missing",
