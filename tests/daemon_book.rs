@@ -16,6 +16,7 @@
 mod support;
 
 use pilotlight::book::{Book, PeerRecord, SqliteBook};
+use pilotlight::limits;
 use pilotlight::node_id::{LocalKey, NodeId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -137,6 +138,42 @@ fn peers_survive_a_restart_and_their_tags_wait_to_be_confirmed() {
     assert_eq!(peers(&daemon), both);
     assert_eq!(warnings(&daemon), [""; 0]);
     stop(daemon);
+}
+
+/// The daemon ends only when its book is closed: with a book that another program holds up, it waits for it.
+#[test]
+fn what_was_not_written_yet_is_written_before_the_daemon_ends() {
+    // A machine that is too busy to let go of the book before the daemon gives it up has shown nothing: once more.
+    while !ended_while_the_book_was_held_up() {}
+}
+
+/// `false`: the book was held up for too long.
+fn ended_while_the_book_was_held_up() -> bool {
+    let (_folder, data) = data();
+    let mut daemon = start(&data);
+    let shell = rusqlite::Connection::open(data.join("peers.db")).unwrap();
+    shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let held = Instant::now();
+    add(&daemon, 1, "channel-bearing");
+    daemon.signal("-TERM");
+    let draining = daemon.next_line().unwrap();
+    assert!(draining.contains("draining"), "{draining}");
+    // Its address is gone: the drain is over, and only the book is left.
+    while data.join("admin.addr").exists() {
+        assert!(held.elapsed() < HANG);
+    }
+    shell.execute_batch("ROLLBACK").unwrap();
+    let in_time = held.elapsed() < limits::BOOK_LOCK_WAIT / 2;
+    drop(shell);
+    assert!(daemon.ended().success());
+    let daemon = start(&data);
+    let kept = peers(&daemon);
+    stop(daemon);
+    assert!(
+        !in_time || kept == expected(&[(1, "channel-bearing")]),
+        "{kept:?}"
+    );
+    in_time
 }
 
 #[test]
