@@ -352,6 +352,10 @@ pub const SIGNING_UNSENT: usize = SIGNING_IN_FLIGHT * GATEWAY_MESSAGE_MAX;
 /// that answers twice is forgiven for a while.
 pub const SIGNER_ODDITIES_MAX: u32 = 1000;
 
+/// One of those is forgiven in this time: a duplicate now and then does not end a session of months, and an event a minute floods
+/// no log.
+pub const SIGNER_ODDITY_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Requests that are on their way to the signer and that its connection has not taken yet: as many as may be in flight, and pings.
 pub const SIGNER_OUTGOING: usize = 2 * ECDH_IN_FLIGHT_MAX;
 

@@ -11,9 +11,11 @@
 #[path = "support/dialer.rs"]
 mod dialer;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use dialer::*;
+use pilotlight::limits;
 use pilotlight::node_id::Point;
 use pilotlight::signer::gateway::{Caveat, Macaroon, Op};
 use pilotlight::signer::{
@@ -466,6 +468,88 @@ async fn a_half_open_connection_lapses_within_the_window_and_fails_what_is_in_fl
         Err(EcdhError::SignerAway(_))
     ));
     house.attached().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_in_flight_and_waiting_at_a_drop_all_hear_that_the_signer_is_away() {
+    let house = House::open().await;
+    let mut signer = house.attached().await;
+    let askings: Vec<_> = (0..400)
+        .map(|_| ask(&house.context, key(9).point()))
+        .collect();
+    for _ in 0..limits::ECDH_IN_FLIGHT_FIRST {
+        signer.hear_ecdh().await;
+    }
+    let all_asked = async {
+        while house.context.ecdh_in_flight() < askings.len() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the others wait", all_asked).await;
+    drop(signer);
+    for asking in askings {
+        // Not that it is unavailable: its session was over before anybody was told.
+        let failed = answered(asking).await;
+        assert!(
+            matches!(failed, Err(EcdhError::SignerAway(_))),
+            "{failed:?}"
+        );
+    }
+    assert_eq!(house.until_away().await, LapseReason::StreamClosed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_reset_is_closed_and_has_sent_nothing_malformed() {
+    let mut house = House::open().await;
+    for reason in [
+        h2::Reason::PROTOCOL_ERROR,
+        h2::Reason::INTERNAL_ERROR,
+        h2::Reason::CANCEL,
+    ] {
+        let mut signer = house.attached().await;
+        signer.reset(reason);
+        assert_eq!(house.until_away().await, LapseReason::StreamClosed);
+    }
+    // What is malformed is still named.
+    let mut signer = house.attached().await;
+    signer.say(&[0xff; 64]);
+    assert_eq!(house.refusal().await, "message_malformed");
+    assert_eq!(house.until_away().await, LapseReason::SignerError);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_incumbent_keeps_its_place_through_contests_that_overlap() {
+    let mut house = House::open().await;
+    let mut incumbent = house.attached().await;
+    let askings: Vec<_> = (0..4)
+        .map(|number| ask(&house.context, key(20 + number).point()))
+        .collect();
+    let mut row = VecDeque::new();
+    for _ in 0..4 {
+        row.push_back(incumbent.hear_ecdh().await);
+    }
+    // It answers in order and is behind: one is enough for each contest, and the challenges come last.
+    for nonce in [1, 2] {
+        let metadata = [("macaroon", &*macaroon(nonce))];
+        let mut newcomer = Dialer::call(house.address(), &house.certificate, &metadata).await;
+        newcomer.register().await;
+        row.push_back(incumbent.hear_ecdh().await);
+        let (id, point) = row.pop_front().unwrap();
+        incumbent.say(&shared_key(id, 7, point));
+        assert_eq!(house.refusal().await, "signer_conflict");
+    }
+    let metadata = [("macaroon", &*macaroon(3))];
+    let mut newcomer = Dialer::call(house.address(), &house.certificate, &metadata).await;
+    newcomer.register().await;
+    row.push_back(incumbent.hear_ecdh().await);
+    for (id, point) in row {
+        incumbent.say(&shared_key(id, 7, point));
+    }
+    assert_eq!(house.refusal().await, "signer_conflict");
+    for asking in askings {
+        answered(asking).await.unwrap();
+    }
+    untouched(&house, &mut incumbent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

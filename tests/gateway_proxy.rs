@@ -148,12 +148,17 @@ async fn a_signer_whose_connection_is_half_open_lapses_at_the_end_of_its_window(
 
     proxy.fall_silent();
     let silent_at = clock.unix();
-    // PINGs go out on the way, and nothing answers them.
+    // PINGs go out on the way, and nothing answers them. A driver that has not waited for its next moment again would be late
+    // by more than a scheduler's whim, and take it for a standstill of the whole process.
     for _ in 0..9 {
+        let sleepers = clock.sleepers();
         clock.advance(window / 10);
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
+        let waits_again = async {
+            while clock.sleepers() < sleepers {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("it waits again", waits_again).await;
         assert!(lit.station.context.is_live());
     }
     clock.advance(window / 10);

@@ -327,6 +327,11 @@ impl Dialer {
         let _ = soon("the connection's end", self.closed.changed()).await;
     }
 
+    /// Ends the call in HTTP/2's own words.
+    pub(crate) fn reset(&mut self, reason: h2::Reason) {
+        self.send.send_reset(reason);
+    }
+
     /// Sends one message.
     pub(crate) fn say(&mut self, message: &[u8]) {
         let mut frame = vec![0];

@@ -67,12 +67,12 @@ impl Source {
 
 /// A token bucket, kept as the one moment when it will be full again (the generic cell rate algorithm of ITU-T I.371).
 #[derive(Debug, Clone, Copy, Default)]
-struct Bucket {
+pub(super) struct Bucket {
     full_at: Moment,
 }
 
 impl Bucket {
-    fn take(&mut self, now: Moment, burst: u32, interval: Duration) -> bool {
+    pub(super) fn take(&mut self, now: Moment, burst: u32, interval: Duration) -> bool {
         let used = self.full_at.since(now);
         let room = interval.saturating_mul(burst.saturating_sub(1));
         if used > room {
@@ -178,16 +178,24 @@ impl Meter {
             Some(floor) => floor,
         };
         // The signer could begin once the request had arrived and the answer before it was out. A lone request says
-        // nothing: its floor is all there is to it.
-        if ahead > 0 {
+        // only that it takes no longer than that.
+        if ahead == 0 {
+            self.service = self.service.map(|service| service.min(took));
+        } else {
             let began = self.last_answer.max(sent.after(floor));
-            let sample = now.since(began);
+            // More than this changes nothing that is decided by it, and a single pause would be felt for long.
+            let sample = now.since(began).min(limits::ECDH_BACKLOG);
             self.service = Some(self.service.map_or(sample, |service| {
                 let kept = service.saturating_mul(SERVICE_WEIGHT - 1);
                 kept.saturating_add(sample) / SERVICE_WEIGHT
             }));
         }
         self.floor = Some(floor);
+        self.last_answer = now;
+    }
+
+    /// An answer has come that says nothing of ECDH: what was behind it could not begin before.
+    pub fn heard(&mut self, now: Moment) {
         self.last_answer = now;
     }
 

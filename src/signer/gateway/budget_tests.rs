@@ -148,6 +148,19 @@ fn the_floor_follows_a_path_that_has_become_longer_and_not_the_queue() {
 }
 
 #[test]
+fn one_long_pause_holds_nothing_back_for_long() {
+    let mut meter = Meter::new();
+    meter.answered(at(50), at(0), 0);
+    meter.answered(at(60_000), at(100), 1);
+    assert_eq!(meter.service(), Some(limits::ECDH_BACKLOG));
+    assert!(!meter.is_behind(1), "one alone is never too much");
+    // The next that is alone shows that it takes no longer than that.
+    meter.answered(at(70_050), at(70_000), 0);
+    assert_eq!(meter.service(), Some(Duration::from_millis(50)));
+    assert_eq!(meter.cap(), 10);
+}
+
+#[test]
 fn before_anything_is_measured_nothing_is_held_back() {
     let meter = Meter::new();
     assert_eq!(meter.cap(), limits::ECDH_IN_FLIGHT_FIRST);

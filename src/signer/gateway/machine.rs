@@ -9,48 +9,36 @@
 //!
 //! The registration is request 1; every later id is used once. Answers may come in any order. Of what is queued, the
 //! highest [`Class`] goes first, strangers have half of the places in flight, and a request that nobody waits for any more is not
-//! sent at all, or, once sent, keeps its place until the signer is done with it.
+//! sent at all, or, once sent, keeps its place until the signer is done with it. The node's own requests have places of their own:
+//! a person takes minutes for one, and peers wait seconds.
+//!
+//! A stream is dead when a window has passed without life, and it was listened to meanwhile: when this process itself stood still,
+//! the acknowledgement may lie unread in a socket, and the signer has a third of a window more.
 //!
 //! Pure: inputs and `now` in; outputs and the next deadline out. It never reads a clock, never sees a point or a secret, and
 //! never keeps more than `limits` says. A bug in it replays from a list of inputs.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::budget::{Meter, Throttle};
-use super::queue::Queue;
+use super::budget::{Bucket, Meter, Throttle};
+use super::flights::{Flight, Flights, What};
+use super::queue::{Queue, Queued};
 use crate::clock::Moment;
 use crate::limits;
 
 pub use super::queue::{Class, Ticket};
 pub use super::terms::{Body, End, Failure, Input, Kind, Oddity, Output, Phase, Registrant};
 
-/// A request that the signer has not answered.
-#[derive(Debug, Clone, Copy)]
-struct Flight {
-    what: What,
-    kind: Kind,
-    stranger: bool,
-    sent: Moment,
-    /// Unanswered when it was sent.
-    ahead: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Challenge,
-    Ping,
-    For(Ticket, Moment),
-    /// Nobody waits for it any more.
-    Orphan,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Contest {
     until: Moment,
+    /// The id of its challenge.
+    challenge: Option<u64>,
     /// It has answered something since it was contested.
     progress: bool,
+    /// It has acknowledged a PING since.
+    acknowledged: bool,
 }
 
 /// The machine of one stream.
@@ -61,23 +49,19 @@ pub struct StreamMachine {
     window: Duration,
     next_id: u64,
     queue: Queue,
-    flights: BTreeMap<u64, Flight>,
-    /// Given up after [`limits::SIGNER_ABANDON_AFTER`]: an answer is late all the same, not a broken protocol.
-    abandoned: BTreeMap<u64, Kind>,
-    /// Deadlines of what is in flight.
-    expiries: BTreeSet<(Moment, u64)>,
-    strangers: usize,
+    flights: Flights,
     meter: Meter,
     /// When this phase must be over.
     step_by: Moment,
-    last_life: Moment,
+    /// When it is dead, unless it shows life.
+    dead_at: Moment,
+    /// It was given more time, because we were late; once until it shows life.
+    excused: bool,
     last_answer: Moment,
-    /// Since when the oldest flight is the oldest.
-    head_since: Moment,
     http_pinged: Moment,
     stalled: bool,
     contest: Option<Contest>,
-    oddities: u32,
+    oddities: Bucket,
 }
 
 /// The id of the registration, and of the answer to it.
@@ -86,25 +70,23 @@ const REGISTRATION: u64 = 1;
 impl StreamMachine {
     /// A stream that has just been opened with a valid macaroon. `window`: `signer.liveness_window`.
     pub fn new(now: Moment, window: Duration) -> Self {
+        let window = window.max(limits::LIVENESS_WINDOW_MIN);
         Self {
             phase: Phase::Registering,
             registrant: Registrant::Lnd,
-            window: window.max(limits::LIVENESS_WINDOW_MIN),
+            window,
             next_id: REGISTRATION + 1,
             queue: Queue::new(),
-            flights: BTreeMap::new(),
-            abandoned: BTreeMap::new(),
-            expiries: BTreeSet::new(),
-            strangers: 0,
+            flights: Flights::new(now),
             meter: Meter::new(),
             step_by: now.after(limits::GATEWAY_STEP_DEADLINE),
-            last_life: now,
+            dead_at: now.after(window),
+            excused: false,
             last_answer: now,
-            head_since: now,
             http_pinged: now,
             stalled: false,
             contest: None,
-            oddities: 0,
+            oddities: Bucket::default(),
         }
     }
 
@@ -130,7 +112,8 @@ impl StreamMachine {
 
     /// Whether new dials should wait.
     pub fn is_behind(&self) -> bool {
-        self.meter.is_behind(self.queue.len() + self.flights.len())
+        self.meter
+            .is_behind(self.queue.ecdh() + self.flights.ecdh())
     }
 
     /// When [`Input::Tick`] is due; `None` once it has ended.
@@ -142,28 +125,16 @@ impl StreamMachine {
             Phase::Contending => return Some(self.life_due()),
             Phase::Live => {}
         }
-        let mut due = self.life_due();
-        if let Some(contest) = self.contest {
-            due = due.min(contest.until);
-        }
-        if let Some((at, _)) = self.expiries.first() {
-            due = due.min(*at);
-        }
-        if let Some(at) = self.queue.next_expiry() {
-            due = due.min(at);
-        }
-        match self.flights.values().next() {
-            None => due = due.min(self.ping_at()),
-            Some(head) => {
-                if !self.stalled {
-                    due = due.min(self.head_since.after(head.kind.stalled_after()));
-                }
-                if head.what == What::Orphan {
-                    due = due.min(head.sent.after(head.kind.abandon_after()));
-                }
-            }
-        }
-        Some(due)
+        let stalled_at = (!self.stalled).then(|| self.flights.stalled_at()).flatten();
+        let ping_at = self.flights.is_empty().then(|| self.ping_at());
+        let others = [
+            self.contest.map(|contest| contest.until),
+            self.flights.next_deadline(),
+            self.queue.next_expiry(),
+            stalled_at,
+            ping_at,
+        ];
+        others.into_iter().flatten().chain([self.life_due()]).min()
     }
 
     /// Takes an input; says what is to be done, in order.
@@ -173,6 +144,12 @@ impl StreamMachine {
                 out.push(Output::Failed(ticket, Failure::Away));
             }
             return;
+        }
+        if self
+            .next_deadline()
+            .is_some_and(|due| due.after(self.window / 3) < now)
+        {
+            self.excuse(now);
         }
         match input {
             Input::Received { reply_to, body } => self.received(now, reply_to, body, out),
@@ -187,12 +164,16 @@ impl StreamMachine {
                 deadline,
             } => self.submit(now, ticket, kind, class, deadline, out),
             Input::Cancel(ticket) => self.cancel(ticket),
-            Input::PingAcked => self.last_life = now,
+            Input::PingAcked => self.acknowledged(now),
             Input::Contest => self.begin_contest(now, out),
             Input::Closed => self.end(End::Closed, out),
             Input::Clogged => self.deny(End::Clogged, out),
             Input::Lapsed => self.end(End::Lapsed, out),
             Input::Tick => {}
+        }
+        // What the message at hand is worth comes first, and brings its own time along.
+        if out.last() == Some(&Output::Verify) {
+            return;
         }
         self.tick(now, out);
         self.dispatch(now, out);
@@ -208,14 +189,16 @@ impl StreamMachine {
             }
             return;
         }
-        let Some(flight) = self.flights.get(&reply_to).copied() else {
+        let Some(flight) = self.flights.get(reply_to) else {
             return self.stray(now, reply_to, body, out);
         };
         let fits = body == Body::Error || body == Body::Answer(flight.kind);
-        self.land(now, reply_to, flight, fits);
+        self.measure(now, &flight, fits);
+        self.flights.land(now, reply_to);
         if fits {
-            self.shows_life(now, out);
+            self.shows_life(now);
         }
+        self.ease(now, out);
         match flight.what {
             What::Challenge if body == Body::Error => self.unproven(End::ProofRefused, out),
             What::Challenge if fits => out.push(Output::Verify),
@@ -226,7 +209,7 @@ impl StreamMachine {
             What::Orphan => out.push(Output::Odd(Oddity::Late)),
         }
         if !fits {
-            self.odd(Oddity::WrongType, out);
+            self.odd(now, Oddity::WrongType, out);
         }
     }
 
@@ -236,7 +219,7 @@ impl StreamMachine {
             out.push(Output::Complete);
         }
         self.phase = Phase::Proving;
-        self.last_life = now;
+        self.lives(now);
         self.step_by = now.after(limits::GATEWAY_STEP_DEADLINE);
         let kind = match registrant {
             Registrant::Lnd => Kind::Ecdh,
@@ -248,6 +231,9 @@ impl StreamMachine {
     fn send_challenge(&mut self, now: Moment, kind: Kind, out: &mut Vec<Output>) {
         if let Some(id) = self.take_off(now, What::Challenge, kind, false) {
             out.push(Output::SendChallenge(id, kind));
+            if let Some(contest) = &mut self.contest {
+                contest.challenge = Some(id);
+            }
         }
     }
 
@@ -255,7 +241,7 @@ impl StreamMachine {
         match (self.phase, right) {
             (Phase::Proving, true) => {
                 self.phase = Phase::Contending;
-                self.last_life = now;
+                self.lives(now);
                 self.http_ping(now, out);
                 out.push(Output::Contend);
             }
@@ -277,8 +263,8 @@ impl StreamMachine {
     fn seated(&mut self, now: Moment, out: &mut Vec<Output>) {
         if self.phase == Phase::Contending {
             self.phase = Phase::Live;
-            self.last_life = now;
-            self.head_since = now;
+            self.lives(now);
+            self.flights.restart(now);
             if self.registrant == Registrant::Agent {
                 out.push(Output::Complete);
             }
@@ -312,26 +298,72 @@ impl StreamMachine {
         }
         self.contest = Some(Contest {
             until: now.after(limits::CONTEST_DEADLINE),
+            challenge: None,
             progress: false,
+            acknowledged: false,
         });
         self.http_ping(now, out);
         self.send_challenge(now, Kind::Ecdh, out);
     }
 
+    /// A challenge that was not needed is answered later, perhaps during the next contest: it is not to be taken for that one's.
     fn end_contest(&mut self, alive: bool, out: &mut Vec<Output>) {
-        if self.contest.take().is_some() {
+        if let Some(contest) = self.contest.take() {
+            if let Some(id) = contest.challenge {
+                self.flights.orphan(id);
+            }
             out.push(if alive { Output::Alive } else { Output::Dead });
         }
     }
 
-    fn shows_life(&mut self, now: Moment, out: &mut Vec<Output>) {
-        self.last_life = now;
+    /// The time of a contest is over without an answer to its challenge. A signer that works its queue off lives; so does one that
+    /// waits for a person and has acknowledged a PING: lnd's answers nothing else meanwhile.
+    fn judge(&mut self, contest: Contest, out: &mut Vec<Output>) {
+        let waits = contest.acknowledged && self.flights.is_at_a_pass();
+        self.end_contest(contest.progress || waits, out);
+    }
+
+    fn acknowledged(&mut self, now: Moment) {
+        self.lives(now);
+        if let Some(contest) = &mut self.contest {
+            contest.acknowledged = true;
+        }
+    }
+
+    fn lives(&mut self, now: Moment) {
+        self.dead_at = now.after(self.window);
+        self.excused = false;
+    }
+
+    /// We are late ourselves. Only once, so that a machine that is always late still finds out.
+    fn excuse(&mut self, now: Moment) {
+        if !std::mem::replace(&mut self.excused, true) {
+            self.dead_at = self.dead_at.max(now.after(self.window / 3));
+        }
+    }
+
+    fn shows_life(&mut self, now: Moment) {
+        self.lives(now);
         self.last_answer = now;
         if let Some(contest) = &mut self.contest {
             contest.progress = true;
         }
-        if std::mem::take(&mut self.stalled) {
+    }
+
+    /// The stall is over if what heads the queue now does not do so for too long.
+    fn ease(&mut self, now: Moment, out: &mut Vec<Output>) {
+        if self.stalled && self.flights.stalled_at().is_none_or(|at| now < at) {
+            self.stalled = false;
             out.push(Output::Stalled(false));
+        }
+    }
+
+    /// How long a person takes to sign says nothing of ECDH, nor does the time of an ECDH that waited behind him.
+    fn measure(&mut self, now: Moment, flight: &Flight, fits: bool) {
+        if fits && flight.kind.is_ecdh() && !self.flights.beside_a_pass(flight) {
+            self.meter.answered(now, flight.sent, flight.ahead);
+        } else {
+            self.meter.heard(now);
         }
     }
 
@@ -367,24 +399,16 @@ impl StreamMachine {
         }
         let waiting = self.queue.strangers();
         // They have half of the signer, so that each waits for two.
-        let share = waiting.saturating_add(self.strangers).saturating_mul(2);
+        let share = waiting
+            .saturating_add(self.flights.strangers())
+            .saturating_mul(2);
         let full = waiting >= limits::SIGNER_QUEUE_STRANGERS || self.meter.is_behind(share);
         full.then_some(Throttle::Strangers)
     }
 
     fn cancel(&mut self, ticket: Ticket) {
-        if self.queue.remove(ticket) {
-            return;
-        }
-        let flight = self
-            .flights
-            .iter_mut()
-            .find(|(_, flight)| matches!(flight.what, What::For(held, _) if held == ticket));
-        if let Some((id, flight)) = flight
-            && let What::For(_, deadline) = flight.what
-        {
-            self.expiries.remove(&(deadline, *id));
-            flight.what = What::Orphan;
+        if !self.queue.remove(ticket) {
+            self.flights.cancel(ticket);
         }
     }
 
@@ -392,65 +416,44 @@ impl StreamMachine {
         if self.phase != Phase::Live {
             return;
         }
+        while self.flights.passes() < limits::SIGNING_IN_FLIGHT
+            && let Some(next) = self.queue.pop_pass()
+        {
+            self.launch(now, next, out);
+        }
         let cap = self.meter.cap();
-        while self.flights.len() < cap {
-            let strangers_too = self.strangers < self.meter.strangers_cap();
-            let Some(next) = self.queue.pop(strangers_too) else {
+        while self.flights.ecdh() < cap {
+            let strangers_too = self.flights.strangers() < self.meter.strangers_cap();
+            let Some(next) = self.queue.pop_ecdh(strangers_too) else {
                 return;
             };
-            let what = What::For(next.ticket, next.deadline);
-            let stranger = next.class == Class::Inbound;
-            if let Some(id) = self.take_off(now, what, next.kind, stranger) {
-                self.expiries.insert((next.deadline, id));
-                out.push(Output::Send(id, next.ticket));
-            } else {
-                out.push(Output::Failed(next.ticket, Failure::Away));
-            }
+            self.launch(now, next, out);
         }
+    }
+
+    fn launch(&mut self, now: Moment, next: Queued, out: &mut Vec<Output>) {
+        let what = What::For(next.ticket, next.deadline);
+        let stranger = next.class == Class::Inbound;
+        out.push(match self.take_off(now, what, next.kind, stranger) {
+            Some(id) => Output::Send(id, next.ticket),
+            None => Output::Failed(next.ticket, Failure::Away),
+        });
     }
 
     /// Ids are never reused: `None` when all 2⁶⁴ are gone.
     fn take_off(&mut self, now: Moment, what: What, kind: Kind, stranger: bool) -> Option<u64> {
         let id = self.next_id;
         self.next_id = id.checked_add(1)?;
-        if self.flights.is_empty() {
-            self.head_since = now;
-        }
-        let ahead = self.flights.len();
-        self.strangers += usize::from(stranger);
-        let flight = Flight {
-            what,
-            kind,
-            stranger,
-            sent: now,
-            ahead,
-        };
-        self.flights.insert(id, flight);
+        self.flights.take_off(now, id, what, kind, stranger);
         Some(id)
-    }
-
-    fn land(&mut self, now: Moment, id: u64, flight: Flight, measured: bool) {
-        if self.flights.keys().next() == Some(&id) {
-            self.head_since = now;
-        }
-        self.flights.remove(&id);
-        self.strangers -= usize::from(flight.stranger);
-        if let What::For(_, deadline) = flight.what {
-            self.expiries.remove(&(deadline, id));
-        }
-        // How long a person takes to sign says nothing of ECDH.
-        if measured && !matches!(flight.kind, Kind::Pass(_)) {
-            self.meter.answered(now, flight.sent, flight.ahead);
-        }
     }
 
     /// An answer to nothing that is in flight.
     fn stray(&mut self, now: Moment, reply_to: u64, body: Body, out: &mut Vec<Output>) {
-        if let Some(kind) = self.abandoned.get(&reply_to).copied()
-            && (body == Body::Error || body == Body::Answer(kind))
-        {
-            self.abandoned.remove(&reply_to);
-            self.shows_life(now, out);
+        if self.flights.take_abandoned(reply_to, body) {
+            self.meter.heard(now);
+            self.shows_life(now);
+            self.ease(now, out);
             return out.push(Output::Odd(Oddity::Late));
         }
         let oddity = match body {
@@ -459,21 +462,17 @@ impl StreamMachine {
             _ if reply_to >= self.next_id || reply_to == 0 => Oddity::Unknown,
             _ => Oddity::Repeated,
         };
-        self.odd(oddity, out);
+        self.odd(now, oddity, out);
     }
 
-    fn abandon(&mut self, now: Moment, id: u64, flight: Flight) {
-        self.land(now, id, flight, false);
-        self.abandoned.insert(id, flight.kind);
-        if self.abandoned.len() > limits::SIGNER_ABANDONED {
-            self.abandoned.pop_first();
-        }
-    }
-
-    fn odd(&mut self, oddity: Oddity, out: &mut Vec<Output>) {
+    fn odd(&mut self, now: Moment, oddity: Oddity, out: &mut Vec<Output>) {
         out.push(Output::Odd(oddity));
-        self.oddities = self.oddities.saturating_add(1);
-        if self.oddities > limits::SIGNER_ODDITIES_MAX {
+        let forgiven = self.oddities.take(
+            now,
+            limits::SIGNER_ODDITIES_MAX,
+            limits::SIGNER_ODDITY_INTERVAL,
+        );
+        if !forgiven {
             self.deny(End::Odd, out);
         }
     }
@@ -483,7 +482,7 @@ impl StreamMachine {
             Phase::Registering if self.step_by <= now => self.deny(End::RegistrationLate, out),
             Phase::Proving if self.step_by <= now => self.deny(End::ProofLate, out),
             Phase::Registering | Phase::Proving | Phase::Ended => {}
-            Phase::Contending | Phase::Live if self.last_life.after(self.window) <= now => {
+            Phase::Contending | Phase::Live if self.dead_at <= now => {
                 self.deny(End::Silent, out);
             }
             Phase::Contending => self.keep_alive(now, out),
@@ -497,7 +496,7 @@ impl StreamMachine {
     /// When the next PING is due, or the stream is dead.
     fn life_due(&self) -> Moment {
         let ping = self.http_pinged.after(self.window / 3);
-        ping.min(self.last_life.after(self.window))
+        ping.min(self.dead_at)
     }
 
     fn keep_alive(&mut self, now: Moment, out: &mut Vec<Output>) {
@@ -515,36 +514,20 @@ impl StreamMachine {
         if let Some(contest) = self.contest
             && contest.until <= now
         {
-            self.end_contest(contest.progress, out);
+            self.judge(contest, out);
         }
         while let Some(ticket) = self.queue.pop_expired(now) {
             out.push(Output::Failed(ticket, Failure::Late));
         }
-        while let Some((at, id)) = self.expiries.first().copied()
-            && at <= now
-        {
-            self.expiries.remove(&(at, id));
-            if let Some(flight) = self.flights.get_mut(&id)
-                && let What::For(ticket, _) = std::mem::replace(&mut flight.what, What::Orphan)
-            {
-                out.push(Output::Failed(ticket, Failure::Late));
-            }
+        while let Some(ticket) = self.flights.pop_expired(now) {
+            out.push(Output::Failed(ticket, Failure::Late));
         }
-        if let Some(head) = self.flights.values().next()
-            && !self.stalled
-            && self.head_since.after(head.kind.stalled_after()) <= now
-        {
+        if !self.stalled && self.flights.stalled_at().is_some_and(|at| at <= now) {
             self.stalled = true;
             out.push(Output::Stalled(true));
         }
-        while let Some((id, head)) = self
-            .flights
-            .first_key_value()
-            .map(|(id, head)| (*id, *head))
-            && head.what == What::Orphan
-            && head.sent.after(head.kind.abandon_after()) <= now
-        {
-            self.abandon(now, id, head);
+        for ticket in self.flights.give_up(now) {
+            out.push(Output::Failed(ticket, Failure::Late));
         }
         if self.flights.is_empty()
             && self.queue.is_empty()
@@ -557,7 +540,9 @@ impl StreamMachine {
 
     /// Only when nothing is in flight: lnd's signer answers in order, and a ping would wait behind the rest.
     fn ping_at(&self) -> Moment {
-        self.last_answer.max(self.head_since).after(self.window)
+        self.last_answer
+            .max(self.flights.head_since())
+            .after(self.window)
     }
 
     fn end(&mut self, end: End, out: &mut Vec<Output>) {
@@ -566,21 +551,14 @@ impl StreamMachine {
         }
         self.phase = Phase::Ended;
         self.contest = None;
-        for ticket in self.queue.drain() {
+        // The lapse first: who hears that his request failed must find its session over.
+        out.push(Output::End(end));
+        for ticket in self.queue.drain().into_iter().chain(self.flights.drain()) {
             out.push(Output::Failed(ticket, Failure::Away));
         }
-        for flight in std::mem::take(&mut self.flights).into_values() {
-            if let What::For(ticket, _) = flight.what {
-                out.push(Output::Failed(ticket, Failure::Away));
-            }
-        }
-        self.expiries.clear();
-        self.abandoned.clear();
-        self.strangers = 0;
         if std::mem::take(&mut self.stalled) {
             out.push(Output::Stalled(false));
         }
-        out.push(Output::End(end));
     }
 }
 

@@ -30,7 +30,7 @@ fn thousands_of_late_answers_of_a_slow_signer_are_counted_and_are_no_broken_prot
             }
         }
         assert_eq!(bench.machine.phase(), Phase::Live);
-        assert!(bench.machine.abandoned.len() <= limits::SIGNER_ABANDONED);
+        assert!(bench.machine.flights.abandoned() <= limits::SIGNER_ABANDONED);
     }
     assert_eq!(late + answered, 1999 + usize::from(at_signer.is_empty()));
     assert!(late > 150, "the backlog of the beginning was late: {late}");
@@ -68,8 +68,61 @@ fn a_connection_that_takes_nothing_more_is_the_end() {
     assert_eq!(
         bench.step(Input::Clogged),
         [
-            Output::Failed(Ticket(1), Failure::Away),
-            Output::End(End::Clogged)
+            Output::End(End::Clogged),
+            Output::Failed(Ticket(1), Failure::Away)
         ]
     );
+}
+
+/// A signer that answers in any order, and has lost one request.
+#[test]
+fn one_that_is_never_answered_is_one_stall_whatever_else_is_answered() {
+    let mut bench = Bench::live();
+    bench.submit(0, Class::ChannelDial);
+    let mut said = bench.pass(5000);
+    for number in 1..=100 {
+        said.extend(bench.submit(number, Class::ChannelDial));
+        said.extend(bench.pass(100));
+        said.extend(bench.answer(3 + number));
+    }
+    let stalls = |said: &[Output]| -> Vec<Output> {
+        let stall = |output: &&Output| matches!(output, Output::Stalled(_));
+        said.iter().filter(stall).copied().collect()
+    };
+    assert_eq!(stalls(&said), [Output::Stalled(true)]);
+    assert_eq!(
+        bench.answer(3),
+        [Output::Stalled(false), Output::Odd(Oddity::Late)]
+    );
+}
+
+/// A signer that answers in any order and loses a ping, a challenge and some ECDH.
+#[test]
+fn whatever_is_never_answered_loses_its_place_in_the_end_also_behind_one_that_is_older() {
+    let mut bench = Bench::live();
+    // The oldest is one of a person's, which takes longer than all of the others.
+    bench.step(Input::Submit {
+        ticket: Ticket(0),
+        kind: Kind::Pass(13),
+        class: Class::Node,
+        deadline: at(180_000),
+    });
+    bench.step(Input::Contest);
+    for ticket in 1..=4 {
+        bench.submit(ticket, Class::ChannelDial);
+    }
+    assert_eq!(bench.machine.in_flight(), 6);
+    bench.pass(59_900);
+    assert_eq!(bench.machine.in_flight(), 6);
+    bench.pass(100);
+    assert_eq!(bench.machine.in_flight(), 1, "the person's");
+    for id in 4..9 {
+        let late = [Output::Odd(Oddity::Late)];
+        assert!(bench.answer(id).ends_with(&late), "{id}");
+    }
+
+    let mut pinged = Bench::live();
+    assert_eq!(pinged.pass(3000), [Output::SendPing(3)]);
+    let said = pinged.pass(63_000);
+    assert!(said.contains(&Output::SendPing(4)), "{said:?}");
 }

@@ -6,12 +6,15 @@
     clippy::panic
 )]
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use proptest::prelude::*;
 
 use super::*;
 
+#[path = "machine_contest_tests.rs"]
+mod contest;
 #[path = "machine_slow_tests.rs"]
 mod slow;
 
@@ -78,6 +81,17 @@ impl Bench {
             class,
             deadline: at(self.now + 5000),
         })
+    }
+
+    /// Time passes, every deadline is kept, and nothing comes.
+    fn listen(&mut self, millis: u64) {
+        let until = self.now + millis;
+        while let Some(due) = self.machine.next_deadline().filter(|due| *due <= at(until)) {
+            self.now = u64::try_from(due.since(at(0)).as_millis()).unwrap();
+            self.step(Input::Tick);
+        }
+        self.now = until;
+        self.step(Input::Tick);
     }
 
     /// Time passes in steps of 100 ms, with PINGs acknowledged.
@@ -309,15 +323,51 @@ fn p9_strangers_beyond_their_queue_are_refused_and_nobody_else_is() {
 #[test]
 fn silence_for_a_window_is_the_end_and_any_sign_of_life_is_not() {
     let mut bench = Bench::live();
-    bench.now = 2999;
-    bench.step(Input::Tick);
-    assert_eq!(bench.machine.phase(), Phase::Live);
+    bench.listen(2999);
     bench.step(Input::PingAcked);
-    bench.now = 5998;
-    bench.step(Input::Tick);
+    bench.listen(2999);
+    assert_eq!(bench.now, 5998);
     assert_eq!(bench.machine.phase(), Phase::Live);
     bench.now = 5999;
     assert_eq!(bench.step(Input::Tick), [Output::End(End::Silent)]);
+}
+
+/// The process stands still: what was acknowledged meanwhile is still to be read.
+#[test]
+fn a_standstill_of_our_own_is_no_lapse_and_hides_a_dead_signer_for_a_third_of_a_window_only() {
+    // Before a PING went out, and after it.
+    for listened in [999, 1001] {
+        let stood_still = || {
+            let mut bench = Bench::live();
+            bench.listen(listened);
+            bench.now += 60_000;
+            bench.step(Input::Tick);
+            assert_eq!(bench.machine.phase(), Phase::Live);
+            bench
+        };
+        let mut living = stood_still();
+        living.step(Input::PingAcked);
+        living.listen(2999);
+        assert_eq!(living.machine.phase(), Phase::Live);
+
+        let mut dead = stood_still();
+        dead.listen(999);
+        assert_eq!(dead.machine.phase(), Phase::Live);
+        dead.listen(1);
+        assert_eq!(dead.machine.phase(), Phase::Ended);
+    }
+}
+
+#[test]
+fn a_machine_that_is_always_late_still_finds_out_that_its_signer_is_silent() {
+    let mut bench = Bench::live();
+    let mut late = 0;
+    while bench.machine.phase() == Phase::Live {
+        bench.now += 2500;
+        bench.step(Input::Tick);
+        late += 1;
+    }
+    assert_eq!(late, 2, "silent for 5 s");
 }
 
 #[test]
@@ -393,6 +443,78 @@ fn signing_has_a_limit_of_its_own() {
     assert_eq!(out, [Output::Stalled(false), Output::Answered(Ticket(0))]);
 }
 
+fn sign(bench: &mut Bench, ticket: u64) -> Vec<Output> {
+    bench.step(Input::Submit {
+        ticket: Ticket(ticket),
+        kind: Kind::Pass(13),
+        class: Class::Node,
+        deadline: at(bench.now + 180_000),
+    })
+}
+
+#[test]
+fn requests_that_wait_for_a_person_take_no_place_of_an_ecdh_and_have_a_bound_of_their_own() {
+    let mut bench = Bench::live();
+    // A signer of a second each: four places.
+    for ticket in 0..8 {
+        bench.submit(ticket, Class::ChannelDial);
+    }
+    for id in 3..11 {
+        bench.pass(1000);
+        bench.answer(id);
+    }
+    assert_eq!(bench.machine.meter().cap(), limits::ECDH_IN_FLIGHT_MIN);
+    let count = u64::try_from(limits::SIGNING_IN_FLIGHT).unwrap();
+    for ticket in 100..100 + count {
+        assert!(matches!(sign(&mut bench, ticket)[..], [Output::Send(..)]));
+    }
+    assert_eq!(sign(&mut bench, 200), [], "one more than a person is asked");
+    assert!(!bench.machine.is_behind());
+    let sent = (0..4)
+        .flat_map(|ticket| bench.submit(300 + ticket, Class::Inbound))
+        .filter(|output| matches!(output, Output::Send(..)))
+        .count();
+    assert_eq!(sent, 2, "half are strangers', as ever");
+    for ticket in 400..402 {
+        let out = bench.submit(ticket, Class::ChannelDial);
+        assert!(matches!(out[..], [Output::Send(..)]), "{out:?}");
+    }
+    let out = bench.receive(11, Body::Answer(Kind::Pass(13)));
+    assert!(matches!(
+        out[..],
+        [Output::Answered(Ticket(100)), Output::Send(_, Ticket(200))]
+    ));
+}
+
+#[test]
+fn a_persons_pause_says_nothing_of_what_the_signer_bears() {
+    let mut bench = Bench::live_after(50);
+    sign(&mut bench, 0);
+    for ticket in 1..4 {
+        bench.submit(ticket, Class::ChannelDial);
+    }
+    // In order, as lnd's: the ECDH wait behind the person.
+    bench.pass(4000);
+    bench.receive(3, Body::Answer(Kind::Pass(13)));
+    for id in 4..7 {
+        bench.now += 1;
+        bench.answer(id);
+    }
+    assert_eq!(bench.machine.meter().service(), None);
+    // The next are measured again, and from when the signer was free.
+    bench.pass(1000);
+    for ticket in 10..14 {
+        bench.submit(ticket, Class::ChannelDial);
+    }
+    bench.now += 50;
+    for id in 7..11 {
+        bench.now += 1;
+        bench.answer(id);
+    }
+    let service = bench.machine.meter().service().unwrap();
+    assert!(service < Duration::from_millis(10), "{service:?}");
+}
+
 #[test]
 fn protocol_pings_only_when_nothing_is_in_flight() {
     let mut bench = Bench::live();
@@ -457,7 +579,8 @@ fn the_end_fails_everything_that_waits_and_what_comes_after() {
         .filter(|output| matches!(output, Output::Failed(_, Failure::Away)))
         .count();
     assert_eq!(u64::try_from(failed).unwrap(), all);
-    assert_eq!(out.last(), Some(&Output::End(End::Closed)));
+    // The lapse comes first: who hears of a failure finds its session over.
+    assert_eq!(out.first(), Some(&Output::End(End::Closed)));
     assert_eq!(
         bench.submit(0, Class::Node),
         [Output::Failed(Ticket(0), Failure::Away)]
@@ -473,6 +596,17 @@ fn p9_a_flood_of_nonsense_ends_the_stream() {
         count += 1;
     }
     assert_eq!(count, limits::SIGNER_ODDITIES_MAX + 1);
+}
+
+#[test]
+fn a_duplicate_a_minute_ends_no_session_of_months() {
+    let mut bench = Bench::live();
+    for _ in 0..3 * limits::SIGNER_ODDITIES_MAX {
+        bench.now += 60_000;
+        bench.step(Input::PingAcked);
+        bench.receive(1, Body::Nothing);
+    }
+    assert_eq!(bench.machine.phase(), Phase::Live);
 }
 
 /// A machine that has gone so many phases.
@@ -550,7 +684,7 @@ fn transition_table() {
         for (_, wait, input) in &inputs {
             let mut bench = reach(row);
             let before = bench.machine.phase();
-            bench.now += wait;
+            bench.listen(*wait);
             bench.step(*input);
             let after = bench.machine.phase();
             let cell = if after == before {
@@ -619,7 +753,11 @@ proptest! {
             }
             let live = bench.machine.phase() == Phase::Live;
             let queued_after = bench.now;
-            for output in bench.step(input) {
+            let mut said = bench.step(input);
+            if said.last() == Some(&Output::Verify) {
+                said.extend(bench.step(Input::Verified(gap % 2 == 0)));
+            }
+            for output in said {
                 match output {
                     Output::Answered(ticket) | Output::Failed(ticket, _) => prop_assert!(open.remove(&ticket), "{:?}", output),
                     Output::Send(id, _) | Output::SendPing(id) | Output::SendChallenge(id, _) => prop_assert!(ids.insert(id)),

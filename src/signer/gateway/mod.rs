@@ -20,6 +20,7 @@ mod call;
 mod caveat;
 pub(super) mod credentials;
 mod door;
+mod flights;
 pub(super) mod http2;
 mod macaroon;
 pub mod machine;

@@ -1,4 +1,5 @@
-//! What waits to be sent to the signer: the highest class first, within a class the oldest.
+//! What waits to be sent to the signer: the highest class first, within a class the oldest. The node's own requests wait apart from
+//! the ECDH, so that neither holds up the other.
 //!
 //! Pure. It never sends anything, and its bound is kept by the machine that owns it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -34,7 +35,11 @@ pub(super) struct Queued {
     pub(super) deadline: Moment,
 }
 
-type Place = (Class, u64);
+/// Of ECDH, and after them of the node's own requests.
+type Place = (bool, Class, u64);
+
+/// The first place of the node's own requests.
+const PASSES: Place = (true, Class::Node, 0);
 
 /// The queue.
 #[derive(Debug, Default)]
@@ -43,6 +48,7 @@ pub(super) struct Queue {
     by_ticket: BTreeMap<Ticket, Place>,
     expiries: BTreeSet<(Moment, Ticket)>,
     strangers: usize,
+    ecdh: usize,
     next: u64,
 }
 
@@ -59,6 +65,11 @@ impl Queue {
         self.places.is_empty()
     }
 
+    /// Of these, ECDH.
+    pub(super) fn ecdh(&self) -> usize {
+        self.ecdh
+    }
+
     pub(super) fn strangers(&self) -> usize {
         self.strangers
     }
@@ -68,7 +79,7 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, ticket: Ticket, kind: Kind, class: Class, deadline: Moment) {
-        let place = (class, self.next);
+        let place = (kind.is_pass(), class, self.next);
         self.next = self.next.wrapping_add(1);
         let queued = Queued {
             ticket,
@@ -80,15 +91,24 @@ impl Queue {
         self.by_ticket.insert(ticket, place);
         self.expiries.insert((deadline, ticket));
         self.strangers += usize::from(class == Class::Inbound);
+        self.ecdh += usize::from(!kind.is_pass());
     }
 
-    /// The next to be sent. Strangers come last, so that leaving them out is a look at the front alone.
-    pub(super) fn pop(&mut self, strangers_too: bool) -> Option<Queued> {
-        let (_, first) = self.places.first_key_value()?;
+    /// The next ECDH to be sent. Strangers come last, so that leaving them out is a look at the front alone.
+    pub(super) fn pop_ecdh(&mut self, strangers_too: bool) -> Option<Queued> {
+        let (_, first) = self.places.range(..PASSES).next()?;
         let first = *first;
         if first.class == Class::Inbound && !strangers_too {
             return None;
         }
+        self.remove(first.ticket);
+        Some(first)
+    }
+
+    /// The next of the node's own requests to be sent.
+    pub(super) fn pop_pass(&mut self) -> Option<Queued> {
+        let (_, first) = self.places.range(PASSES..).next()?;
+        let first = *first;
         self.remove(first.ticket);
         Some(first)
     }
@@ -111,6 +131,7 @@ impl Queue {
         if let Some(queued) = self.places.remove(&place) {
             self.expiries.remove(&(queued.deadline, ticket));
             self.strangers -= usize::from(queued.class == Class::Inbound);
+            self.ecdh -= usize::from(!queued.kind.is_pass());
         }
         true
     }
@@ -118,7 +139,7 @@ impl Queue {
     pub(super) fn drain(&mut self) -> Vec<Ticket> {
         self.expiries.clear();
         self.by_ticket.clear();
-        self.strangers = 0;
+        (self.strangers, self.ecdh) = (0, 0);
         let places = std::mem::take(&mut self.places);
         places.into_values().map(|queued| queued.ticket).collect()
     }

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tonic::{Status, Streaming};
 
 use super::access;
@@ -165,12 +165,7 @@ impl Driver {
         message: Result<Option<SignCoordinatorResponse>, Status>,
     ) -> Option<SignCoordinatorResponse> {
         message.unwrap_or_else(|status| {
-            let label = match status.code() {
-                tonic::Code::OutOfRange => Some("message_too_large"),
-                tonic::Code::Internal => Some("message_malformed"),
-                _ => None,
-            };
-            self.refused = label.map(|label| (label, status.message().to_owned()));
+            self.refused = unreadable(&status).map(|label| (label, status.message().to_owned()));
             None
         })
     }
@@ -523,17 +518,44 @@ impl Driver {
 /// However it ends, a panic included: first the session, then the seat.
 impl Drop for Driver {
     fn drop(&mut self) {
-        let was_live = self.place.is_none();
         drop(self.session.take());
-        let ours = &self.stream.commands;
-        self.shared.live.send_if_modified(|live| {
-            live.take_if(|live| live.commands.same_channel(ours))
-                .is_some()
-        });
-        if was_live {
-            self.shared.behind.send_replace(false);
-        }
+        step_down(
+            &self.shared.live,
+            &self.shared.behind,
+            &self.stream.commands,
+        );
         self.shared.left(self.id);
+    }
+}
+
+/// What was wrong with a message; `None` if it was the connection that broke, which tonic gives the same codes.
+fn unreadable(status: &Status) -> Option<&'static str> {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<h2::Error>() {
+            return None;
+        }
+        cause = error.source();
+    }
+    match status.code() {
+        tonic::Code::OutOfRange => Some("message_too_large"),
+        tonic::Code::Internal => Some("message_malformed"),
+        _ => None,
+    }
+}
+
+/// Nobody is asked through this stream any more. One that has taken over meanwhile is not touched.
+fn step_down(
+    live: &watch::Sender<Option<LiveStream>>,
+    behind: &watch::Sender<bool>,
+    ours: &mpsc::Sender<Command>,
+) {
+    let was_live = live.send_if_modified(|live| {
+        live.take_if(|live| live.commands.same_channel(ours))
+            .is_some()
+    });
+    if was_live {
+        behind.send_replace(false);
     }
 }
 
@@ -541,5 +563,53 @@ async fn wait(timer: &mut Option<(Moment, Sleep)>) {
     match timer {
         Some((_, sleep)) => sleep.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret32;
+    use crate::signer::gateway::{Macaroon, RootKey};
+
+    fn live_stream(commands: &mpsc::Sender<Command>) -> LiveStream {
+        let root_key = RootKey::new(0, Secret32::build(|bytes| bytes.fill(7)));
+        LiveStream {
+            signer: AttachedSigner {
+                address: ([127, 0, 0, 1], 1).into(),
+                macaroon: Macaroon::bake(&root_key, [1; 16], &[]).name(),
+                is_agent: false,
+            },
+            commands: commands.clone(),
+            unsent: Arc::new(Semaphore::new(0)),
+        }
+    }
+
+    #[test]
+    fn a_stream_that_was_taken_over_leaves_its_successors_words_alone() {
+        let ((ours, _held), (successor, _too)) = (mpsc::channel(1), mpsc::channel(1));
+        let live = watch::Sender::new(Some(live_stream(&successor)));
+        let behind = watch::Sender::new(true);
+        step_down(&live, &behind, &ours);
+        assert!(*behind.borrow() && live.borrow().is_some());
+        step_down(&live, &behind, &successor);
+        assert!(!*behind.borrow() && live.borrow().is_none());
+    }
+
+    #[test]
+    fn a_connection_that_broke_sent_no_malformed_message() {
+        for reason in [
+            h2::Reason::NO_ERROR,
+            h2::Reason::PROTOCOL_ERROR,
+            h2::Reason::INTERNAL_ERROR,
+            h2::Reason::CANCEL,
+        ] {
+            let status = Status::from_error(Box::new(h2::Error::from(reason)));
+            assert_eq!(unreadable(&status), None, "{status:?}");
+        }
+        let malformed = Status::internal("failed to decode Protobuf message");
+        assert_eq!(unreadable(&malformed), Some("message_malformed"));
+        let large = Status::out_of_range("too large");
+        assert_eq!(unreadable(&large), Some("message_too_large"));
     }
 }

@@ -24,6 +24,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether the signer computes an ECDH for it.
+    pub(super) fn is_ecdh(self) -> bool {
+        matches!(self, Self::Ecdh | Self::Proof)
+    }
+
+    pub(super) fn is_pass(self) -> bool {
+        matches!(self, Self::Pass(_))
+    }
+
     pub(super) fn stalled_after(self) -> Duration {
         match self {
             Self::Ecdh | Self::Proof | Self::Ping => limits::SIGNER_STALLED_AFTER,
@@ -121,7 +130,7 @@ pub enum Output {
     HttpPing,
     /// Send the request of this ticket under this id.
     Send(u64, Ticket),
-    /// The message at hand answers the challenge: compare, and say [`Input::Verified`].
+    /// The message at hand answers the latest challenge: compare, and say [`Input::Verified`] next.
     Verify,
     /// The proof is good: ask for the seat, and say [`Input::Seated`] or [`Input::Refused`].
     Contend,
@@ -137,7 +146,7 @@ pub enum Output {
     Stalled(bool),
     /// The message at hand fits nothing; it is ignored and counted.
     Odd(Oddity),
-    /// The stream is over.
+    /// The stream is over: lapse. What still waited fails after it.
     End(End),
 }
 
@@ -207,7 +216,7 @@ pub enum End {
     Clogged,
     /// The session was ended from outside: an operator, a take-over, a drain.
     Lapsed,
-    /// More than [`limits::SIGNER_ODDITIES_MAX`] messages that fit nothing.
+    /// Too many messages that fit nothing: see [`limits::SIGNER_ODDITIES_MAX`].
     Odd,
 }
 
