@@ -4,15 +4,6 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-fn sign(bench: &mut Bench) {
-    bench.step(Input::Submit {
-        ticket: Ticket(0),
-        kind: Kind::Pass(13),
-        class: Class::Node,
-        deadline: at(bench.now + 180_000),
-    });
-}
-
 #[test]
 fn the_challenge_of_a_contest_that_is_over_is_not_taken_for_the_next_ones() {
     let mut bench = Bench::live();
@@ -59,19 +50,19 @@ fn the_right_answer_to_a_challenge_counts_even_if_its_verdict_comes_when_the_tim
 #[test]
 fn an_incumbent_that_waits_for_a_person_keeps_its_place_while_its_connection_lives() {
     let mut prompting = Bench::live();
-    sign(&mut prompting);
+    prompting.sign(0);
     prompting.step(Input::Contest);
     assert_eq!(prompting.pass(2000), [Output::Alive]);
 
     let mut half_open = Bench::live();
-    sign(&mut half_open);
+    half_open.sign(0);
     half_open.step(Input::Contest);
     half_open.now += 2000;
     assert_eq!(half_open.step(Input::Tick), [Output::Dead]);
 
     // Nobody waits for it any more.
     let mut late = Bench::live();
-    sign(&mut late);
+    late.sign(0);
     late.pass(180_000);
     late.step(Input::Contest);
     assert_eq!(late.pass(2000), [Output::Dead]);
@@ -79,7 +70,7 @@ fn an_incumbent_that_waits_for_a_person_keeps_its_place_while_its_connection_liv
     // What is asked first is no person's business.
     let mut stuck = Bench::live();
     stuck.submit(1, Class::ChannelDial);
-    sign(&mut stuck);
+    stuck.sign(0);
     stuck.step(Input::Contest);
     assert_eq!(stuck.pass(2000), [Output::Dead]);
 }
@@ -189,9 +180,10 @@ impl Honest {
             }
             Turn::Asked(signing) => {
                 self.ticket += 2;
-                let (ticket, kind) = match signing {
-                    true => (self.ticket + 1, Kind::Pass(13)),
-                    false => (self.ticket, Kind::Ecdh),
+                let (ticket, kind) = if signing {
+                    (self.ticket + 1, Kind::Pass(13))
+                } else {
+                    (self.ticket, Kind::Ecdh)
                 };
                 self.step(Input::Submit {
                     ticket: Ticket(ticket),

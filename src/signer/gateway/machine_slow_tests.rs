@@ -101,12 +101,7 @@ fn one_that_is_never_answered_is_one_stall_whatever_else_is_answered() {
 fn whatever_is_never_answered_loses_its_place_in_the_end_also_behind_one_that_is_older() {
     let mut bench = Bench::live();
     // The oldest is one of a person's, which takes longer than all of the others.
-    bench.step(Input::Submit {
-        ticket: Ticket(0),
-        kind: Kind::Pass(13),
-        class: Class::Node,
-        deadline: at(180_000),
-    });
+    bench.sign(0);
     bench.step(Input::Contest);
     for ticket in 1..=4 {
         bench.submit(ticket, Class::ChannelDial);
