@@ -3,6 +3,7 @@
 //! Each layer has one error enum of its own; this file only holds what they all answer with.
 
 use std::fmt;
+use std::io;
 
 /// Whose misdeed or misfortune an error reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +27,16 @@ pub enum Retry {
     WhenSignerReturns,
     /// The same call will fail again until somebody changes something.
     Never,
+}
+
+/// Of an `accept` that failed: the connection at the head of the queue was gone before it was taken. That says nothing of the next.
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
 }
 
 impl Culprit {

@@ -255,12 +255,37 @@ pub const GATEWAY_KNOWN_SOURCES: usize = 16;
 /// Of all newcomers, from one source: an IPv4 address or an IPv6 /64. A signer that redials after a cut has its old connection and the new one.
 pub const GATEWAY_NEWCOMERS_PER_SOURCE: usize = 8;
 
+/// Signer's clients that have shown a valid macaroon and are not attached: registrations, proofs, contests, and the ends of those that
+/// failed. Only who holds a macaroon of the operator's gets in here; a node has one signer and perhaps a spare.
+pub const GATEWAY_CALLERS: usize = 16;
+
+/// Flow-control window of a signer's stream and of its connection: some 1,600 ECDH answers.
+pub const GATEWAY_WINDOW: u32 = 64 * 1024;
+
+/// Longest list of a signer's headers: a macaroon of the largest size in hex, and what gRPC adds.
+pub const GATEWAY_HEADERS_MAX: u32 = 16 * 1024;
+
+/// Bytes that HTTP/2 holds for a signer that does not read.
+pub const GATEWAY_SEND_BUFFER: usize = 1 << 20;
+
+/// Refusals at the signer's door that are told as events in a row, of those with a macaroon of ours and of all others each. Beyond it
+/// they are only counted, so that strangers cannot push what matters out of the event stream.
+pub const GATEWAY_REFUSAL_EVENTS: u32 = 64;
+
+/// After that, one is told in this time.
+pub const GATEWAY_REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Longest wait for a newcomer's next step: its TLS handshake, its call with a registration, its proof. lnd's signer gives 5 s for
 /// the same.
 pub const GATEWAY_STEP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest message that a signer may send. lnd's own is 4 MiB; a signed PSBT with a hundred inputs is 100 KiB, the rest is small.
+/// Longest request of the node's own that is passed to its signer. lnd's limit is 4 MiB; a PSBT with a hundred inputs is 100 KiB, the
+/// rest is small.
 pub const GATEWAY_MESSAGE_MAX: usize = 1 << 20;
+
+/// Longest message that a signer may send: a signed PSBT is larger than the one that was to be signed, by some 110 bytes an input of
+/// at least 70. The largest request can be answered.
+pub const GATEWAY_ANSWER_MAX: usize = 3 * GATEWAY_MESSAGE_MAX;
 
 /// Default of `signer.liveness_window`: a signer that shows no life for this long is gone. A third of it is two round trips of the
 /// worst path there is (satellite, Tor), and 3 s is what a channel peer may wait for its HTLC to be failed without harm.
@@ -312,7 +337,7 @@ pub const ECDH_SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 /// The same for all sources together that are too many to be told apart.
 pub const ECDH_OVERFLOW_BURST: u32 = 64;
 
-/// The same for all sources together that are too many to be told apart.
+/// After that, they earn one back in this time: twenty a second, what the slowest signers bear beside the node's own.
 pub const ECDH_OVERFLOW_INTERVAL: Duration = Duration::from_millis(50);
 
 /// ECDH requests in flight before the signer's speed is known. Over 50 ms to a signer of 0.2 ms, a round trip holds 250.
@@ -359,6 +384,9 @@ pub const SIGNER_ODDITY_INTERVAL: Duration = Duration::from_secs(60);
 /// Requests that are on their way to the signer and that its connection has not taken yet: as many as may be in flight, and pings.
 pub const SIGNER_OUTGOING: usize = 2 * ECDH_IN_FLIGHT_MAX;
 
+/// Characters of a signer's error that are kept: a few lines of a log.
+pub const SIGNER_TEXT_MAX: usize = 512;
+
 /// Longest macaroon, in bytes. lnd's own, with every permission that it knows, takes some 300; a few caveats are 40 each.
 pub const MACAROON_MAX: usize = 4096;
 
@@ -375,6 +403,16 @@ pub const AGENT_BACKOFF_FIRST: Duration = Duration::from_millis(250);
 /// Longest wait of an agent before it dials again. lnd's signer waits for up to 60 s; half of that is what a node's channels
 /// need not wait longer than after a long absence.
 pub const AGENT_BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// How long an agent must have been attached for its next wait to be the first one again. A server that takes it and hangs up within
+/// a third of the longest wait has not taken it.
+pub const AGENT_STABLE: Duration = Duration::from_secs(10);
+
+/// Answers between an agent's machine and the wire. Few, because a pong cannot overtake them.
+pub const AGENT_PIPE: usize = 16;
+
+/// Characters of a server's text that an agent keeps: two node ids and what is said of them.
+pub const AGENT_TEXT_MAX: usize = 400;
 
 /// How long the server may take to answer an agent's registration: a proof and the challenge of an incumbent (2 s) lie between,
 /// each with its own deadline at the server.

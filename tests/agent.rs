@@ -12,6 +12,7 @@
 mod watch_only;
 
 use pilotlight::clock::{Clock, ManualClock, SystemClock};
+use pilotlight::limits;
 use pilotlight::node_id::LocalKey;
 use pilotlight::secret::{Secret32, SharedSecret};
 use pilotlight::signer::agent::{Agent, AgentConfig, AgentState};
@@ -373,6 +374,26 @@ async fn a_stream_that_ends_is_followed_by_another_with_the_macaroon_of_the_day(
     second.send(2, SignRequestType::Ping(true));
     assert_eq!(next(&mut second).await, (2, SignResponseType::Pong(true)));
     assert_eq!(agent.report().attached, 2);
+}
+
+/// lnd, when its wallet is not ready, takes a signer and hangs up; each time is an attach and a lapse for the whole node.
+#[tokio::test]
+async fn a_server_that_takes_the_signer_and_hangs_up_is_dialled_less_and_less() {
+    let certificate = Certificate::of_an_authority();
+    let server = Server::start(&certificate).await;
+    let files = Files::new(&certificate);
+    let agent = files.agent(server.address);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        let call = soon(server.accept_registered()).await;
+        wait_for(&agent, |state| *state == AgentState::Attached).await;
+        drop(call);
+        match wait_for(&agent, |state| matches!(state, AgentState::Waiting { .. })).await {
+            AgentState::Waiting { retry_in, .. } => waits.push(retry_in),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(waits[3] >= 4 * limits::AGENT_BACKOFF_FIRST, "{waits:?}");
 }
 
 #[tokio::test]

@@ -19,10 +19,12 @@ use bytes::Bytes;
 use dialer::*;
 use pilotlight::clock::{Clock, Moment, Sleep, SystemClock};
 use pilotlight::limits;
-use pilotlight::signer::gateway::{Macaroon, PassError};
+use pilotlight::signer::gateway::{Caveat, Macaroon, Op, PassError};
 use pilotlight::signer::{EcdhCall, Epoch, LapseReason, Purpose};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_is_for_later_connections_and_a_proof_for_the_one_that_was_shown() {
@@ -147,6 +149,52 @@ async fn p9_the_nodes_requests_to_a_signer_that_reads_nothing_are_bounded_in_byt
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_largest_request_can_be_answered_by_more_than_it_holds() {
+    let house = House::open().await;
+    let mut signer = house.attached().await;
+    let handle = house.gateway.handle();
+    let body = Bytes::from(vec![0; limits::GATEWAY_MESSAGE_MAX]);
+    let asking = tokio::spawn(async move { handle.sign_psbt(body).await });
+    assert!(signer.hear().await.unwrap().len() > limits::GATEWAY_MESSAGE_MAX);
+    let longer = vec![1; 2 * limits::GATEWAY_MESSAGE_MAX];
+    signer.say(&[head(3), field(13, &longer)].concat());
+    let answer = soon("the answer", asking).await.unwrap();
+    assert_eq!(answer.map(|answer| answer.len()), Ok(longer.len()));
+    assert_eq!(house.context.state().live().map(Epoch::get), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_brings_its_signer_down_is_repeated_once_and_one_that_breaks_the_protocol_never()
+ {
+    let house = House::open().await;
+    let ask = || {
+        let handle = house.gateway.handle();
+        tokio::spawn(async move { handle.sign_psbt(Bytes::from_static(b"poison")).await })
+    };
+    // It hangs up on it, each time.
+    let mut signer = house.attached().await;
+    let asking = ask();
+    signer.hear().await.unwrap();
+    signer.hang_up();
+    house.until_away().await;
+    let mut signer = house.attached().await;
+    signer.hear().await.unwrap();
+    signer.hang_up();
+    let answer = soon("the end", asking).await.unwrap();
+    assert_eq!(answer, Err(PassError::Interrupted));
+    house.until_away().await;
+
+    // Its answer cannot be read.
+    let mut signer = house.attached().await;
+    let asking = ask();
+    signer.hear().await.unwrap();
+    signer.say(&vec![0; 4 << 20]);
+    let answer = soon("the end", asking).await.unwrap();
+    assert_eq!(answer, Err(PassError::Interrupted));
+    assert_eq!(house.until_away().await, LapseReason::SignerError);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_room_of_a_request_is_given_back_once_it_is_on_its_way() {
     let house = House::open().await;
     let mut signer = house.attached().await;
@@ -220,6 +268,135 @@ async fn p9_a_crowd_at_the_door_does_not_keep_out_the_signer_that_returns() {
     drop(crowd);
 }
 
+/// A signer that nobody knows yet: the daemon has just been started again, or its address is a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_crowd_at_the_door_does_not_keep_out_a_signer_that_was_never_here() {
+    let house = House::with_clock(Arc::new(Still::default())).await;
+    let mut crowd = Vec::new();
+    for last in 2..5 {
+        for _ in 0..limits::GATEWAY_NEWCOMERS_PER_SOURCE {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+            crowd.push(socket.connect(house.address()).await.unwrap());
+        }
+    }
+    house.attached().await;
+    drop(crowd);
+}
+
+/// Behind a proxy or Tor all are one source.
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_crowd_from_the_signers_own_address_does_not_keep_it_out() {
+    let house = House::with_clock(Arc::new(Still::default())).await;
+    let mut crowd = Vec::new();
+    for _ in 0..limits::GATEWAY_NEWCOMERS {
+        crowd.push(TcpStream::connect(house.address()).await.unwrap());
+    }
+    house.attached().await;
+    drop(crowd);
+}
+
+/// A call without a macaroon, to this path, from somebody who then acknowledges nothing.
+async fn call_and_linger(house: &House, path: &str) -> TlsStream<TcpStream> {
+    let mut socket = tls(house.address(), &house.certificate, "127.0.0.1", &[b"h2"])
+        .await
+        .unwrap();
+    let mut headers = vec![0x83, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
+    headers.extend(path.as_bytes());
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let call = [
+        &preface[..],
+        &frame(4, 0, 0, &[]),
+        &frame(1, 4, 1, &headers),
+    ]
+    .concat();
+    socket.write_all(&call).await.unwrap();
+    socket
+}
+
+const METHOD: &str = "/watchonlyrpc.WatchOnly/SignCoordinatorStreams";
+
+/// No deadline ever passes: what is closed is closed for another reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_denied_calls_that_linger_are_as_few_as_newcomers_may_be() {
+    /// As many as are all told.
+    const CALLS: usize = limits::GATEWAY_REFUSAL_EVENTS as usize;
+    let mut house = House::with_clock(Arc::new(Still::default())).await;
+    let mut signer = house.attached().await;
+    let mut closed = JoinSet::new();
+    for number in 0..CALLS {
+        let path = if number % 2 == 0 { METHOD } else { "/no/such" };
+        let mut socket = call_and_linger(&house, path).await;
+        closed.spawn(async move {
+            let mut rest = Vec::new();
+            let _ = socket.read_to_end(&mut rest).await;
+        });
+        let denied = house.refusal().await;
+        assert!(
+            ["macaroon_missing", "wrong_call"].contains(&denied),
+            "{denied}"
+        );
+    }
+    for _ in 0..CALLS - limits::GATEWAY_NEWCOMERS_PER_SOURCE {
+        soon("a connection's end", closed.join_next())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert!(closed.try_join_next().is_none());
+    serves(&house, &mut signer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_something_else_is_refused_by_name() {
+    let mut house = House::open().await;
+    for path in ["/no/such", "/lnrpc.State/SubscribeState", "*"] {
+        let _socket = call_and_linger(&house, path).await;
+        assert_eq!(house.refusal().await, "wrong_call", "{path}");
+    }
+}
+
+/// Lapses, attaches and the signers' own refusals are in the same stream of events.
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_flood_at_the_door_is_told_in_part_and_does_not_drown_the_refusal_of_a_signer() {
+    let mut house = House::with_clock(Arc::new(Still::default())).await;
+    let mut crowd = Vec::new();
+    let most = usize::try_from(limits::GATEWAY_REFUSAL_EVENTS).unwrap();
+    for _ in 0..2 * most + limits::GATEWAY_NEWCOMERS_PER_SOURCE {
+        crowd.push(TcpStream::connect(house.address()).await.unwrap());
+    }
+    let mut expired = Macaroon::bake(&root(), [3; 16], &[Op::remote_signer()]);
+    expired
+        .restrict(&Caveat::TimeBefore(Duration::from_secs(1)))
+        .unwrap();
+    let metadata = [("macaroon", &**expired.to_hex())];
+    let mut caller = Dialer::call(house.address(), &house.certificate, &metadata).await;
+    caller.hear().await.unwrap_err();
+    let mut told = 0;
+    while house.refusal().await == "newcomers_full" {
+        told += 1;
+    }
+    assert_eq!(told, most);
+}
+
+/// A clock that stands: no deadline passes.
+#[derive(Default)]
+struct Still(SystemClock);
+
+impl Clock for Still {
+    fn now(&self) -> Moment {
+        Moment::START
+    }
+
+    fn unix(&self) -> Duration {
+        self.0.unix()
+    }
+
+    fn sleep_until(&self, _: Moment) -> Sleep {
+        Box::pin(std::future::pending())
+    }
+}
+
 /// A clock that panics once, in whoever asks it next.
 struct Trap {
     clock: SystemClock,
@@ -256,6 +433,21 @@ async fn a_panic_in_the_streams_driver_is_a_lapse_and_the_gateway_goes_on() {
     assert_eq!(house.until_away().await, LapseReason::Panicked);
     signer.until_closed().await;
     house.attached().await;
+}
+
+/// The signer of epoch 1 is live and works.
+async fn serves(house: &House, signer: &mut Dialer) {
+    let asking = tokio::spawn({
+        let context = house.context.clone();
+        async move {
+            let call = EcdhCall::new(key(9).point(), Purpose::ChannelDial);
+            context.ecdh(call).await.map(|_| ())
+        }
+    });
+    let (id, point) = signer.hear_ecdh().await;
+    signer.say(&shared_key(id, 7, point));
+    assert_eq!(soon("an answer", asking).await.unwrap(), Ok(()));
+    assert_eq!(house.context.state().live().map(Epoch::get), Some(1));
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -327,15 +519,5 @@ async fn p9_floods_of_http2_frames_are_cut_off() {
     let grown = resident().saturating_sub(before);
     println!("grown by {} KiB", grown / 1024);
     assert!(grown < 64 << 20, "{grown} bytes");
-    let asking = tokio::spawn({
-        let context = house.context.clone();
-        async move {
-            let call = EcdhCall::new(key(9).point(), Purpose::ChannelDial);
-            context.ecdh(call).await.map(|_| ())
-        }
-    });
-    let (id, point) = signer.hear_ecdh().await;
-    signer.say(&shared_key(id, 7, point));
-    assert_eq!(soon("an answer", asking).await.unwrap(), Ok(()));
-    assert_eq!(house.context.state().live().map(Epoch::get), Some(1));
+    serves(&house, &mut signer).await;
 }

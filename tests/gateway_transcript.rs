@@ -12,6 +12,7 @@ mod dialer;
 
 use bytes::Bytes;
 use dialer::*;
+use pilotlight::error::Retry;
 use pilotlight::signer::gateway::PassError;
 use pilotlight::signer::{EcdhCall, EcdhError, LapseReason, Purpose, SignerError};
 
@@ -136,7 +137,8 @@ async fn the_nodes_own_requests_pass_through_unread() {
     assert_eq!(hex(&signer.hear().await.unwrap()), "08052a040a020102");
     signer.hang_up();
     let error = soon("musig2", musig).await.unwrap().unwrap_err();
-    assert!(matches!(error, PassError::SignerAway(_)), "{error}");
+    assert_eq!(error, PassError::Interrupted);
+    assert_eq!(error.retry(), Retry::Never);
     house.until_away().await;
     let mut signer = house.attached().await;
     assert_eq!(hex(&signer.hear().await.unwrap()), "08032a040a020102");

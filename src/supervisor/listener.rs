@@ -5,6 +5,7 @@
 //! peers have had their start; else the socket is closed. Everything here is bounded (P9) and nothing of it can cause a signer call,
 //! a stall or a shutdown while the signer is away (P5).
 
+use crate::error::is_of_one_connection;
 use crate::limits;
 use crate::link::LinkId;
 use crate::link::caller::Caller;
@@ -12,7 +13,6 @@ use crate::link::driver::Env;
 use crate::signer::Epoch;
 use crate::telemetry::Event;
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -187,16 +187,6 @@ async fn closed_by_peer(socket: &TcpStream) {
         Ok(0) | Err(_) => {}
         Ok(_) => std::future::pending().await,
     }
-}
-
-/// The connection at the head of the queue failed before it was taken: that says nothing of the next one.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
 }
 
 /// The places where inbound sockets wait for a signer.

@@ -574,9 +574,7 @@ fn lapsed(report: &LapseReport) {
 /// What the gateway says.
 fn record_gateway(event: &Event) {
     match event {
-        Event::SignerRefused { failure, .. } => {
-            counter!("pilotlight_signers_refused_total", "reason" => *failure).increment(1);
-        }
+        Event::SignerRefused { failure, .. } => signer_refused(failure),
         Event::SignerStalled { stalled } => {
             gauge!("pilotlight_signer_stalled").set(f64::from(u8::from(*stalled)));
         }
@@ -588,6 +586,10 @@ fn record_gateway(event: &Event) {
         }
         _ => {}
     }
+}
+
+pub(super) fn signer_refused(failure: &'static str) {
+    counter!("pilotlight_signers_refused_total", "reason" => failure).increment(1);
 }
 
 fn inbound_failed(reason: &'static str) {

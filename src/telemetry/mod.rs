@@ -52,6 +52,12 @@ impl Telemetry {
         contained(|| meters::refused(name, action));
     }
 
+    /// Counts a signer that was turned away without an event: for when there are too many of them.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn count_signer_refused(failure: &'static str) {
+        contained(|| meters::signer_refused(failure));
+    }
+
     /// The counters of frames and bytes, which are too frequent to be events.
     pub fn frames(&self) -> &FrameMeters {
         &self.frames

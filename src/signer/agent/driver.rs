@@ -19,9 +19,10 @@ use super::error::AgentError;
 use super::machine::{Job, Step, StreamMachine, backoff, registration};
 use super::report::{AgentState, Count, Ledger};
 use super::transport::{Connection, authority, secure};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::limits::{
-    AGENT_PING_DEADLINE, AGENT_PING_INTERVAL, AGENT_REGISTRATION_DEADLINE, CONNECT_DEADLINE,
+    AGENT_PING_DEADLINE, AGENT_PING_INTERVAL, AGENT_PIPE, AGENT_REGISTRATION_DEADLINE,
+    AGENT_STABLE, CONNECT_DEADLINE,
 };
 use crate::secret::SharedSecret;
 use crate::signer::gateway::credentials::read_public;
@@ -30,9 +31,6 @@ use crate::signer::gateway::proto::{
 };
 use crate::signer::gateway::{Macaroon, PinnedCertificate};
 use crate::signer::{EcdhCall, Purpose, Signer};
-
-/// Answers between the machine and the wire. Few, because a pong cannot overtake them.
-const PIPE: usize = 16;
 
 pub(super) struct Driver {
     config: AgentConfig,
@@ -79,16 +77,15 @@ impl Driver {
         loop {
             self.ledger.add(Count::Dial);
             self.state.send_replace(AgentState::Dialing);
-            let mut attached = false;
+            let mut attached = None;
             let end = match self.attempt(&mut attached).await {
                 Ok(never) => match never {},
                 Err(end) => end,
             };
-            failures = if attached {
-                1
-            } else {
-                failures.saturating_add(1)
-            };
+            let now = self.clock.now();
+            let held = attached.is_some_and(|at: Moment| now.since(at) >= AGENT_STABLE);
+            // A server that takes the signer and hangs up is not dialled at the fastest pace for ever: each time is a lapse there.
+            failures = if held { 1 } else { failures.saturating_add(1) };
             let retry_in = backoff(failures, draws.u64(..));
             report(&end, retry_in);
             self.state.send_replace(AgentState::Waiting {
@@ -103,7 +100,10 @@ impl Driver {
     }
 
     /// One connection, from the files to its end.
-    async fn attempt(&self, attached: &mut bool) -> Result<std::convert::Infallible, AgentError> {
+    async fn attempt(
+        &self,
+        attached: &mut Option<Moment>,
+    ) -> Result<std::convert::Infallible, AgentError> {
         let (pin, macaroon) = self.credentials()?;
         let authority = authority(&self.config.server)?;
         let dial = async {
@@ -121,7 +121,7 @@ impl Driver {
             .within("the TLS handshake", CONNECT_DEADLINE, handshakes)
             .await?;
         self.state.send_replace(AgentState::Registering);
-        let (answers, body) = mpsc::channel(PIPE);
+        let (answers, body) = mpsc::channel(AGENT_PIPE);
         // Queued before the call is made: a server may send nothing, not even headers, until it has read this.
         answers
             .try_send(registration())
@@ -186,7 +186,7 @@ impl Driver {
         mut machine: StreamMachine,
         mut requests: Streaming<SignCoordinatorRequest>,
         answers: mpsc::Sender<SignCoordinatorResponse>,
-        attached: &mut bool,
+        attached: &mut Option<Moment>,
     ) -> Result<std::convert::Infallible, AgentError> {
         let limit = AGENT_REGISTRATION_DEADLINE;
         let mut late = self.clock.sleep_until(self.clock.now().after(limit));
@@ -213,7 +213,7 @@ impl Driver {
                     match machine.receive(request.ok_or(AgentError::Ended)?) {
                         Step::Go => {}
                         Step::Registered => {
-                            *attached = true;
+                            *attached = Some(self.clock.now());
                             machine.counts().for_each(|count| self.ledger.add(count));
                             self.state.send_replace(AgentState::Attached);
                         }

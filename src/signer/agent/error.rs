@@ -8,12 +8,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::error::{Culprit, Retry};
+use crate::limits::AGENT_TEXT_MAX;
 use crate::signer::gateway::{CredentialsError, MacaroonError};
-
-/// Characters of a server's text that are kept.
-///
-/// Two node ids and what is said of them.
-const TEXT_MAX: usize = 400;
 
 /// Why a dial or a stream ended.
 #[derive(Debug, Error)]
@@ -173,6 +169,6 @@ impl AgentError {
 fn shorten(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())
-        .take(TEXT_MAX)
+        .take(AGENT_TEXT_MAX)
         .collect()
 }

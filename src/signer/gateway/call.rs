@@ -3,14 +3,15 @@
 //! It never waits for a signer to come, save to repeat what was in flight at a drop and is safe to repeat.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::macaroon::MacaroonName;
 use super::machine::{Class, Failure, Kind, Ticket};
-use super::service::Shared;
+use super::service::{Shared, lock};
 use crate::clock::Moment;
 use crate::error::{Culprit, Retry};
 use crate::limits;
@@ -78,7 +79,11 @@ pub(super) struct LiveStream {
     pub(super) commands: mpsc::Sender<Command>,
     /// Bytes of the node's own requests that may wait to be sent.
     pub(super) unsent: Arc<Semaphore>,
+    /// Set before its session ends if the signer broke the protocol: what it was asked may be why.
+    pub(super) broken: Arc<AtomicBool>,
 }
+
+type Awaited = oneshot::Receiver<Result<Answer, Failure>>;
 
 impl LiveStream {
     /// One question, one answer. Dropping the future cancels it.
@@ -89,6 +94,18 @@ impl LiveStream {
         class: Class,
         deadline: Moment,
     ) -> Result<Answer, Failure> {
+        let submitted = self.submit(shared, ask, class, deadline)?;
+        self.answer(submitted).await
+    }
+
+    /// The first half. After a failure the signer has seen nothing.
+    fn submit(
+        &self,
+        shared: &Shared,
+        ask: Ask,
+        class: Class,
+        deadline: Moment,
+    ) -> Result<(Ticket, Awaited), Failure> {
         let ticket = shared.next_ticket();
         let (reply, answer) = oneshot::channel();
         let submit = Command::Submit {
@@ -106,6 +123,10 @@ impl LiveStream {
                 }
                 mpsc::error::TrySendError::Closed(_) => Failure::Away,
             })?;
+        Ok((ticket, answer))
+    }
+
+    async fn answer(&self, (ticket, answer): (Ticket, Awaited)) -> Result<Answer, Failure> {
         let mut cancel = CancelOnDrop {
             commands: &self.commands,
             ticket: Some(ticket),
@@ -146,12 +167,7 @@ impl GatewaySigner {
         let shared = &self.shared;
         let now = shared.clock.now();
         if let Some(source) = source {
-            let mut sources = shared
-                .sources
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let taken = sources.take(now, source);
-            drop(sources);
+            let taken = lock(&shared.sources).take(now, source);
             if let Err(throttle) = taken {
                 return Err(refused(shared, Failure::Throttled(throttle)));
             }
@@ -207,9 +223,12 @@ impl Signer for GatewaySigner {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassError {
-    /// No signer is attached, or it left and the request is not safe to repeat.
+    /// No signer is attached. It has not seen the request.
     #[error(transparent)]
     SignerAway(#[from] crate::signer::SignerAway),
+    /// The signer left while it may have had the request: nobody knows whether it was carried out.
+    #[error("the signer left while it may have been working on the request")]
+    Interrupted,
     /// The signer says no.
     #[error("the signer refuses: {0}")]
     Refused(String),
@@ -232,27 +251,36 @@ impl PassError {
     pub fn culprit(&self) -> Culprit {
         match self {
             Self::Overloaded | Self::TooLarge => Culprit::Us,
-            Self::SignerAway(_) | Self::Refused(_) | Self::Malformed | Self::Late => {
-                Culprit::Signer
-            }
+            Self::SignerAway(_)
+            | Self::Interrupted
+            | Self::Refused(_)
+            | Self::Malformed
+            | Self::Late => Culprit::Signer,
         }
     }
     /// The rule that was broken, or the bound that was met.
     pub fn rule(&self) -> &'static str {
         match self {
             Self::SignerAway(away) => away.rule(),
-            Self::Refused(_) | Self::Malformed => "signer protocol: SignCoordinatorStreams",
+            Self::Interrupted | Self::Refused(_) | Self::Malformed => {
+                "signer protocol: SignCoordinatorStreams"
+            }
             Self::Late => "limits: SIGNING_DEADLINE",
             Self::Overloaded => "limits: SIGNING_IN_FLIGHT, SIGNING_UNSENT, SIGNER_QUEUE",
             Self::TooLarge => "limits: GATEWAY_MESSAGE_MAX",
         }
     }
-    /// Whether the same request may be made again. One that was late may have been carried out: `musig2_sign` must not be repeated.
+    /// Whether the same request may be made again. One that was late or interrupted may have been carried out: `musig2_sign` must not
+    /// be repeated, and what ends a signer's stream will end the next one's.
     pub fn retry(&self) -> Retry {
         match self {
             Self::SignerAway(away) => away.retry(),
             Self::Overloaded => Retry::Later,
-            Self::Refused(_) | Self::Malformed | Self::Late | Self::TooLarge => Retry::Never,
+            Self::Interrupted
+            | Self::Refused(_)
+            | Self::Malformed
+            | Self::Late
+            | Self::TooLarge => Retry::Never,
         }
     }
 }
@@ -280,7 +308,7 @@ macro_rules! passes {
 }
 
 passes! {
-    /// `signrpc.SignMessageReq` → `SignMessageResp`. Repeated on the next session if the signer leaves meanwhile.
+    /// `signrpc.SignMessageReq` → `SignMessageResp`. Repeated once, on the next session, if the signer leaves meanwhile.
     sign_message = 5, true;
     /// `signrpc.MuSig2SessionRequest` → `MuSig2SessionResponse`. Never repeated.
     musig2_session = 6, false;
@@ -296,7 +324,7 @@ passes! {
     musig2_combine_sig = 11, false;
     /// `signrpc.MuSig2CleanupRequest` → `…Response`. Never repeated.
     musig2_cleanup = 12, false;
-    /// `walletrpc.SignPsbtRequest` → `SignPsbtResponse`. Repeated on the next session if the signer leaves meanwhile.
+    /// `walletrpc.SignPsbtRequest` → `SignPsbtResponse`. Repeated once, on the next session, if the signer leaves meanwhile.
     sign_psbt = 13, true;
 }
 
@@ -306,7 +334,7 @@ impl SignerHandle {
         Self { shared, places }
     }
 
-    async fn pass(&self, field: u32, request: Bytes, repeat: bool) -> Result<Bytes, PassError> {
+    async fn pass(&self, field: u32, request: Bytes, mut repeat: bool) -> Result<Bytes, PassError> {
         if request.len() > limits::GATEWAY_MESSAGE_MAX {
             return Err(PassError::TooLarge);
         }
@@ -327,7 +355,12 @@ impl SignerHandle {
                 let room = Arc::clone(&stream.unsent).try_acquire_many_owned(room);
                 let room = room.map_err(|_| PassError::Overloaded)?;
                 let ask = Ask::Pass(field, request.clone(), room);
-                match stream.ask(shared, ask, Class::Node, deadline).await {
+                let submitted = stream.submit(shared, ask, Class::Node, deadline);
+                let (sent, answer) = match submitted {
+                    Ok(submitted) => (true, stream.answer(submitted).await),
+                    Err(failure) => (false, Err(failure)),
+                };
+                match answer {
                     Ok(Answer::Pass(answer)) => return Ok(answer),
                     Ok(Answer::Error(text)) => return Err(PassError::Refused(text)),
                     Ok(Answer::Secret(_) | Answer::Malformed) | Err(Failure::WrongType) => {
@@ -335,18 +368,23 @@ impl SignerHandle {
                     }
                     Err(Failure::Late) => return Err(PassError::Late),
                     Err(Failure::Throttled(_)) => return Err(PassError::Overloaded),
-                    Err(Failure::Away) if !repeat => {
-                        return Err(crate::signer::SignerAway.into());
-                    }
-                    Err(Failure::Away) => {}
+                    // It has not seen it.
+                    Err(Failure::Away) if !sent => return Err(crate::signer::SignerAway.into()),
+                    Err(Failure::Away) if !repeat => return Err(PassError::Interrupted),
+                    Err(Failure::Away) => repeat = false,
                 }
-                let gone = stream.commands.clone();
-                let next = live.wait_for(|next| {
-                    next.as_ref()
-                        .is_some_and(|next| !next.commands.same_channel(&gone))
-                });
-                let next = next.await.ok().and_then(|next| next.clone());
-                stream = next.ok_or(crate::signer::SignerAway)?;
+                let stays = |now: &Option<LiveStream>| {
+                    let now = now.as_ref();
+                    now.is_some_and(|now| now.commands.same_channel(&stream.commands))
+                };
+                // How it ended is known once it has left the place.
+                let left = live.wait_for(|now| !stays(now)).await.is_ok();
+                if !left || stream.broken.load(Ordering::Acquire) {
+                    return Err(PassError::Interrupted);
+                }
+                let next = live.wait_for(Option::is_some).await;
+                let next = next.ok().and_then(|next| next.clone());
+                stream = next.ok_or(PassError::Interrupted)?;
             }
         };
         tokio::select! {
@@ -357,7 +395,7 @@ impl SignerHandle {
     }
 }
 
-/// Longest time that a stream's driver may be behind before callers are refused.
+/// Commands that may wait for a stream's driver before callers are refused: as many as may wait for the signer.
 pub(super) const COMMANDS: usize = limits::SIGNER_QUEUE;
 
 #[cfg(test)]
@@ -374,6 +412,7 @@ mod tests {
                 Culprit::Signer,
                 Retry::Never,
             ),
+            (PassError::Interrupted, Culprit::Signer, Retry::Never),
             (PassError::Malformed, Culprit::Signer, Retry::Never),
             (PassError::Late, Culprit::Signer, Retry::Never),
             (PassError::Overloaded, Culprit::Us, Retry::Later),

@@ -45,6 +45,18 @@ pub enum CredentialsError {
         /// Its permission bits.
         mode: u32,
     },
+    /// It is another user's, who may change it at will (checked on Unix only).
+    #[error(
+        "{path} belongs to user {owner}, and this process is user {user}: run this as that user, or `chown {user} {path}` and renew what it holds if you do not know how it came there"
+    )]
+    ForeignOwner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner's number.
+        owner: u32,
+        /// The number of the user that asked for it.
+        user: u32,
+    },
     /// It does not hold what it should.
     #[error("{path} holds no {expected}: restore it from a copy, or renew it")]
     Content {
@@ -93,7 +105,7 @@ impl CredentialsError {
                 "RFC 5280 § 4.2.1.6: a subject alternative name is a DNS name or an address"
             }
             Self::NotPem => "RFC 7468: textual encoding of certificates",
-            _ => "credentials: regular files of mode 0600 that belong together",
+            _ => "credentials: the daemon's own regular files of mode 0600 that belong together",
         }
     }
     /// Whether to try again.
@@ -102,7 +114,7 @@ impl CredentialsError {
     }
 }
 
-/// The file's bytes, if nobody but its owner may read it.
+/// The file's bytes, if it is ours and nobody else may read it.
 pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
     read(path, true)
 }
@@ -132,7 +144,8 @@ fn read(path: &Path, private: bool) -> Result<Zeroizing<Vec<u8>>, CredentialsErr
     let mut file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if private {
-        check_mode(path, &metadata)?;
+        #[cfg(unix)]
+        check_access(path, &metadata, rustix::process::geteuid().as_raw())?;
     }
     // In its full size at once: a buffer that grew would leave copies behind. One byte more shows that a file is too long.
     let mut bytes = Zeroizing::new(vec![0; CREDENTIAL_FILE_MAX + 1]);
@@ -153,8 +166,16 @@ fn read(path: &Path, private: bool) -> Result<Zeroizing<Vec<u8>>, CredentialsErr
 }
 
 #[cfg(unix)]
-fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), CredentialsError> {
-    use std::os::unix::fs::PermissionsExt;
+fn check_access(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), CredentialsError> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let owner = metadata.uid();
+    if owner != user {
+        return Err(CredentialsError::ForeignOwner {
+            path: path.into(),
+            owner,
+            user,
+        });
+    }
     let mode = metadata.permissions().mode() & 0o777;
     let others = mode & 0o077;
     if others == 0 {
@@ -165,11 +186,6 @@ fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), CredentialsErr
             mode,
         })
     }
-}
-
-#[cfg(not(unix))]
-fn check_mode(_: &Path, _: &fs::Metadata) -> Result<(), CredentialsError> {
-    Ok(())
 }
 
 /// Replaces the file, or makes it, with mode 0600: whoever looks sees the old bytes or the new ones, also after a power cut.
@@ -345,6 +361,34 @@ mod tests {
             RootKey::load(folder.path()),
             Err(CredentialsError::Content { .. })
         ));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_another_user_owns_is_refused() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("macaroon.root");
+        RootKey::load_or_generate(&path).unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        let owner = metadata.uid();
+        assert!(check_access(&path, &metadata, owner).is_ok());
+        let refused = check_access(&path, &metadata, owner + 1);
+        assert!(
+            matches!(refused, Err(CredentialsError::ForeignOwner { user, .. }) if user == owner + 1),
+            "{refused:?}"
+        );
+        // Only root can give a file away; elsewhere the above is all that can be tried.
+        if chown(&path, Some(65_534), None).is_ok() {
+            let read = RootKey::load(&path).map(|_| ());
+            assert!(
+                matches!(
+                    read,
+                    Err(CredentialsError::ForeignOwner { owner: 65_534, .. })
+                ),
+                "{read:?}"
+            );
+        }
     }
 
     #[cfg(unix)]

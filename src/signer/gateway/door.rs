@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -16,20 +16,13 @@ use tower_service::Service as _;
 
 use super::http2::{Pings, RequestBody, send_body};
 use super::places::{Newcomers, Place};
+use super::proto::METHOD;
 use super::proto::watch_only_server::WatchOnlyServer;
 use super::service::{Connection, Handover, Service, Shared, lock};
 use super::tls::TlsIdentity;
 use crate::clock::Sleep;
+use crate::error::is_of_one_connection;
 use crate::limits;
-
-/// After an accept has failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Flow-control window of a stream and of its connection: some 800 answers.
-const WINDOW: u32 = 64 * 1024;
-/// Longest list of headers: a macaroon of the largest size and what gRPC adds.
-const HEADERS_MAX: u32 = 16 * 1024;
-/// Bytes that may wait for a signer that does not read.
-const SEND_BUFFER: usize = 1 << 20;
 
 /// Accepts until `stop` turns true.
 pub(super) async fn listen(
@@ -44,12 +37,17 @@ pub(super) async fn listen(
             _ = stop.wait_for(|stop| *stop) => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((socket, address)) = accepted else {
-            let later = shared.clock.now().after(ACCEPT_PAUSE);
-            shared.clock.sleep_until(later).await;
-            continue;
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "the signer's connection cannot be taken; trying again");
+                let later = shared.clock.now().after(limits::ACCEPT_PAUSE);
+                shared.clock.sleep_until(later).await;
+                continue;
+            }
         };
-        let Some(place) = newcomers.take(address.ip()) else {
+        let Some((stay, evicted)) = newcomers.take(address.ip()) else {
             let detail = "too many wait to be let in".to_owned();
             shared.refuse(address, "newcomers_full", detail, None);
             continue;
@@ -61,16 +59,21 @@ pub(super) async fn listen(
             let newcomer = Newcomer {
                 shared: &shared,
                 address,
+                place: stay.place(),
+                has_called: AtomicBool::new(false),
             };
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => {}
-                result = newcomer.serve(socket, &tls, place) => {
+                Ok(()) = evicted => newcomer.made_way(),
+                result = newcomer.serve(socket, &tls) => {
                     if let Err((failure, detail)) = result {
                         shared.refuse(address, failure, detail, None);
                     }
                 }
             }
+            // Not before the socket is closed: a connection that lingers counts.
+            drop(stay);
         });
     }
 }
@@ -80,6 +83,9 @@ type Refused = (&'static str, String);
 struct Newcomer<'a> {
     shared: &'a Arc<Shared>,
     address: SocketAddr,
+    place: Place,
+    /// From then on its call says what becomes of it.
+    has_called: AtomicBool,
 }
 
 impl Newcomer<'_> {
@@ -97,22 +103,25 @@ impl Newcomer<'_> {
         }
     }
 
-    async fn serve(
-        &self,
-        socket: TcpStream,
-        tls: &TlsIdentity,
-        place: Place,
-    ) -> Result<(), Refused> {
+    fn made_way(&self) {
+        if !self.has_called.load(Ordering::Relaxed) {
+            let detail = "too many wait to be let in, and a later one took its place".to_owned();
+            self.shared
+                .refuse(self.address, "newcomers_full", detail, None);
+        }
+    }
+
+    async fn serve(&self, socket: TcpStream, tls: &TlsIdentity) -> Result<(), Refused> {
         let _ = socket.set_nodelay(true);
         let socket = self.within("tls_late", tls.accept(socket)).await?;
         let socket = socket.map_err(|refusal| (refusal.label(), format!("{refusal:?}")))?;
         let mut builder = h2::server::Builder::new();
         builder
-            .initial_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_window_size(limits::GATEWAY_WINDOW)
+            .initial_connection_window_size(limits::GATEWAY_WINDOW)
             .data_frame_budget(limits::SIGNER_FRAME_BUDGET)
-            .max_header_list_size(HEADERS_MAX)
-            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(limits::GATEWAY_HEADERS_MAX)
+            .max_send_buffer_size(limits::GATEWAY_SEND_BUFFER)
             .max_concurrent_streams(1);
         let http = |error: h2::Error| ("http2", error.to_string());
         let handshake = builder.handshake::<_, Bytes>(socket);
@@ -130,7 +139,7 @@ impl Newcomer<'_> {
             address: self.address,
             certificate: tls.certificate_digest(),
             pings,
-            place,
+            place: self.place.clone(),
             lifeline,
         }))));
         let mut request = request.map(RequestBody::new);
@@ -165,11 +174,17 @@ impl Newcomer<'_> {
     }
 
     async fn answer(&self, request: http::Request<RequestBody>, mut respond: SendResponse<Bytes>) {
+        self.has_called.store(true, Ordering::Relaxed);
+        if request.uri().path() != METHOD {
+            // tonic answers it, with `Unimplemented`.
+            let detail = "it calls something that is not here".to_owned();
+            self.shared.refuse(self.address, "wrong_call", detail, None);
+        }
         let service = Service {
             shared: Arc::clone(self.shared),
         };
         let mut service =
-            WatchOnlyServer::new(service).max_decoding_message_size(limits::GATEWAY_MESSAGE_MAX);
+            WatchOnlyServer::new(service).max_decoding_message_size(limits::GATEWAY_ANSWER_MAX);
         let Ok(response) = service.call(request).await;
         let (head, body) = response.into_parts();
         // A denial has no body: its status ends the stream with its headers, or grpc-go, which wants trailers after data, reports

@@ -13,11 +13,9 @@ use super::proto::{
     RegistrationComplete, RegistrationResponse, SharedKeyRequest, SignCoordinatorRequest,
     SignCoordinatorResponse,
 };
+use crate::limits;
 use crate::node_id::{NodeId, Point};
 use crate::secret::{Secret32, SharedSecret};
-
-/// Longest text of a signer's that is kept.
-const ERROR_TEXT_MAX: usize = 512;
 
 /// What a message of the signer's holds.
 pub(super) enum Content {
@@ -71,7 +69,7 @@ pub(super) fn read(
         T::SignPsbtResponse(body) => pass(13, body),
         T::SignerError(error) => {
             let text = error.error.chars().filter(|c| !c.is_control());
-            let text = text.take(ERROR_TEXT_MAX).collect();
+            let text = text.take(limits::SIGNER_TEXT_MAX).collect();
             (Body::Error, Some(Content::Error(text)))
         }
     }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - `credentials`, `tls`: certificate, key and root key on disk, both ends of TLS; `macaroon`, `caveat`: who may call.
-//! - `door`, `places`: the listener, and who may stand there; `http2`: `h2` under tonic's service; `service`: who may open a stream; `access`: what is said to others.
+//! - `door`, `places`, `told`: the listener, who may stand there, and what is said of who may not; `http2`: `h2` under tonic's service; `service`: who may open a stream; `access`: what is said to others.
 //! - `machine`, `terms`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
 //! - `seat`: who has the one place, and who is held off.
 //! - `budget`: what the signer's ECDH may be spent on.
@@ -33,6 +33,7 @@ mod service;
 mod stream;
 mod terms;
 pub(crate) mod tls;
+mod told;
 
 use std::fmt;
 use std::io;

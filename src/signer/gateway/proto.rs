@@ -14,6 +14,8 @@ mod watchonlyrpc;
 
 pub(crate) use watchonlyrpc::*;
 
+/// The one call that there is.
+pub(crate) const METHOD: &str = "/watchonlyrpc.WatchOnly/SignCoordinatorStreams";
 /// The metadata key under which the signer's macaroon travels, in lower-case hex.
 pub(crate) const MACAROON_KEY: &str = "macaroon";
 /// The metadata key by which Pilotlight's own agent says that it answers a [`ProofRequest`]; its value is [`AGENT_VALUE`].

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,7 @@ use super::proto::{
 use super::seat::{HoldOffs, MacaroonId, Seat, StreamId, Verdict};
 use super::stream::{Control, Driver, Unsent};
 use super::tls::TlsIdentity;
+use super::told::Told;
 use crate::clock::Clock;
 use crate::limits;
 use crate::node_id::NodeId;
@@ -41,6 +43,14 @@ use crate::telemetry::{Event, Telemetry};
 struct Enrolled {
     control: mpsc::Sender<Control>,
     address: SocketAddr,
+}
+
+/// What has been said of who was turned away.
+#[derive(Default)]
+struct Refusals {
+    /// Of those with a macaroon of ours: strangers do not drown these.
+    of_ours: Told,
+    of_strangers: Told,
 }
 
 /// What all streams of one gateway share.
@@ -58,6 +68,7 @@ pub(super) struct Shared {
     pub(super) live: watch::Sender<Option<LiveStream>>,
     /// Whether new dials should wait for the signer.
     pub(super) behind: watch::Sender<bool>,
+    refusals: Mutex<Refusals>,
     seat: Mutex<Seat>,
     streams: Mutex<HashMap<StreamId, Enrolled>>,
     next_stream: AtomicU64,
@@ -84,6 +95,7 @@ impl Shared {
             holds: Mutex::new(HoldOffs::new()),
             live: watch::Sender::new(None),
             behind: watch::Sender::new(false),
+            refusals: Mutex::default(),
             seat: Mutex::new(Seat::new()),
             streams: Mutex::new(HashMap::new()),
             next_stream: AtomicU64::new(1),
@@ -95,14 +107,29 @@ impl Shared {
         Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Says that somebody was turned away, and who, if he has shown a macaroon of ours.
+    /// Counts that somebody was turned away, and says it, unless there are too many of them; and who, if he has shown a macaroon of
+    /// ours.
     pub(super) fn refuse(
         &self,
         address: SocketAddr,
         failure: &'static str,
-        detail: String,
+        mut detail: String,
         macaroon: Option<MacaroonName>,
     ) {
+        let mut refusals = lock(&self.refusals);
+        let told = match macaroon {
+            Some(_) => &mut refusals.of_ours,
+            None => &mut refusals.of_strangers,
+        };
+        let told = told.tell(self.clock.now());
+        drop(refusals);
+        let Some(left_out) = told else {
+            Telemetry::count_signer_refused(failure);
+            return;
+        };
+        if left_out > 0 {
+            let _ = write!(detail, "; {left_out} more before it were counted only");
+        }
         self.telemetry.emit(Event::SignerRefused {
             address,
             failure,
@@ -252,6 +279,7 @@ impl WatchOnly for Service {
                 self.shared.refuse(connection.address, label, detail, name);
                 access::status(&error)
             })?;
+        connection.place.vouch();
         let (outgoing, answers) = mpsc::channel(limits::SIGNER_OUTGOING);
         let driver = Driver::new(Arc::clone(&self.shared), connection, caller, outgoing);
         tokio::spawn(driver.run(request.into_inner()));

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tonic::{Status, Streaming};
@@ -116,6 +117,7 @@ impl Driver {
                 signer,
                 commands: sender,
                 unsent: Arc::new(Semaphore::new(limits::SIGNING_UNSENT)),
+                broken: Arc::default(),
             },
             machine,
             pending: HashMap::new(),
@@ -497,6 +499,9 @@ impl Driver {
                 _ if unread => LapseReason::SignerError,
                 _ => LapseReason::StreamClosed,
             };
+            if reason == LapseReason::SignerError {
+                self.stream.broken.store(true, Ordering::Release);
+            }
             let _ = session.lapse(reason);
             if unread {
                 self.shared.refuse(self.address, failure, detail, macaroon);
