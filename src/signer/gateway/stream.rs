@@ -587,6 +587,7 @@ mod tests {
             },
             commands: commands.clone(),
             unsent: Arc::new(Semaphore::new(0)),
+            broken: Arc::default(),
         }
     }
 
