@@ -294,6 +294,11 @@ pub const LIVENESS_WINDOW: Duration = Duration::from_secs(3);
 /// Shortest `signer.liveness_window`: below it a busy machine's scheduling looks like a dead signer.
 pub const LIVENESS_WINDOW_MIN: Duration = Duration::from_secs(1);
 
+/// Longest `signer.liveness_window` of the daemon. So long may channel links stay up after their signer has died: longer, and the
+/// promise that a lapse fences them would be a matter of the configuration. Twenty times the default bears any pause that a signer
+/// which is alive makes.
+pub const LIVENESS_WINDOW_MAX: Duration = Duration::from_secs(60);
+
 /// How long an ECDH may head the queue before the signer is said to be stalled. The slowest hardware signers take 1 s.
 pub const SIGNER_STALLED_AFTER: Duration = Duration::from_secs(10);
 

@@ -107,7 +107,6 @@ impl AgentProcess {
     fn start(command: &mut Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
@@ -474,7 +473,13 @@ fn the_signer_of_another_node_is_refused_by_name_and_the_daemon_stays_as_it_is()
 fn a_key_is_made_once_and_shown_by_its_node_id() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.key");
-    let made = Ended::of(pilotlight().arg("key").arg(&path));
+    let typo = Ended::of(pilotlight().args(["key", "--json"]).arg(&path)).problem(2);
+    assert!(
+        typo.0.contains("no key file") && typo.2.contains("pilotlight key --new"),
+        "{typo:?}"
+    );
+    assert!(!path.exists(), "looking makes nothing");
+    let made = Ended::of(pilotlight().args(["key", "--new"]).arg(&path));
     assert_eq!(made.code, 0, "{made:?}");
     assert!(made.stderr.contains("made a new key"), "{made:?}");
     assert_eq!(mode_of(&path), 0o600);
@@ -483,6 +488,254 @@ fn a_key_is_made_once_and_shown_by_its_node_id() {
     assert_eq!(
         (&again["node_id"], &again["made"]),
         (&node.to_string().into(), &false.into())
+    );
+    let kept = fs::read(&path).unwrap();
+    let twice = Ended::of(pilotlight().args(["key", "--new", "--json"]).arg(&path)).problem(2);
+    assert!(twice.0.contains(&node.to_string()), "{twice:?}");
+    assert_eq!(fs::read(&path).unwrap(), kept);
+    let mut command = pilotlight();
+    command.current_dir(folder.path()).args(["key", "-"]);
+    let piped = Ended::of(command.stdin(fs::File::open(&path).unwrap()));
+    assert_eq!(
+        (piped.code, piped.stdout.trim()),
+        (0, node.to_string().as_str())
+    );
+    assert!(!folder.path().join("-").exists());
+}
+
+/// `bake`, `signer renew-certificate` and the like on this data directory.
+fn offline(data: &Path, arguments: &[&str]) -> Ended {
+    let mut command = pilotlight();
+    Ended::of(
+        command
+            .args(arguments)
+            .arg("--json")
+            .arg("--data-dir")
+            .arg(data),
+    )
+}
+
+#[test]
+fn a_renewed_certificate_keeps_the_names_of_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let baked = offline(&data, &["bake", "--signer-listen", "192.0.2.1:9740"]).json();
+    assert_eq!(baked["warnings"], serde_json::json!([]));
+    let renew = |more: &[&str]| {
+        let mut arguments = vec!["signer", "renew-certificate"];
+        arguments.extend(more);
+        offline(&data, &arguments).json()
+    };
+    let named = |renewed: &Value, hosts: &[&str]| {
+        let mut names: Vec<&str> = renewed["hosts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|host| host.as_str().unwrap())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, hosts);
+    };
+    named(
+        &renew(&["--host", "node.example"]),
+        &["192.0.2.1", "node.example"],
+    );
+    named(&renew(&[]), &["192.0.2.1", "node.example"]);
+    // With the running daemon's beside them.
+    let daemon = Daemon::start_on(&data, |command, _| {
+        command.args(["--signer", "gateway", "--signer-listen", "127.0.0.1:0"]);
+        command.args([
+            "--node-id",
+            &id(1).to_string(),
+            "--signer-host",
+            "daemon.example",
+        ]);
+    });
+    let all = ["192.0.2.1", "daemon.example", "node.example"];
+    named(&renew(&[]), &all);
+    assert_eq!(
+        daemon.ask(&["bake", "--force"])["warnings"],
+        serde_json::json!([])
+    );
+    drop(daemon);
+    // A pair that was torn apart is mended with the names that it had.
+    fs::write(
+        data.join("signer.key"),
+        fs::read(data.join("signer.cert")).unwrap(),
+    )
+    .unwrap();
+    named(
+        &renew(&["--signer-listen", "192.0.2.2:1"]),
+        &["192.0.2.1", "192.0.2.2", "daemon.example", "node.example"],
+    );
+    // Names go when that is asked for, and it is said which.
+    let fewer = renew(&["--drop-other-names", "--host", "node.example"]);
+    named(&fewer, &["node.example"]);
+    assert_eq!(
+        fewer["dropped_hosts"].as_array().unwrap().len(),
+        3,
+        "{fewer}"
+    );
+
+    let lacking = offline(&data, &["bake", "--force", "--signer-host", "x.example"]).json();
+    let warning = lacking["warnings"][0].as_str().expect("a warning");
+    assert!(warning.contains("does not name x.example"), "{warning}");
+}
+
+#[test]
+fn a_pair_that_was_torn_apart_is_named_with_the_whole_command_that_mends_it() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    offline(folder.path(), &["bake"]).json();
+    offline(other.path(), &["bake"]).json();
+    fs::copy(
+        other.path().join("signer.key"),
+        folder.path().join("signer.key"),
+    )
+    .unwrap();
+    let (what, _, to_do) = offline(
+        folder.path(),
+        &["bake", "--force", "--signer-host", "node.example"],
+    )
+    .problem(2);
+    assert!(what.contains("do not belong together"), "{what}");
+    let command = format!(
+        "`pilotlight signer renew-certificate --data-dir {} --host node.example`",
+        folder.path().display()
+    );
+    assert!(to_do.contains(&command), "{to_do}");
+}
+
+#[test]
+fn a_rotation_whose_macaroon_cannot_be_written_does_not_happen() {
+    let folder = tempfile::tempdir().unwrap();
+    offline(folder.path(), &["bake"]).json();
+    let root = folder.path().join("macaroon.root");
+    let before = fs::read(&root).unwrap();
+    let (what, _, to_do) = offline(
+        folder.path(),
+        &[
+            "bake",
+            "--rotate-root-key",
+            "--force",
+            "--out",
+            "/nonexistent/m",
+        ],
+    )
+    .problem(2);
+    assert!(
+        what.contains("/nonexistent/m") && to_do.contains("--out"),
+        "{what}"
+    );
+    assert_eq!(
+        fs::read(&root).unwrap(),
+        before,
+        "the earlier macaroons are still good"
+    );
+    // A place that nothing can be renamed to is found too late; that is said.
+    let taken = folder.path().join("taken");
+    fs::create_dir(&taken).unwrap();
+    let out = taken.display().to_string();
+    let late = offline(
+        folder.path(),
+        &["bake", "--rotate-root-key", "--force", "--out", &out],
+    );
+    let (what, _, _) = late.problem(2);
+    assert!(what.contains("the root key is another now"), "{what}");
+    assert_ne!(fs::read(&root).unwrap(), before);
+    let left = fs::read_dir(folder.path()).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| !name.contains(".draft")));
+}
+
+#[test]
+fn commands_at_once_leave_credentials_that_belong_together() {
+    for _ in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let start = |command: &mut Command| {
+            command
+                .arg("--data-dir")
+                .arg(&data)
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let bakes: Vec<Child> = (0..4)
+            .map(|number| {
+                let out = folder.path().join(number.to_string());
+                start(pilotlight().args(["bake", "--out"]).arg(out))
+            })
+            .collect();
+        for mut bake in bakes {
+            assert!(bake.wait().unwrap().success());
+        }
+        TlsIdentity::load(&TlsFiles::in_directory(&data)).unwrap();
+        let rotations: Vec<Child> = (0..3)
+            .map(|number| {
+                let out = folder.path().join(number.to_string());
+                start(
+                    pilotlight()
+                        .args(["bake", "--rotate-root-key", "--force", "--out"])
+                        .arg(out),
+                )
+            })
+            .collect();
+        for mut rotation in rotations {
+            assert!(rotation.wait().unwrap().success());
+        }
+        let root = fs::read_to_string(data.join("macaroon.root")).unwrap();
+        assert!(root.starts_with("3 "), "each rotation counts");
+    }
+}
+
+#[test]
+fn an_agent_says_each_thing_once_and_with_json_nothing_else() {
+    let daemon = gateway_of(1);
+    let machine = Machine::provisioned(1, &daemon);
+    // A certificate of another: refused at every dial, by this side.
+    let other = tempfile::tempdir().unwrap();
+    offline(other.path(), &["bake"]).json();
+    fs::copy(
+        other.path().join("signer.cert"),
+        machine.path("signer.cert"),
+    )
+    .unwrap();
+    fs::set_permissions(
+        machine.path("signer.macaroon"),
+        fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    let mut agent = AgentProcess::start(machine.command(&daemon).stderr(Stdio::piped()));
+    let warned = agent.next();
+    assert_eq!(warned["event"], "warning");
+    assert!(
+        warned["detail"].as_str().unwrap().contains("mode 644"),
+        "{warned}"
+    );
+    assert_eq!(agent.next()["event"], "started");
+    let mut last = Value::Null;
+    for _ in 0..4 {
+        let event = agent.next();
+        assert_ne!(event, last, "said twice");
+        last = event;
+    }
+    agent.signal("-TERM");
+    agent.until("stopped");
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut agent.child.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(said, "");
+}
+
+#[test]
+fn a_daemon_that_hangs_is_said_to_hang() {
+    let daemon = gateway_of(1);
+    daemon.signal("-STOP");
+    let ended = daemon.run(&["info", "--json"]);
+    daemon.signal("-CONT");
+    let (what, _, _) = ended.problem(1);
+    assert!(
+        what.contains("did not answer within") && what.contains("hangs"),
+        "{what}"
     );
 }
 
@@ -755,6 +1008,8 @@ fn a_gateway_with_wrong_settings_is_refused_by_name() {
     for (window, part) in [
         ("999ms", "too short"),
         ("0s", "too short"),
+        ("61s", "too long"),
+        ("36525d", "too long"),
         ("3", "unit is missing"),
         ("soon", "unit is unknown"),
     ] {

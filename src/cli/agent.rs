@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,20 +25,44 @@ use zeroize::Zeroizing;
 /// Between two reports of what was answered, while something is.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// `pilotlight key FILE`: the node id on standard output, alone.
-pub(super) fn key(file: &Path, output: &Output) -> Result<Exit, Failure> {
-    let (signer, made) = EmbeddedSigner::load_or_generate(file)
-        .map_err(|error| bad_key(&error, file, "give another file"))?;
+/// `pilotlight key FILE`: the node id on standard output, alone. A key is made only if that is asked for: a name that is mistyped
+/// would otherwise be another node.
+pub(super) fn key(file: &Path, new: bool, output: &Output) -> Result<Exit, Failure> {
+    let signer = match (new, file == Path::new("-")) {
+        (true, true) => {
+            return Err(Failure::usage(
+                "a new key is not written to standard output",
+                "--new",
+                "name a file",
+            ));
+        }
+        (true, false) => make(file)?,
+        (false, _) => load(file)?,
+    };
     let id = signer.node_id().to_string();
-    let value = json!({ "node_id": id, "key": file.display().to_string(), "made": made });
+    let value = json!({ "node_id": id, "key": file.display().to_string(), "made": new });
     output.answer(&value, |_| id);
-    if made && !output.json {
+    if new && !output.json {
         Output::remark(&format!(
             "made a new key in {}: keep a copy of it; who has it has the node",
             file.display()
         ));
     }
     Ok(Exit::Ok)
+}
+
+fn make(file: &Path) -> Result<EmbeddedSigner, Failure> {
+    let (signer, made) = EmbeddedSigner::load_or_generate(file)
+        .map_err(|error| bad_key(&error, file, "give another file"))?;
+    if made {
+        return Ok(signer);
+    }
+    let file = file.display();
+    Err(Failure::usage(
+        format!("{file} exists and holds the key of {}", signer.node_id()),
+        file.to_string(),
+        "leave out --new to see whose it is, or give another file",
+    ))
 }
 
 /// `pilotlight agent`: answers until a signal says to stop.
@@ -59,8 +84,20 @@ pub(super) fn run(arguments: AgentArguments, output: &Output) -> Result<Exit, Fa
         Macaroon::parse(bytes).is_ok()
     })?;
     let signer = load(&key)?;
-    // What the agent itself logs at `info` is said in its own lines.
-    logging::start_at(LogFormat::Text, "warn")?;
+    if let Some(remark) = open_macaroon(&macaroon) {
+        if output.json {
+            Output::line(&json!({ "event": "warning", "detail": remark }).to_string());
+        } else {
+            Output::remark(&format!("warning: {remark}"));
+        }
+    }
+    // Of what the agent itself logs, all but errors is said in its own lines.
+    let format = if output.json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
+    logging::start_at(format, "error")?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(error.to_string(), "this process", "please report it"))?;
     let config = AgentConfig {
@@ -85,6 +122,7 @@ async fn answer(
     let agent = Agent::start(config, Arc::new(signer));
     let mut states = agent.state();
     states.mark_changed();
+    let mut shown = None;
     let mut every = tokio::time::interval(REPORT_EVERY);
     let mut said = AgentReport::default();
     loop {
@@ -96,7 +134,10 @@ async fn answer(
                     break;
                 }
                 let state = states.borrow_and_update().clone();
-                output.answer(&state_json(&state), |_| state_line(&state));
+                if shown.as_ref() != Some(&state) {
+                    output.answer(&state_json(&state), |_| state_line(&state));
+                    shown = Some(state);
+                }
             }
             _ = every.tick() => {
                 let report = agent.report();
@@ -183,7 +224,7 @@ fn report_line(report: &AgentReport) -> String {
 fn load(key: &Path) -> Result<EmbeddedSigner, Failure> {
     if key != Path::new("-") {
         return EmbeddedSigner::load(key)
-            .map_err(|error| bad_key(&error, key, "give another file with --key"));
+            .map_err(|error| bad_key(&error, key, "give another file"));
     }
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -206,6 +247,15 @@ fn load(key: &Path) -> Result<EmbeddedSigner, Failure> {
     let stream = stdin.as_fd().try_clone_to_owned();
     let stream = File::from(stream.map_err(|error| failed(&error))?);
     EmbeddedSigner::from_stream(stream, place).map_err(|error| failed(&error))
+}
+
+/// Who reads the macaroon needs only the key to be the signer. No error: lnd keeps its macaroons so, for its group.
+fn open_macaroon(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then(|| {
+        let path = path.display();
+        format!("{path} is open to others (mode {mode:03o}): run `chmod 600 {path}`")
+    })
 }
 
 /// Says at once what would otherwise be said at every dial.

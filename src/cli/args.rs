@@ -55,11 +55,14 @@ pub(super) enum Command {
     Bake(BakeArguments),
     /// Be the signer: hold the node's key, dial the node, answer
     Agent(AgentArguments),
-    /// Show whose node id a key file is; a missing file is made, with a new key
+    /// Show whose node id a key file is, or make one with a new key
     Key {
-        /// The key file
-        #[arg(value_name = "FILE")]
+        /// The key file; - reads the key's 64 hex digits from standard input
+        #[arg(value_name = "FILE|-")]
         file: PathBuf,
+        /// Make the file, with a new key
+        #[arg(long)]
+        new: bool,
     },
     /// The signer session of the running daemon, and the certificate that a signer dials
     Signer {
@@ -90,7 +93,7 @@ pub(super) struct RunArguments {
     pub(super) key_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) gateway: GatewayArguments,
-    /// A signer that dialled in and shows no life for so long is gone; at least 1s [default: 3s]
+    /// A signer that dialled in and shows no life for so long is gone; 1s to 60s [default: 3s]
     #[arg(
         long,
         value_name = "DURATION",
@@ -98,7 +101,7 @@ pub(super) struct RunArguments {
         help_heading = GATEWAY_HEADING
     )]
     pub(super) liveness_window: Option<String>,
-    /// How to write the log to standard error; RUST_LOG says how much [default: text]
+    /// How to write the log to standard error; RUST_LOG says how much [default: text, or json with --json]
     #[arg(long, value_enum, env = "PILOTLIGHT_LOG")]
     pub(super) log: Option<LogFormat>,
 }
@@ -153,7 +156,7 @@ pub(super) struct BakeArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct RenewArguments {
-    /// A name or address under which the signer dials, beside localhost and loopback [default: the running daemon's, or the configured ones]
+    /// A further name or address under which the signer dials. The names of the present certificate and the configured ones are kept
     #[arg(
         long,
         value_name = "HOST",
@@ -161,6 +164,12 @@ pub(super) struct RenewArguments {
         value_delimiter = ','
     )]
     pub(super) host: Vec<String>,
+    /// Where the daemon listens for the signer: its address is named too
+    #[arg(long, value_name = "IP:PORT", env = "PILOTLIGHT_SIGNER_LISTEN")]
+    pub(super) signer_listen: Option<SocketAddr>,
+    /// Keep no name but those that are given or configured: a signer that dials another is locked out
+    #[arg(long)]
+    pub(super) drop_other_names: bool,
     /// The daemon's TOML file, for where the signer dials
     #[arg(long, value_name = "FILE", env = "PILOTLIGHT_CONFIG")]
     pub(super) config: Option<PathBuf>,

@@ -9,11 +9,12 @@ use super::gateway::{Credentials, Files, date, unix_now};
 use super::output::Output;
 use super::{settings, span};
 use crate::admin::hex;
-use crate::signer::gateway::{Caveat, Macaroon, Op, RootKey, TlsIdentity, write_private};
+use crate::signer::gateway::{Caveat, Macaroon, Op, RootKey, TlsIdentity};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,36 +35,32 @@ pub(super) fn bake(
     if !arguments.force && out.symlink_metadata().is_ok() {
         return Err(exists(&out));
     }
-    let mut credentials = Files::of(&dir).load_or_generate(&gateway.hosts)?;
+    let files = Files::of(&dir);
+    let lock = files.lock()?;
+    let mut credentials = files.load_or_generate(&lock, &gateway.hosts)?;
     if arguments.rotate_root_key {
-        credentials.root_key = RootKey::rotate(&credentials.files.root_key)?;
-        credentials.made = true;
+        credentials.root_key = credentials.root_key.successor()?;
     }
-    let mut nonce = [0; 16];
-    getrandom::fill(&mut nonce).map_err(|error| {
-        Failure::failed(
-            format!("the system gives no random bytes: {error}"),
-            "this process",
-            "try again",
-        )
-    })?;
-    let mut macaroon = Macaroon::bake(&credentials.root_key, nonce, &[Op::remote_signer()]);
-    let caveats = [
-        expires.map(Caveat::TimeBefore),
-        arguments.ip.map(Caveat::IpAddr),
-    ];
-    for caveat in caveats.iter().flatten() {
-        macaroon
-            .restrict(caveat)
-            .map_err(|error| Failure::failed(error.to_string(), "the macaroon", "report it"))?;
+    let macaroon = restricted(&credentials.root_key, expires, arguments.ip)?;
+    let draft = Draft::write(&out, &macaroon.to_bytes())?;
+    // The macaroon is on the disk: only now is what was good before made worthless.
+    if arguments.rotate_root_key {
+        credentials.root_key.save(&credentials.files.root_key)?;
     }
+    let rotated = |failure| after_rotation(failure, arguments.rotate_root_key, &out);
+    draft.publish(arguments.force).map_err(rotated)?;
+    drop(lock);
     let client = Client::new(dir);
-    let told = if credentials.made {
-        tell(&client)?
+    let told = if credentials.made || arguments.rotate_root_key {
+        tell(&client)
     } else {
-        door(&client)?
+        door(&client)
     };
-    save(&out, &macaroon.to_bytes(), arguments.force)?;
+    let told = told.map_err(|mut failure| {
+        let said = &mut failure.problem.what;
+        *said = format!("the macaroon is in {}, but {said}", out.display());
+        after_rotation(failure, arguments.rotate_root_key, &out)
+    })?;
     let baked = Baked {
         out: &out,
         name: macaroon.name().to_string(),
@@ -72,9 +69,51 @@ pub(super) fn bake(
         credentials: &credentials,
         connect: connect(&gateway.hosts, gateway.listen, told.as_ref()),
         daemon: told.is_some(),
+        warnings: credentials
+            .files
+            .remarks(&credentials.identity, &gateway.hosts),
     };
     output.answer(&baked.json(), |_| baked.text());
     Ok(Exit::Ok)
+}
+
+/// Says with an error that comes after the rotation that there was one.
+fn after_rotation(mut failure: Failure, rotated: bool, out: &Path) -> Failure {
+    if rotated {
+        let problem = &mut failure.problem;
+        problem.what = format!(
+            "the root key is another now, and every earlier macaroon worth nothing; {}",
+            problem.what
+        );
+        if !out.exists() {
+            problem.what_to_do = format!("{}; then bake a macaroon anew", problem.what_to_do);
+        }
+    }
+    failure
+}
+
+/// A macaroon for a signer, good until `expires` and from `ip` only, if these are given.
+fn restricted(
+    root_key: &RootKey,
+    expires: Option<Duration>,
+    ip: Option<IpAddr>,
+) -> Result<Macaroon, Failure> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|error| {
+        Failure::failed(
+            format!("the system gives no random bytes: {error}"),
+            "this process",
+            "try again",
+        )
+    })?;
+    let mut macaroon = Macaroon::bake(root_key, nonce, &[Op::remote_signer()]);
+    let caveats = [expires.map(Caveat::TimeBefore), ip.map(Caveat::IpAddr)];
+    for caveat in caveats.iter().flatten() {
+        macaroon
+            .restrict(caveat)
+            .map_err(|error| Failure::failed(error.to_string(), "the macaroon", "report it"))?;
+    }
+    Ok(macaroon)
 }
 
 /// What is said of a macaroon that was baked.
@@ -86,6 +125,7 @@ struct Baked<'a> {
     credentials: &'a Credentials,
     connect: String,
     daemon: bool,
+    warnings: Vec<String>,
 }
 
 impl Baked<'_> {
@@ -117,6 +157,7 @@ impl Baked<'_> {
             "certificate": self.certificate().display().to_string(),
             "agent": self.agent(),
             "daemon_runs": self.daemon,
+            "warnings": self.warnings,
         })
     }
 
@@ -138,8 +179,13 @@ impl Baked<'_> {
                 "\nThe root key is another: every earlier macaroon is worth nothing.".to_owned()
             }
         };
+        let warnings: String = self
+            .warnings
+            .iter()
+            .map(|warning| format!("\nwarning      {warning}"))
+            .collect();
         format!(
-            "macaroon     {} ({}; {end}{from})\ncertificate  {}{rotated}\n\nCopy these two files to the signer's machine, next to the node's key. Who has the macaroon and the key is the signer. Start it there:\n  {}",
+            "macaroon     {} ({}; {end}{from})\ncertificate  {}{warnings}{rotated}\n\nCopy these two files to the signer's machine, next to the node's key. Who has the macaroon and the key is the signer. Start it there:\n  {}",
             self.out.display(),
             self.name,
             self.certificate().display(),
@@ -154,44 +200,79 @@ pub(super) fn renew(
     arguments: RenewArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let given = GatewayArguments {
-        signer_listen: None,
-        signer_host: arguments.host,
+    let RenewArguments {
+        host,
+        signer_listen,
+        drop_other_names,
+        config,
+    } = arguments;
+    let settings = |signer_host| {
+        let given = GatewayArguments {
+            signer_listen,
+            signer_host,
+        };
+        settings::of_gateway(data_dir.clone(), config.as_deref(), &given)
     };
-    let (dir, gateway) = settings::of_gateway(data_dir, arguments.config.as_deref(), &given)?;
+    // What is given stands beside what is configured, not in its place.
+    let (dir, configured) = settings(Vec::new())?;
+    let given = settings(host)?.1.hosts;
     dir.prepare()?;
     let files = Files::of(&dir);
     let client = Client::new(dir);
-    let mut hosts = gateway.hosts;
-    if hosts.is_empty()
-        && let Some(door) = door(&client)?
-    {
-        hosts = strings(&door, "/hosts");
+    let running = door(&client)?;
+    let lock = files.lock()?;
+    let before = files.tls.hosts();
+    let mut hosts = configured.hosts;
+    let running = running.map(|door| strings(&door, "/hosts"));
+    add(&mut hosts, running.unwrap_or_default());
+    if !drop_other_names {
+        add(&mut hosts, before.clone());
     }
+    add(&mut hosts, given);
+    let mut dropped = before;
+    dropped.retain(|host| !hosts.contains(host));
     let identity = TlsIdentity::renew(&files.tls, &hosts, unix_now())?;
     // A daemon that starts on this directory needs both.
     RootKey::load_or_generate(&files.root_key)?;
+    drop(lock);
     let daemon = tell(&client)?.is_some();
     let digest = hex(&identity.certificate_digest());
     let path = files.tls.certificate.display().to_string();
     let value = json!({
         "certificate": path, "sha256": digest, "expires": identity.expires().as_secs(), "hosts": hosts,
-        "daemon_runs": daemon,
+        "dropped_hosts": dropped, "daemon_runs": daemon,
     });
     output.answer(&value, |_| {
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let names = [names.as_slice(), &hosts].concat().join(", ");
+        let dropped = if dropped.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "\nno more      {}: a signer that checks names, as lnd's does, cannot dial these",
+                dropped.join(", ")
+            )
+        };
         let taken = if daemon {
             "The running daemon shows it from now on; a signer that is attached stays."
         } else {
             "The daemon shows it when it starts."
         };
         format!(
-            "certificate  {path}\nnames        {names}\nexpires      {}\nsha256       {digest}\n\n{taken}\nCopy the file to the signer's machine: with the old one it cannot attach again.",
+            "certificate  {path}\nnames        {names}{dropped}\nexpires      {}\nsha256       {digest}\n\n{taken}\nCopy the file to the signer's machine: with the old one it cannot attach again.",
             date(identity.expires())
         )
     });
     Ok(Exit::Ok)
+}
+
+/// Those of `more` that are not there yet.
+fn add(hosts: &mut Vec<String>, more: Vec<String>) {
+    for host in more {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
 }
 
 fn end_of(text: &str, place: &str) -> Result<Duration, Failure> {
@@ -270,30 +351,58 @@ fn exists(path: &Path) -> Failure {
     )
 }
 
-/// Writes the macaroon, 0600 from the moment it exists.
-fn save(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
-    if force {
-        return Ok(write_private(path, bytes)?);
+/// A macaroon that is written, 0600, and does not have its name yet. It is gone when it is dropped.
+struct Draft<'a> {
+    path: PathBuf,
+    out: &'a Path,
+}
+
+impl<'a> Draft<'a> {
+    fn write(out: &'a Path, bytes: &[u8]) -> Result<Self, Failure> {
+        let mut name = out.file_name().unwrap_or_default().to_os_string();
+        name.push(".draft");
+        let path = out.with_file_name(name);
+        // Who has the lock is alone: it is left over from a process that died.
+        let _ = std::fs::remove_file(&path);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options.open(&path).map_err(|error| unwritable(out, &error));
+        let draft = Self { path, out };
+        let mut file = file?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| unwritable(out, &error))?;
+        Ok(draft)
     }
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => exists(path),
-        _ => Failure::usage(
-            format!("cannot write {}: {error}", path.display()),
-            path.display().to_string(),
-            "give a file in a directory that this user may write to with --out",
-        ),
-    };
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(failed)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(|error| {
-            // Half a macaroon is worse than none; this process made the file just now.
-            let _ = std::fs::remove_file(path);
-            failed(error)
+
+    /// Gives it its name; in the place of what has it only if that is wanted.
+    fn publish(self, force: bool) -> Result<(), Failure> {
+        let (from, out) = (&self.path, self.out);
+        let published = if force {
+            std::fs::rename(from, out)
+        } else {
+            std::fs::hard_link(from, out)
+        };
+        published.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(out),
+            _ => unwritable(out, &error),
         })
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        // It is gone already if it was renamed.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn unwritable(out: &Path, error: &io::Error) -> Failure {
+    Failure::usage(
+        format!("cannot write {}: {error}", out.display()),
+        out.display().to_string(),
+        "give a file in a directory that this user may write to with --out",
+    )
 }
 
 #[cfg(test)]

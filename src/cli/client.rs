@@ -61,7 +61,10 @@ impl Client {
             .with_config()
             .limit(1 << 30)
             .read_json()
-            .map_err(|error| garbled(path, &error.to_string()))
+            .map_err(|error| match error {
+                ureq::Error::Timeout(_) => silent(&self.dir, path),
+                error => garbled(path, &error.to_string()),
+            })
     }
 
     fn send(
@@ -113,6 +116,7 @@ impl Client {
             | ureq::Error::Timeout(ureq::Timeout::Connect) => self.no_daemon(&format!(
                 "nothing answers at {address}, which its admin.addr names ({error})"
             )),
+            ureq::Error::Timeout(_) => silent(&self.dir, path),
             error => garbled(path, &error.to_string()),
         })?;
         let success = answer.status().is_success();
@@ -146,6 +150,18 @@ impl Client {
             problem,
         }
     }
+}
+
+fn silent(dir: &DataDir, path: &str) -> Failure {
+    Failure::failed(
+        format!(
+            "the daemon of {} did not answer within {} s: it hangs or is overloaded",
+            dir.path().display(),
+            ANSWER.as_secs()
+        ),
+        path,
+        "try again; if it stays, see the daemon's log, and whether its process is stopped",
+    )
 }
 
 fn garbled(path: &str, why: &str) -> Failure {

@@ -154,7 +154,7 @@ pub(super) fn bad_key(error: &KeyFileError, path: &Path, other: &str) -> Failure
             format!("run `chmod 600 {path}`, and think of the key as known if others could read it")
         }
         KeyFileError::NotFound { .. } => {
-            format!("give the right path, or make a key with `pilotlight key {path}`")
+            format!("give the right path, or make a key with `pilotlight key --new {path}`")
         }
         KeyFileError::NoEntropy(_) => {
             "start again; if it stays, the system's randomness is broken".to_owned()

@@ -11,10 +11,14 @@ use crate::signer::gateway::{
     Caveat, CredentialsError, Gateway, GatewayConfig, GatewayError, RootKey, TlsFiles, TlsIdentity,
 };
 use crate::supervisor::Supervisor;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A certificate that ends within this time is spoken of: long enough to plan a visit to the signer's machine.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -22,12 +26,23 @@ const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
 /// How often a running daemon looks at its certificate's end.
 const LOOK_AGAIN: Duration = Duration::from_secs(86_400);
 
+/// Who works on the credentials is done in a blink; after this time it hangs.
+const LOCK_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between two looks at a lock that another process has.
+const LOCK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Where a gateway's credentials are.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     pub(super) tls: TlsFiles,
     pub(super) root_key: PathBuf,
     directory: PathBuf,
+}
+
+/// Whoever has it may read and change a gateway's files; nobody else does meanwhile. It ends with the process, however that ends.
+pub(super) struct Lock {
+    _file: File,
 }
 
 /// What a gateway starts with.
@@ -48,10 +63,48 @@ impl Files {
         }
     }
 
-    /// What there is; what there is not is made.
-    pub(super) fn load_or_generate(self, hosts: &[String]) -> Result<Credentials, Failure> {
+    /// Keeps every other process from these files until it is dropped. Who waits for it in vain is told so.
+    pub(super) fn lock(&self) -> Result<Lock, Failure> {
+        let path = self.directory.join("credentials.lock");
+        let place = || path.display().to_string();
+        let failed = |error: std::io::Error| {
+            Failure::usage(
+                format!("cannot lock {}: {error}", path.display()),
+                place(),
+                "let the user that runs this own the data directory",
+            )
+        };
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(failed)?;
+        let until = Instant::now() + LOCK_WITHIN;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => {
+                    std::thread::sleep(LOCK_AGAIN);
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(Failure::failed(
+                        "another process has held the credentials for too long",
+                        place(),
+                        "wait for it, or end it: it is a `pilotlight` that works on this data directory",
+                    ));
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+    }
+
+    /// What there is; what there is not is made. Needs the lock.
+    pub(super) fn load_or_generate(
+        self,
+        _: &Lock,
+        hosts: &[String],
+    ) -> Result<Credentials, Failure> {
         let (identity, certificate_made) =
-            TlsIdentity::load_or_generate(&self.tls, hosts, unix_now())?;
+            TlsIdentity::load_or_generate(&self.tls, hosts, unix_now())
+                .map_err(|error| self.failure(error, hosts))?;
         let (root_key, key_made) = RootKey::load_or_generate(&self.root_key)?;
         Ok(Credentials {
             files: self,
@@ -61,15 +114,30 @@ impl Files {
         })
     }
 
-    fn load(&self) -> Result<(TlsIdentity, RootKey), CredentialsError> {
+    fn load(&self, hosts: &[String]) -> Result<(TlsIdentity, RootKey), Failure> {
+        let _lock = self.lock()?;
         Ok((
-            TlsIdentity::load(&self.tls)?,
+            TlsIdentity::load(&self.tls).map_err(|error| self.failure(error, hosts))?,
             RootKey::load(&self.root_key)?,
         ))
     }
 
-    /// What the operator should know of a certificate that signers dial under these hosts.
-    pub(super) fn remarks(&self, identity: &TlsIdentity, hosts: &[String]) -> Vec<String> {
+    /// An error of the files, with the whole command that mends it.
+    fn failure(&self, error: CredentialsError, hosts: &[String]) -> Failure {
+        let torn = matches!(error, CredentialsError::Mismatch { .. });
+        let mut failure = Failure::from(error);
+        if torn {
+            failure.problem.what_to_do = format!(
+                "run {}, then give the signer the new {}",
+                self.renewal(hosts),
+                self.tls.certificate.display()
+            );
+        }
+        failure
+    }
+
+    /// The command that makes a new certificate with these names.
+    fn renewal(&self, hosts: &[String]) -> String {
         let mut renew = format!(
             "`pilotlight signer renew-certificate --data-dir {}",
             self.directory.display()
@@ -79,6 +147,12 @@ impl Files {
             let _ = write!(renew, " --host {host}");
         }
         renew.push('`');
+        renew
+    }
+
+    /// What the operator should know of a certificate that signers dial under these hosts.
+    pub(super) fn remarks(&self, identity: &TlsIdentity, hosts: &[String]) -> Vec<String> {
+        let renew = self.renewal(hosts);
         let missing: Vec<&str> = hosts
             .iter()
             .map(String::as_str)
@@ -111,6 +185,8 @@ pub(super) struct Door {
     files: Files,
     hosts: Vec<String>,
     shown: Mutex<Shown>,
+    /// One reload at a time: what was read later counts.
+    reloading: Mutex<()>,
 }
 
 /// What it shows and asks for at the moment.
@@ -152,6 +228,7 @@ impl Door {
             files,
             hosts: settings.hosts.clone(),
             shown: Mutex::new(shown),
+            reloading: Mutex::new(()),
         });
         tokio::spawn(watch_certificate(Arc::downgrade(&door)));
         Ok(door)
@@ -188,12 +265,14 @@ impl SignerDoor for Door {
     }
 
     fn reload(&self) -> Result<DoorView, Problem> {
-        // Both are read before either counts, and one reload at a time.
+        let one_at_a_time = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Both are read before either counts, and before anything is locked that `view` must not wait for.
+        let read = self.files.load(&self.hosts);
+        let (identity, root_key) = read.map_err(|failure| failure.problem)?;
         let mut shown = self.shown();
-        let (identity, root_key) = self
-            .files
-            .load()
-            .map_err(|error| Failure::from(error).problem)?;
         shown.root_key = root_key.id();
         self.gateway.rotate(root_key);
         if shown.identity.certificate_digest() != identity.certificate_digest() {
@@ -201,6 +280,7 @@ impl SignerDoor for Door {
             self.gateway.renew(identity);
         }
         drop(shown);
+        drop(one_at_a_time);
         tracing::info!("the gateway has taken its credentials anew from their files");
         Ok(self.view())
     }

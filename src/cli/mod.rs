@@ -68,7 +68,7 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> 
         Command::Peer { command } => peer(&command, client, output),
         Command::Bake(arguments) => bake::bake(data_dir, &arguments, output),
         Command::Agent(arguments) => agent::run(arguments, output),
-        Command::Key { file } => agent::key(&file, output),
+        Command::Key { file, new } => agent::key(&file, new, output),
         Command::Signer {
             command: SignerCommand::RenewCertificate(arguments),
         } => bake::renew(data_dir, arguments, output),
@@ -107,14 +107,8 @@ fn usage(error: &clap::Error) -> Exit {
     }
     let json = OsString::from("--json");
     if std::env::args_os().any(|argument| argument == json) {
-        let text = error.to_string();
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let what = lines
-            .next()
-            .unwrap_or("the command line is wrong")
-            .trim_start_matches("error: ");
         Output::new(true).failure(&Failure::usage(
-            what,
+            in_one_line(&error.to_string()),
             "the command line",
             "see `pilotlight --help`",
         ));
@@ -122,4 +116,39 @@ fn usage(error: &clap::Error) -> Exit {
         let _ = error.print();
     }
     Exit::Usage
+}
+
+/// What clap says before it shows how the command is used: which arguments are missing or wrong, and its tips.
+fn in_one_line(said: &str) -> String {
+    let lines = said.lines().map(str::trim);
+    let lines =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_usage_error_in_one_line_names_what_is_missing_or_wrong() {
+        let said = |words: &[&str]| {
+            let words = ["pilotlight"].iter().chain(words);
+            in_one_line(&Arguments::try_parse_from(words).unwrap_err().to_string())
+        };
+        let missing = said(&["agent", "--json"]);
+        assert!(
+            missing.contains("--connect <HOST:PORT>") && missing.contains("--key <FILE|-"),
+            "{missing}"
+        );
+        assert!(!missing.contains("Usage") && !missing.starts_with("error"));
+        let unknown = said(&["info", "--jsn"]);
+        assert!(
+            unknown.contains("--jsn") && unknown.contains("'--json'"),
+            "{unknown}"
+        );
+    }
 }

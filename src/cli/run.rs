@@ -8,7 +8,7 @@ use super::config::ConfiguredPeer;
 use super::demo;
 use super::failure::{Exit, Failure, bad_key};
 use super::gateway::{self, Door};
-use super::logging;
+use super::logging::{self, LogFormat};
 use super::output::Output;
 use super::settings::Settings;
 use super::signals::Signals;
@@ -35,7 +35,12 @@ pub(super) fn run(settings: Settings, output: &Output) -> Result<Exit, Failure> 
     if settings.signer == SignerChoice::Gateway && settings.node_id.is_none() {
         return Err(no_node_id());
     }
-    logging::start(settings.log)?;
+    let log = settings.log.unwrap_or(if output.json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    });
+    logging::start(log)?;
     settings.data_dir.prepare()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -149,7 +154,8 @@ impl Source {
             (SignerChoice::Embedded, _) => load_signer(settings).map(Self::Embedded),
             (SignerChoice::Gateway, Some(node_id)) => {
                 let files = gateway::Files::of(&settings.data_dir);
-                let credentials = files.load_or_generate(&settings.gateway.hosts)?;
+                let lock = files.lock()?;
+                let credentials = files.load_or_generate(&lock, &settings.gateway.hosts)?;
                 Ok(Self::Gateway(node_id, Box::new(credentials)))
             }
             (SignerChoice::Gateway, None) => Err(no_node_id()),

@@ -31,7 +31,8 @@ pub(super) struct Settings {
     pub(super) signer: SignerChoice,
     pub(super) gateway: GatewaySettings,
     pub(super) node_id: Option<NodeId>,
-    pub(super) log: LogFormat,
+    /// `None`: as the answers are.
+    pub(super) log: Option<LogFormat>,
     pub(super) peers: Vec<ConfiguredPeer>,
     /// Whether the peer book's tags are right.
     pub(super) peers_declared: bool,
@@ -88,7 +89,7 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
         admin: run.admin.or(config.admin).unwrap_or(ADMIN),
         signer: choice(run.signer, config.signer_kind())?.unwrap_or(SignerChoice::Embedded),
         gateway,
-        log: choice(run.log, log)?.unwrap_or_default(),
+        log: choice(run.log, log)?,
         node_id,
         admin_hosts: config.admin_hosts,
         scrape_needs_token: config.scrape_needs_token,
@@ -165,6 +166,16 @@ fn liveness_window(text: &str, place: &str) -> Result<Duration, Failure> {
             ),
             place,
             "give 1s or more; 3s is the default",
+        ));
+    }
+    if window > limits::LIVENESS_WINDOW_MAX {
+        return Err(Failure::usage(
+            format!(
+                "a liveness window of {text} is too long: for more than {} s channel links would stay up without a signer",
+                limits::LIVENESS_WINDOW_MAX.as_secs()
+            ),
+            place,
+            "give 60s or less; 3s is the default",
         ));
     }
     Ok(window)

@@ -189,7 +189,7 @@ fn check_access(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), C
 }
 
 /// Replaces the file, or makes it, with mode 0600: whoever looks sees the old bytes or the new ones, also after a power cut.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CredentialsError> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CredentialsError> {
     let failed = |action| {
         move |source| CredentialsError::File {
             action,
@@ -238,7 +238,11 @@ impl RootKey {
     pub fn load_or_generate(path: impl AsRef<Path>) -> Result<(Self, bool), CredentialsError> {
         let path = path.as_ref();
         match Self::load(path) {
-            Err(CredentialsError::NotFound { .. }) => Ok((Self::generate(path, 0)?, true)),
+            Err(CredentialsError::NotFound { .. }) => {
+                let key = Self::draw(0)?;
+                key.save(path)?;
+                Ok((key, true))
+            }
             loaded => loaded.map(|key| (key, false)),
         }
     }
@@ -262,18 +266,30 @@ impl RootKey {
     /// [`CredentialsError`]; the old key is then still in force.
     pub fn rotate(path: impl AsRef<Path>) -> Result<Self, CredentialsError> {
         let path = path.as_ref();
-        let next = Self::load(path)?.id().wrapping_add(1);
-        Self::generate(path, next)
+        let next = Self::load(path)?.successor()?;
+        next.save(path)?;
+        Ok(next)
     }
 
-    fn generate(path: &Path, id: u64) -> Result<Self, CredentialsError> {
+    /// The key that comes after this one. It counts once it is saved.
+    pub(crate) fn successor(&self) -> Result<Self, CredentialsError> {
+        Self::draw(self.id().wrapping_add(1))
+    }
+
+    fn draw(id: u64) -> Result<Self, CredentialsError> {
         let key = Secret32::try_build(|bytes| getrandom::fill(bytes.as_mut_slice()))
             .map_err(|error| CredentialsError::NoEntropy(error.to_string()))?;
-        let name = id.to_string();
+        Ok(Self::new(id, key))
+    }
+
+    /// Puts this key in the place of whichever is there.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), CredentialsError> {
+        let name = self.id().to_string();
         let mut text = Zeroizing::new(Vec::with_capacity(name.len() + 66));
         text.extend_from_slice(name.as_bytes());
         text.push(b' ');
-        for nibble in key.expose().iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        let key = self.secret().expose();
+        for nibble in key.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
             text.push(if nibble < 10 {
                 b'0' + nibble
             } else {
@@ -281,8 +297,7 @@ impl RootKey {
             });
         }
         text.push(b'\n');
-        write_private(path, &text)?;
-        Ok(Self::new(id, key))
+        write_private(path, &text)
     }
 
     fn parse(text: &[u8]) -> Option<Self> {

@@ -114,7 +114,7 @@ impl Newcomer<'_> {
     async fn serve(&self, socket: TcpStream, tls: &TlsIdentity) -> Result<(), Refused> {
         let _ = socket.set_nodelay(true);
         let socket = self.within("tls_late", tls.accept(socket)).await?;
-        let socket = socket.map_err(|refusal| (refusal.label(), format!("{refusal:?}")))?;
+        let socket = socket.map_err(|refusal| (refusal.label(), refusal.to_string()))?;
         let mut builder = h2::server::Builder::new();
         builder
             .initial_window_size(limits::GATEWAY_WINDOW)

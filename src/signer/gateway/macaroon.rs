@@ -61,7 +61,6 @@ impl RootKey {
         self.id
     }
 
-    #[cfg(test)]
     pub(super) fn secret(&self) -> &Secret32 {
         &self.key
     }

@@ -47,8 +47,6 @@ use tokio::sync::watch;
 pub use call::{AttachedSigner, PassError, SignerHandle};
 pub use caveat::Caveat;
 pub use credentials::CredentialsError;
-#[cfg(feature = "cli")]
-pub(crate) use credentials::write_private;
 pub use macaroon::{
     Macaroon, MacaroonError, MacaroonName, Occasion, Op, RootKey, SIGNER_ACTION, SIGNER_ENTITY,
 };

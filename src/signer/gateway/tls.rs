@@ -62,6 +62,19 @@ impl TlsFiles {
             key: directory.join("signer.key"),
         }
     }
+
+    /// The names and addresses of the certificate that is there, but for those that every one has. None if there is no
+    /// certificate, or none that can be read; its key may be missing or another's.
+    pub fn hosts(&self) -> Vec<String> {
+        let Ok(text) = read_public(&self.certificate) else {
+            return Vec::new();
+        };
+        let names = CertificateDer::from_pem_slice(&text).ok();
+        let names = names.and_then(|certificate| alternative_names(&certificate));
+        let mut names = names.unwrap_or_default();
+        names.retain(|name| !ALWAYS.contains(&name.as_str()));
+        names
+    }
 }
 
 /// The gateway's certificate with its key, ready to serve.
@@ -281,6 +294,20 @@ impl TlsRefusal {
     }
 }
 
+impl fmt::Display for TlsRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotTls => "it does not speak TLS",
+            Self::NoAlpn => "it does not offer HTTP/2 (ALPN h2)",
+            Self::CertificateRefused => {
+                "it does not take our certificate: its file holds another one, the certificate lacks the name that it dialled, or has expired"
+            }
+            Self::Incompatible => "it has no version (1.3 is asked for) or cipher of TLS in common with us",
+            Self::Broken => "it left during the TLS handshake, or broke it",
+        })
+    }
+}
+
 fn inner(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
@@ -447,10 +474,9 @@ fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*tag, content, rest))
 }
 
-/// When a certificate ends (RFC 5280 § 4.1.2.5), as time since the Unix epoch.
-fn not_after(certificate: &[u8]) -> Option<Duration> {
+/// What follows the issuer of a certificate (RFC 5280 § 4.1): its validity, and the rest.
+fn after_issuer(certificate: &[u8]) -> Option<&[u8]> {
     const VERSION: u8 = 0xa0;
-    const UTC_TIME: u8 = 0x17;
     let (_, certificate, _) = element(certificate)?;
     let (_, mut fields, _) = element(certificate)?;
     if fields.first() == Some(&VERSION) {
@@ -460,7 +486,56 @@ fn not_after(certificate: &[u8]) -> Option<Duration> {
     for _ in 0..3 {
         fields = element(fields)?.2;
     }
-    let (_, validity, _) = element(fields)?;
+    Some(fields)
+}
+
+/// The DNS names and addresses for which a certificate is (RFC 5280 § 4.2.1.6).
+fn alternative_names(certificate: &[u8]) -> Option<Vec<String>> {
+    const EXTENSIONS: u8 = 0xa3;
+    const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+    const OCTET_STRING: u8 = 0x04;
+    const DNS_NAME: u8 = 0x82;
+    const ADDRESS: u8 = 0x87;
+    let mut fields = after_issuer(certificate)?;
+    let mut extensions = loop {
+        let (tag, content, rest) = element(fields)?;
+        if tag == EXTENSIONS {
+            break element(content)?.1;
+        }
+        fields = rest;
+    };
+    let mut names = loop {
+        let (_, extension, rest) = element(extensions)?;
+        let (_, kind, mut value) = element(extension)?;
+        if kind == SUBJECT_ALT_NAME {
+            // It may be marked as critical.
+            if value.first() != Some(&OCTET_STRING) {
+                value = element(value)?.2;
+            }
+            break element(element(value)?.1)?.1;
+        }
+        extensions = rest;
+    };
+    let mut found = Vec::new();
+    while let Some((tag, content, rest)) = element(names) {
+        names = rest;
+        let address = || {
+            let four = <[u8; 4]>::try_from(content).map(IpAddr::from);
+            four.or_else(|_| <[u8; 16]>::try_from(content).map(IpAddr::from))
+        };
+        match tag {
+            DNS_NAME => found.extend(std::str::from_utf8(content).map(str::to_owned)),
+            ADDRESS => found.extend(address().map(|address| address.to_string())),
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+/// When a certificate ends (RFC 5280 § 4.1.2.5), as time since the Unix epoch.
+fn not_after(certificate: &[u8]) -> Option<Duration> {
+    const UTC_TIME: u8 = 0x17;
+    let (_, validity, _) = element(after_issuer(certificate)?)?;
     let (_, _, end) = element(validity)?;
     let (tag, end, _) = element(end)?;
     let text = std::str::from_utf8(end).ok()?;

@@ -162,3 +162,28 @@ async fn plaintext_is_refused() {
         "tls_plaintext"
     );
 }
+
+#[test]
+fn the_names_of_a_certificate_are_read_back() {
+    let hosts = [
+        "node.example",
+        "192.0.2.1",
+        "2001:db8::1",
+        "xn--bcher-kva.example",
+    ];
+    let (_folder, files, _) = identity(&hosts);
+    assert_eq!(files.hosts(), hosts);
+    // Also when the key is lost: that is when they are asked for.
+    std::fs::remove_file(&files.key).unwrap();
+    assert_eq!(files.hosts(), hosts);
+    std::fs::write(&files.certificate, "no certificate").unwrap();
+    assert_eq!(files.hosts(), Vec::<String>::new());
+    // However a certificate is cut short or bent, reading its names ends.
+    let (_folder, _, whole) = identity(&hosts);
+    for end in 0..whole.certificate().len() {
+        let _ = alternative_names(whole.certificate().get(..end).unwrap());
+        let mut bent = whole.certificate().to_vec();
+        *bent.get_mut(end).unwrap() ^= 0x80;
+        let _ = alternative_names(&bent);
+    }
+}
