@@ -49,6 +49,8 @@ pub mod error;
 pub mod limits;
 pub mod link;
 pub mod node_id;
+#[cfg(feature = "cli")]
+mod routable;
 pub mod secret;
 pub mod signer;
 pub mod supervisor;

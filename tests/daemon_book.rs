@@ -307,11 +307,11 @@ fn what_other_nodes_list_is_imported() {
     let file = daemon.data.join("peers.json");
     let path = file.to_str().unwrap();
     fs::write(&file, listing("lightning-cli-listpeers.json")).unwrap();
-    let answer = daemon.ask(&["peer", "import", path]);
+    let answer = daemon.ask(&["peer", "import", "--private", path]);
     let expected = json!({
         "file": path, "entries": 4, "imported": 3, "channel_bearing": 3,
         "left_out": { "own": 0, "without_address_or_channel": 1 },
-        "addresses_left_out": { "tor": 1, "dns": 0, "inbound": 0, "unusable": 0, "surplus": 0 },
+        "addresses_left_out": { "tor": 1, "dns": 0, "inbound": 0, "unusable": 0, "surplus": 0, "private": 0 },
     });
     assert_eq!(answer, expected);
     let list = peers(&daemon);
@@ -323,10 +323,10 @@ fn what_other_nodes_list_is_imported() {
     );
 
     // Once more, and another list of the same peers: what is known stays, what is new is added.
-    assert_eq!(daemon.ask(&["peer", "import", path]), expected);
+    assert_eq!(daemon.ask(&["peer", "import", "--private", path]), expected);
     assert_eq!(peers(&daemon), list);
     fs::write(&file, listing("lncli-listchannels.json")).unwrap();
-    let said = daemon.run(&["peer", "import", path]);
+    let said = daemon.run(&["peer", "import", "--private", path]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.stdout
@@ -334,6 +334,28 @@ fn what_other_nodes_list_is_imported() {
         "{said:?}"
     );
     assert_eq!(peers(&daemon).len(), 4);
+}
+
+#[test]
+fn a_list_cannot_have_the_daemon_dial_into_its_own_network() {
+    let daemon = Daemon::start();
+    let file = daemon.data.join("peers.json");
+    let node = |number: u32, address: &str| json!({ "pub_key": id(number).to_string(), "addresses": [{ "network": "tcp", "addr": address }] });
+    let nodes = [
+        node(7, "127.0.0.1:22"),
+        node(8, "10.255.255.1:9735"),
+        node(9, "[fd00::1]:9735"),
+    ];
+    fs::write(&file, json!({ "nodes": nodes, "edges": [] }).to_string()).unwrap();
+    let path = file.to_str().unwrap();
+    let answer = daemon.ask(&["peer", "import", path]);
+    assert_eq!(answer["addresses_left_out"]["private"], 3, "{answer}");
+    assert_eq!(answer["imported"], 0, "{answer}");
+    assert_eq!(peers(&daemon).len(), 0);
+    assert_eq!(
+        daemon.ask(&["peer", "import", "--private", path])["imported"],
+        3
+    );
 }
 
 #[test]
@@ -356,7 +378,7 @@ fn a_graph_from_standard_input_is_imported_in_batches() {
 
     let mut import = pilotlight();
     import
-        .args(["peer", "import", "-", "--json", "--data-dir"])
+        .args(["peer", "import", "--private", "-", "--json", "--data-dir"])
         .arg(&daemon.data);
     let mut child = import
         .stdin(Stdio::piped())

@@ -105,10 +105,7 @@ struct AgentProcess {
 
 impl AgentProcess {
     fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
         Self { child, lines }
     }
@@ -724,6 +721,60 @@ fn an_agent_says_each_thing_once_and_with_json_nothing_else() {
     let mut said = String::new();
     std::io::Read::read_to_string(&mut agent.child.stderr.take().unwrap(), &mut said).unwrap();
     assert_eq!(said, "");
+}
+
+#[test]
+fn a_signer_with_old_files_is_named_in_the_log_and_in_info() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let daemon = gateway_with(1, |command| {
+        command.stderr(fs::File::create(&log).unwrap());
+    });
+    let machine = Machine::provisioned(1, &daemon);
+    // The macaroon of another data directory: one that nobody copied over.
+    let other = tempfile::tempdir().unwrap();
+    offline(other.path(), &["bake"]).json();
+    fs::copy(
+        other.path().join("signer.macaroon"),
+        machine.path("signer.macaroon"),
+    )
+    .unwrap();
+    let agent = machine.agent(&daemon);
+    agent.until_refused("denied");
+    agent.until_refused("denied");
+    until_counted(&daemon, "macaroon_signature");
+    let lines = |reason: &str| {
+        let said = fs::read_to_string(&log).unwrap();
+        let lines = said
+            .lines()
+            .filter(|line| line.contains("WARN") && line.contains(reason));
+        lines.count()
+    };
+    assert_eq!(
+        lines("macaroon_signature"),
+        1,
+        "once, and not at every dial"
+    );
+    let info = daemon.ask(&["info"]);
+    assert_eq!(
+        info["signer"]["last_refusal"]["reason"], "macaroon_signature",
+        "{info}"
+    );
+    let shown = daemon.run(&["info"]).stdout;
+    assert!(
+        shown.contains("last refused") && shown.contains("(macaroon_signature), from 127.0.0.1:"),
+        "{shown}"
+    );
+    // And a certificate that nobody copied over.
+    fs::copy(
+        other.path().join("signer.cert"),
+        machine.path("signer.cert"),
+    )
+    .unwrap();
+    agent.until_refused("other_certificate");
+    until_counted(&daemon, "tls_certificate_refused");
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("it does not take our certificate"), "{said}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::limits;
 use crate::signer::{
     AttachError, Epoch, Lapse, LapseReason, ProofError, Signer, SignerContext, SignerSession,
 };
+use crate::telemetry::Refusal;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct DoorView {
     pub root_key: u64,
     /// Who is attached.
     pub attached: Option<Caller>,
+    /// The last one that was turned away.
+    pub last_refusal: Option<Refusal>,
 }
 
 /// A signer that has dialled in and is attached.

@@ -49,6 +49,10 @@ pub(super) fn door(door: &DoorView) -> Value {
         "from": door.attached.as_ref().map(|caller| json!({
             "addr": caller.address.to_string(), "macaroon": caller.macaroon, "software": caller.software,
         })),
+        "last_refusal": door.last_refusal.as_ref().map(|refusal| json!({
+            "at": seconds(refusal.at), "addr": refusal.address.to_string(), "reason": refusal.reason,
+            "detail": refusal.detail,
+        })),
     })
 }
 

@@ -223,6 +223,9 @@ pub(super) enum PeerCommand {
         /// The file; - for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Take addresses too that are no host's on the Internet, such as those of a local network
+        #[arg(long)]
+        private: bool,
     },
 }
 

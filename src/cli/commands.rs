@@ -7,6 +7,7 @@ use super::output::{Output, Style};
 use super::peer_spec;
 use crate::link::Tag;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::io::BufRead;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,8 +70,22 @@ fn describe(info: &Value, output: &Output) -> String {
         ("last lapse", last),
         ("version", text(info, "/version")),
     ];
-    rows.map(|(name, value)| format!("{name:<10}  {value}"))
-        .join("\n")
+    let mut rows = rows.map(|(name, value)| format!("{name:<10}  {value}"));
+    if let (Some(refusal @ Value::Object(_)), [_, _, signer, ..]) =
+        (info.pointer("/signer/last_refusal"), rows.as_mut_slice())
+    {
+        // Under the signer's own line: it says why none is attached.
+        let _ = write!(
+            signer,
+            "\n{:<10}  last refused {} ago: {} ({}), from {}",
+            "",
+            ago(refusal, "/at"),
+            text(refusal, "/detail"),
+            text(refusal, "/reason"),
+            text(refusal, "/addr")
+        );
+    }
+    rows.join("\n")
 }
 
 fn signer_line(info: &Value) -> String {

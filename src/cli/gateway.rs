@@ -11,6 +11,7 @@ use crate::signer::gateway::{
     Caveat, CredentialsError, Gateway, GatewayConfig, GatewayError, RootKey, TlsFiles, TlsIdentity,
 };
 use crate::supervisor::Supervisor;
+use crate::telemetry::Telemetry;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fmt::Write as _;
@@ -187,6 +188,7 @@ pub(super) struct Door {
     shown: Mutex<Shown>,
     /// One reload at a time: what was read later counts.
     reloading: Mutex<()>,
+    telemetry: Telemetry,
 }
 
 /// What it shows and asks for at the moment.
@@ -229,6 +231,7 @@ impl Door {
             hosts: settings.hosts.clone(),
             shown: Mutex::new(shown),
             reloading: Mutex::new(()),
+            telemetry: supervisor.telemetry(),
         });
         tokio::spawn(watch_certificate(Arc::downgrade(&door)));
         Ok(door)
@@ -261,6 +264,7 @@ impl SignerDoor for Door {
             certificate_expires: shown.identity.expires(),
             root_key: shown.root_key,
             attached,
+            last_refusal: self.telemetry.last_refusal(),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::book::PeerRecord;
 use crate::book::import::{self, Counts, ImportError};
 use crate::limits;
 use crate::link::Tag;
+use crate::routable::is_routable;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,6 +21,7 @@ const ENVELOPE: usize = 64;
 /// Reads `file` (`-`: standard input) and gives the daemon what is in it.
 pub(super) fn run(
     file: &Path,
+    private: bool,
     client: impl FnOnce() -> Result<Client, Failure>,
     output: &Output,
 ) -> Result<Exit, Failure> {
@@ -30,7 +32,12 @@ pub(super) fn run(
     let info = client.get("/v1/info")?;
     let own = info.pointer("/node_id").and_then(Value::as_str);
     let own = own.and_then(|id| id.parse().ok());
-    let found = import::read(&json, own).map_err(|error| malformed(file, &error))?;
+    let mut found = import::read(&json, own).map_err(|error| malformed(file, &error))?;
+    let closed = if private {
+        0
+    } else {
+        leave_out_private(&mut found.records)
+    };
     // Neither where it is nor what it is: nothing would come of it.
     let (records, empty): (Vec<_>, Vec<_>) = found
         .records
@@ -40,7 +47,7 @@ pub(super) fn run(
         client.change("POST", "/v1/peers/import", Some(&json!({ "peers": batch })))?;
     }
     let imported = count_known(&client, &records)?;
-    let answer = describe(file, &records, imported, empty.len(), found.counts);
+    let answer = describe(file, &records, imported, empty.len(), closed, found.counts);
     output.answer(&answer, sentence);
     if imported < records.len() {
         return Err(Failure::failed(
@@ -54,6 +61,17 @@ pub(super) fn run(
         ));
     }
     Ok(Exit::Ok)
+}
+
+/// Whoever wrote the list could otherwise have this machine dial into its own network. How many were left out.
+fn leave_out_private(records: &mut [PeerRecord]) -> usize {
+    let mut left_out = 0_usize;
+    for record in records {
+        let before = record.addresses.len();
+        record.addresses.retain(|address| is_routable(address.ip()));
+        left_out = left_out.saturating_add(before.saturating_sub(record.addresses.len()));
+    }
+    left_out
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
@@ -123,6 +141,7 @@ fn describe(
     records: &[PeerRecord],
     imported: usize,
     empty: usize,
+    private: usize,
     counts: Counts,
 ) -> Value {
     let channels = records.iter().filter(|peer| peer.tag.is_some()).count();
@@ -132,7 +151,7 @@ fn describe(
         "left_out": { "own": counts.own, "without_address_or_channel": empty },
         "addresses_left_out": {
             "tor": skipped.tor, "dns": skipped.dns, "inbound": skipped.inbound, "unusable": skipped.unusable,
-            "surplus": skipped.surplus,
+            "surplus": skipped.surplus, "private": private,
         },
     })
 }

@@ -93,7 +93,9 @@ fn peer(
         PeerCommand::Rm { id } => commands::PeerCall::remove(id)?,
         PeerCommand::Tag { id, tag } => commands::PeerCall::tag(id, tag)?,
         PeerCommand::List => return commands::list_peers(&client()?, output),
-        PeerCommand::Import { file } => return import::run(file, client, output),
+        PeerCommand::Import { file, private } => {
+            return import::run(file, *private, client, output);
+        }
     };
     call.make(&client()?, output)
 }

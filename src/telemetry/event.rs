@@ -300,14 +300,14 @@ impl Event {
         }
     }
 
-    /// Writes the event to the log: what an operator must see as `info` or `warn`, the rest as `debug`.
-    pub(super) fn log(&self) {
+    /// Writes the event to the log: what an operator must see as `info` or `warn`, the rest as `debug`. `unsaid`: a stranger's
+    /// refusal is to be said, and so many like it were not.
+    pub(super) fn log(&self, unsaid: Option<u64>) {
         let event = self.name();
         match self {
             Self::SignerLapsed(report) => {
                 tracing::warn!(event, ?report, "the signer session ended");
             }
-            // Strangers are for the metric: they must not fill the log.
             Self::SignerRefused {
                 address,
                 failure,
@@ -316,6 +316,18 @@ impl Event {
             } => {
                 tracing::warn!(event, %address, macaroon, failure, detail, "a signer was refused");
             }
+            // It may be the operator's own, with an old file: that is said, but strangers must not fill the log.
+            Self::SignerRefused {
+                address,
+                failure,
+                detail,
+                macaroon: None,
+            } => match unsaid {
+                Some(like_it) => {
+                    tracing::warn!(event, %address, failure, detail, like_it_unsaid = like_it, "a signer was refused; more of the same is said once a minute");
+                }
+                None => tracing::debug!(event, details = ?self),
+            },
             Self::SignerTakenOver { from, to } => {
                 tracing::warn!(event, %from, %to, "another signer has taken the place of one that did not answer");
             }

@@ -5,13 +5,17 @@
 
 mod event;
 mod meters;
+mod refusals;
 
 pub use event::{Event, LapseReport, Recorded};
 pub use meters::{FrameMeters, Kind, METRICS, Metric, Unit, describe, publish};
+pub use refusals::Refusal;
 
 use crate::clock::Clock;
 use crate::limits;
-use std::sync::Arc;
+use refusals::Refusals;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// Where events go in. Cheap to clone; every layer holds one.
@@ -20,6 +24,7 @@ pub struct Telemetry {
     sender: broadcast::Sender<Recorded>,
     clock: Arc<dyn Clock>,
     frames: Arc<FrameMeters>,
+    refusals: Arc<Mutex<Refusals>>,
 }
 
 impl Telemetry {
@@ -31,20 +36,49 @@ impl Telemetry {
             sender,
             clock,
             frames: Arc::new(FrameMeters::new()),
+            refusals: Arc::default(),
         }
     }
 
     /// Records `event`: counts it, logs it, and hands it to whoever listens. Never waits.
     pub fn emit(&self, event: Event) {
+        let at = self.clock.unix();
+        let unsaid = self.note(at, &event);
         contained(|| {
             meters::record(&event);
-            event.log();
+            event.log(unsaid);
         });
         // No listener is no error.
-        let _ = self.sender.send(Recorded {
-            at: self.clock.unix(),
-            event,
-        });
+        let _ = self.sender.send(Recorded { at, event });
+    }
+
+    /// For the refusal of a stranger that is to be said: how many of its reason were not.
+    fn note(&self, at: Duration, event: &Event) -> Option<u64> {
+        let Event::SignerRefused {
+            address,
+            failure,
+            detail,
+            ..
+        } = event
+        else {
+            return None;
+        };
+        let refusal = Refusal {
+            at,
+            address: *address,
+            reason: failure,
+            detail: detail.clone(),
+        };
+        self.refusals().note(refusal)
+    }
+
+    /// The last time that a signer was refused.
+    pub fn last_refusal(&self) -> Option<Refusal> {
+        self.refusals().last()
+    }
+
+    fn refusals(&self) -> std::sync::MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a refused message without an event: for when there are too many of them.

@@ -105,7 +105,6 @@ impl Daemon {
         change(&mut command, data.parent().expect("a folder"));
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
             .spawn()
             .expect("the daemon starts");
         let lines = lines_of(child.stdout.take().expect("piped"));
