@@ -179,11 +179,8 @@ impl Baked<'_> {
                 "\nThe root key is another: every earlier macaroon is worth nothing.".to_owned()
             }
         };
-        let warnings: String = self
-            .warnings
-            .iter()
-            .map(|warning| format!("\nwarning      {warning}"))
-            .collect();
+        let warnings = [&[String::new()], self.warnings.as_slice()].concat();
+        let warnings = warnings.join("\nwarning      ");
         format!(
             "macaroon     {} ({}; {end}{from})\ncertificate  {}{warnings}{rotated}\n\nCopy these two files to the signer's machine, next to the node's key. Who has the macaroon and the key is the signer. Start it there:\n  {}",
             self.out.display(),
@@ -196,7 +193,7 @@ impl Baked<'_> {
 
 /// `pilotlight signer renew-certificate`.
 pub(super) fn renew(
-    data_dir: Option<PathBuf>,
+    data_dir: Option<&Path>,
     arguments: RenewArguments,
     output: &Output,
 ) -> Result<Exit, Failure> {
@@ -211,7 +208,7 @@ pub(super) fn renew(
             signer_listen,
             signer_host,
         };
-        settings::of_gateway(data_dir.clone(), config.as_deref(), &given)
+        settings::of_gateway(data_dir.map(Path::to_owned), config.as_deref(), &given)
     };
     // What is given stands beside what is configured, not in its place.
     let (dir, configured) = settings(Vec::new())?;

@@ -71,7 +71,7 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> 
         Command::Key { file, new } => agent::key(&file, new, output),
         Command::Signer {
             command: SignerCommand::RenewCertificate(arguments),
-        } => bake::renew(data_dir, arguments, output),
+        } => bake::renew(data_dir.as_deref(), arguments, output),
         Command::Signer {
             command: SignerCommand::Lapse,
         } => commands::lapse(&client()?, output),

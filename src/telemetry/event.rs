@@ -322,12 +322,9 @@ impl Event {
                 failure,
                 detail,
                 macaroon: None,
-            } => match unsaid {
-                Some(like_it) => {
-                    tracing::warn!(event, %address, failure, detail, like_it_unsaid = like_it, "a signer was refused; more of the same is said once a minute");
-                }
-                None => tracing::debug!(event, details = ?self),
-            },
+            } if unsaid.is_some() => {
+                tracing::warn!(event, %address, failure, detail, unsaid, "a signer was refused; more of the same is said once a minute");
+            }
             Self::SignerTakenOver { from, to } => {
                 tracing::warn!(event, %from, %to, "another signer has taken the place of one that did not answer");
             }

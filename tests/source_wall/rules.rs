@@ -24,6 +24,7 @@ pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("limits", 0),
     ("node_id", 0),
     ("error", 0),
+    ("routable", 0),
 ];
 
 /// Ranks whose modules may use one another: the foundation, and a link with the vault that holds its secrets.
