@@ -1,4 +1,5 @@
-//! README says what the code does: its metrics, its commands, its bounds. `PILOTLIGHT_BLESS=1` writes the table of metrics anew.
+//! README lists what the code has: its metrics, its settings, its HTTP paths, its commands. `PILOTLIGHT_BLESS=1` writes the table of
+//! metrics anew. Bounds and defaults that README tells in prose are not compared.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use pilotlight::telemetry::{Kind, METRICS};
@@ -58,17 +59,21 @@ fn readme_shows_commands_that_exist() {
     let readme = std::fs::read_to_string(path()).unwrap();
     let mut tried = 0;
     let mut in_shell = false;
+    let mut commands = Vec::new();
     for line in readme.lines() {
         if line.starts_with("```") {
             in_shell = line.starts_with("```sh");
-            continue;
+        } else if in_shell {
+            let command = line
+                .strip_prefix("cargo run --release -- ")
+                .or_else(|| line.strip_prefix("pilotlight "));
+            commands.extend(command);
+        } else {
+            let shown = code(line).into_iter();
+            commands.extend(shown.filter_map(|code| code.strip_prefix("pilotlight ")));
         }
-        let command = line
-            .strip_prefix("cargo run --release -- ")
-            .or_else(|| line.strip_prefix("pilotlight "));
-        let Some(command) = command.filter(|_| in_shell) else {
-            continue;
-        };
+    }
+    for command in commands {
         // `--help` ends every command before it does anything, after its words have been understood.
         let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = Command::new(env!("CARGO_BIN_EXE_pilotlight"))
@@ -83,7 +88,108 @@ fn readme_shows_commands_that_exist() {
         tried += 1;
     }
     assert!(
-        tried >= 8,
+        tried >= 20,
         "only {tried} commands found: has README's form changed?"
     );
+}
+
+/// What a README's line shows as code.
+fn code(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+fn source(file: &str) -> String {
+    std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+}
+
+/// The texts of a list of constants in the source.
+fn listed(file: &str, name: &str) -> Vec<String> {
+    let source = source(file);
+    let (_, list) = source.split_once(name).expect("the list is there");
+    let (_, list) = list.split_once("= &[").expect("a list");
+    let (list, _) = list.split_once("];").expect("its end");
+    list.split('"')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The rows of the table under this head, without the head.
+fn rows(readme: &str, head: &str) -> Vec<String> {
+    let (_, table) = readme.split_once(head).expect("the table is there");
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    rows.map(str::to_owned).collect()
+}
+
+#[test]
+fn readme_lists_every_setting_and_no_other() {
+    let readme = std::fs::read_to_string(path()).unwrap();
+    let rows = rows(&readme, "| key | flag | variable | default |");
+    let column = |number: usize| {
+        let mut cells: Vec<String> = rows
+            .iter()
+            .filter_map(|row| {
+                code(row.split('|').nth(number)?)
+                    .first()
+                    .map(ToString::to_string)
+            })
+            .collect();
+        cells.sort();
+        cells
+    };
+    let mut keys = listed("src/cli/config.rs", "const KEYS");
+    let signer = listed("src/cli/config.rs", "const SIGNER_KEYS");
+    // The kind has the row of the table that it is in.
+    let signer = signer.iter().filter(|key| *key != "kind");
+    keys.extend(signer.map(|key| format!("signer.{key}")));
+    keys.retain(|key| key != "peers");
+    keys.push("[[peers]]".to_owned());
+    keys.sort();
+    assert_eq!(column(1), keys);
+    let mut variables = listed("src/cli/args.rs", "const VARIABLES");
+    variables.sort();
+    assert_eq!(column(3), variables);
+    let help = Command::new(env!("CARGO_BIN_EXE_pilotlight"))
+        .args(["run", "--help"])
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let mut flags: Vec<String> = help
+        .split_whitespace()
+        .filter(|word| {
+            word.starts_with("--")
+                && !word.ends_with(']')
+                && !["--json", "--help", "--version"].contains(word)
+        })
+        .map(str::to_owned)
+        .collect();
+    flags.sort();
+    flags.dedup();
+    assert_eq!(column(2), flags);
+}
+
+#[test]
+fn readme_lists_every_http_path_and_no_other() {
+    let readme = std::fs::read_to_string(path()).unwrap();
+    let server = source("src/admin/server.rs");
+    let mut there: Vec<&str> = server
+        .split(".route(")
+        .skip(1)
+        .map(|rest| rest.split('"').nth(1).unwrap())
+        .collect();
+    there.sort_unstable();
+    there.dedup();
+    let rows = rows(&readme, "| path | does |");
+    let first = rows.iter().map(|row| row.split('|').nth(1).unwrap());
+    let mut listed: Vec<&str> = first
+        .flat_map(code)
+        .map(|call| call.split_whitespace().last().unwrap())
+        .collect();
+    listed.sort_unstable();
+    listed.dedup();
+    assert_eq!(listed, there);
 }
