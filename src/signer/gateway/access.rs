@@ -5,22 +5,6 @@
 use super::macaroon::MacaroonError;
 use super::machine::End;
 
-/// The label of `signers_refused_total{reason}` for a macaroon that was refused.
-pub(super) fn label(error: &MacaroonError) -> &'static str {
-    match error {
-        MacaroonError::Missing => "macaroon_missing",
-        MacaroonError::NotHex | MacaroonError::TooLarge | MacaroonError::Malformed(_) => {
-            "macaroon_malformed"
-        }
-        MacaroonError::OtherRootKey => "macaroon_root_key",
-        MacaroonError::WrongSignature => "macaroon_signature",
-        MacaroonError::WrongPermission => "macaroon_permission",
-        MacaroonError::Expired => "macaroon_expired",
-        MacaroonError::WrongAddress => "macaroon_address",
-        MacaroonError::UnknownCaveat => "macaroon_caveat",
-    }
-}
-
 /// What lnd's signer sees on its first receive.
 pub(super) fn status(error: &MacaroonError) -> tonic::Status {
     match error {

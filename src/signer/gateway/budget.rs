@@ -35,9 +35,6 @@ pub enum Throttle {
 }
 
 impl Throttle {
-    /// Every scope, for announcing the metric.
-    pub const ALL: [Self; 4] = [Self::Source, Self::Sources, Self::Strangers, Self::Queue];
-
     /// A lower-case word for logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::hex;
 use super::macaroon::RootKey;
 use crate::error::{Culprit, Retry};
 use crate::limits::CREDENTIAL_FILE_MAX;
@@ -288,14 +289,7 @@ impl RootKey {
         let mut text = Zeroizing::new(Vec::with_capacity(name.len() + 66));
         text.extend_from_slice(name.as_bytes());
         text.push(b' ');
-        let key = self.secret().expose();
-        for nibble in key.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-            text.push(if nibble < 10 {
-                b'0' + nibble
-            } else {
-                b'a' + nibble - 10
-            });
-        }
+        text.extend_from_slice(hex::encode(self.secret().expose()).as_bytes());
         text.push(b'\n');
         write_private(path, &text)
     }
@@ -307,13 +301,7 @@ impl RootKey {
             return None;
         }
         let key = Secret32::try_build(|bytes| {
-            for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-                for digit in pair {
-                    let value = char::from(*digit).to_digit(16).ok_or(())?;
-                    *byte = *byte << 4 | u8::try_from(value).map_err(|_| ())?;
-                }
-            }
-            Ok::<(), ()>(())
+            hex::decode_to(digits.as_bytes(), bytes.as_mut_slice()).ok_or(())
         });
         Some(Self::new(id.parse().ok()?, key.ok()?))
     }

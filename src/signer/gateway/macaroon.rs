@@ -20,6 +20,7 @@ use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::caveat::Caveat;
+use super::hex;
 use crate::error::{Culprit, Retry};
 use crate::limits::{MACAROON_CAVEATS, MACAROON_MAX};
 use crate::secret::Secret32;
@@ -130,7 +131,7 @@ pub struct Occasion<'a> {
     pub source: IpAddr,
 }
 
-/// A bearer token. Wiped on drop, not printable.
+/// A bearer token, not printable. Its signature, without which the rest is of no use, is wiped on drop.
 ///
 /// ```
 /// use pilotlight::secret::Secret32;
@@ -150,7 +151,7 @@ pub struct Occasion<'a> {
 /// let shown = Macaroon::from_hex(&macaroon.to_hex())?;
 /// shown.verify(&root, &occasion)?;
 /// let later = Occasion { now: Duration::from_secs(2_000_000_000), ..occasion };
-/// assert_eq!(shown.verify(&root, &later).unwrap_err().label(), "expired");
+/// assert_eq!(shown.verify(&root, &later).unwrap_err().label(), "macaroon_expired");
 /// # Ok::<(), pilotlight::signer::gateway::MacaroonError>(())
 /// ```
 #[must_use]
@@ -218,19 +219,17 @@ pub enum MacaroonError {
 }
 
 impl MacaroonError {
-    /// A short name, for events and metrics.
+    /// A short name: the label of `signers_refused_total{reason}`.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Missing => "missing",
-            Self::NotHex => "not_hex",
-            Self::TooLarge => "too_large",
-            Self::Malformed(_) => "malformed",
-            Self::OtherRootKey => "other_root_key",
-            Self::WrongSignature => "wrong_signature",
-            Self::WrongPermission => "wrong_permission",
-            Self::Expired => "expired",
-            Self::WrongAddress => "wrong_address",
-            Self::UnknownCaveat => "unknown_caveat",
+            Self::Missing => "macaroon_missing",
+            Self::NotHex | Self::TooLarge | Self::Malformed(_) => "macaroon_malformed",
+            Self::OtherRootKey => "macaroon_root_key",
+            Self::WrongSignature => "macaroon_signature",
+            Self::WrongPermission => "macaroon_permission",
+            Self::Expired => "macaroon_expired",
+            Self::WrongAddress => "macaroon_address",
+            Self::UnknownCaveat => "macaroon_caveat",
         }
     }
     /// Whose fault it was: whoever handed the signer its macaroon, or the signer itself.
@@ -418,17 +417,7 @@ impl Macaroon {
 
     /// The binary form in lower-case hex, as a call's metadata carries it.
     pub fn to_hex(&self) -> Zeroizing<String> {
-        const DIGITS: [char; 16] = [
-            '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-        ];
-        let bytes = self.to_bytes();
-        let mut text = Zeroizing::new(String::with_capacity(bytes.len() * 2));
-        for byte in bytes.iter() {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(DIGITS.get(usize::from(nibble)).copied().unwrap_or('0'));
-            }
-        }
-        text
+        hex::encode(&self.to_bytes())
     }
 
     /// Reads the hex of a binary macaroon; both cases are taken.
@@ -439,21 +428,8 @@ impl Macaroon {
         if text.len() > 2 * MACAROON_MAX {
             return Err(MacaroonError::TooLarge);
         }
-        if !text.len().is_multiple_of(2) {
-            return Err(MacaroonError::NotHex);
-        }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() / 2));
-        for pair in text.as_bytes().chunks_exact(2) {
-            let mut byte = 0_u8;
-            for digit in pair {
-                let value = char::from(*digit)
-                    .to_digit(16)
-                    .and_then(|value| u8::try_from(value).ok())
-                    .ok_or(MacaroonError::NotHex)?;
-                byte = byte << 4 | value;
-            }
-            bytes.push(byte);
-        }
+        let mut bytes = Zeroizing::new(vec![0; text.len() / 2]);
+        hex::decode_to(text.as_bytes(), &mut bytes).ok_or(MacaroonError::NotHex)?;
         Self::parse(&bytes)
     }
 

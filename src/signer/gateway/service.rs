@@ -275,7 +275,7 @@ impl WatchOnly for Service {
         let caller = self
             .admit(&request, source)
             .map_err(|Denied { error, name }| {
-                let (label, detail) = (access::label(&error), error.to_string());
+                let (label, detail) = (error.label(), error.to_string());
                 self.shared.refuse(connection.address, label, detail, name);
                 access::status(&error)
             })?;

@@ -221,22 +221,6 @@ pub enum End {
 }
 
 impl End {
-    /// Every end, for announcing the metric.
-    pub const ALL: [Self; 12] = [
-        Self::RegistrationLate,
-        Self::RegistrationWrong,
-        Self::ProofLate,
-        Self::ProofWrong,
-        Self::ProofRefused,
-        Self::Barred,
-        Self::Refused,
-        Self::Closed,
-        Self::Silent,
-        Self::Clogged,
-        Self::Lapsed,
-        Self::Odd,
-    ];
-
     /// A lower-case word for logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
