@@ -613,6 +613,17 @@ async fn at_pilotlights_gateway_the_stream_is_the_signer_session() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_stops_is_said_to_have_stopped_and_not_to_have_broken_tls() {
+    let context = SignerContext::new(key(1).node_id());
+    let (gateway, files) = gateway(&context).await;
+    let agent = files.agent(gateway.local_addr());
+    wait_for(&agent, |state| *state == AgentState::Attached).await;
+    drop(gateway);
+    let (label, detail) = failure(&agent).await;
+    assert_eq!(label, "hung_up", "{detail}");
+}
+
+#[tokio::test]
 async fn the_signer_of_another_node_never_attaches() {
     let context = SignerContext::new(key(2).node_id());
     let (gateway, files) = gateway(&context).await;

@@ -55,6 +55,9 @@ pub enum AgentError {
     /// The server ended the stream.
     #[error("the server ended the stream")]
     Ended,
+    /// The server closed the connection without a word: it stopped, or was stopped.
+    #[error("the server closed the connection: it has stopped, or lost its network")]
+    HungUp,
     /// A step took too long.
     #[error("{step} took longer than {limit:?}")]
     Late {
@@ -92,6 +95,7 @@ impl AgentError {
             Self::Denied { .. } => "denied",
             Self::Rejected(_) => "rejected",
             Self::Ended => "ended",
+            Self::HungUp => "hung_up",
             Self::Late { .. } => "late",
             Self::Silent => "silent",
             Self::Clogged => "clogged",
