@@ -319,7 +319,7 @@ async fn the_agents_own_pings_are_no_abuse_to_grpc_go() {
     attached(&hasty).await;
     let (label, detail) = failure(&hasty).await;
     println!("PINGs every 1.25 s: {label}: {detail}");
-    assert_eq!(label, "http2", "{detail}");
+    assert!(["http2", "hung_up"].contains(&label), "{label}: {detail}");
     hasty.stop().await;
 
     let agent = Agent::start(folders.config(&address), signer);
