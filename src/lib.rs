@@ -48,6 +48,7 @@ pub mod clock;
 pub mod error;
 pub mod limits;
 pub mod link;
+mod network;
 pub mod node_id;
 #[cfg(feature = "cli")]
 mod routable;

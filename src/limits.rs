@@ -88,7 +88,21 @@ pub const WARNING_BURST: u32 = 5;
 pub const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Handshakes under way at once for strangers who dialled us. Each holds a socket and about a kilobyte, and may cost one ECDH.
+/// A newcomer who finds none free takes that of the oldest that is silent, so 64 need not be many: an honest peer's first act
+/// comes one round trip after its connection, and 64 others would have to come in that time to push it out.
 pub const INBOUND_HANDSHAKES: usize = 64;
+
+/// Of those, from one address (IPv6: one /64). A peer makes one; eight allow for several nodes behind one address, as
+/// [`ECDH_SOURCE_BURST`] does. Whoever shares an address with a flood loses places to it, and nobody else does.
+pub const HANDSHAKES_PER_ADDRESS: usize = 8;
+
+/// Of those, from one /24 (IPv4) or /48 (IPv6): a quarter, so that a party must have four networks before newcomers displace
+/// anybody else's silent handshake.
+pub const HANDSHAKES_PER_SUBNET: usize = INBOUND_HANDSHAKES / 4;
+
+/// Of those, from 127.0.0.1 or ::1, from where a Tor daemon or a proxy of this machine dials on behalf of everybody who comes
+/// through it: half, so that neither side can take all places from the other.
+pub const HANDSHAKES_OF_MANY: usize = INBOUND_HANDSHAKES / 2;
 
 /// Inbound sockets that may wait for a signer at once: those that came while none was there, of which no byte is read, and those
 /// whose handshake a lapse has stopped before it had its ECDH.

@@ -19,9 +19,11 @@ pub mod firewall;
 pub(crate) mod handshake;
 pub mod machine;
 pub(crate) mod outbox;
+pub(crate) mod places;
 pub mod raw;
 pub(crate) mod shared;
 mod task;
+pub(crate) mod turnstile;
 
 use crate::error::{Culprit, Retry};
 use crate::node_id::NodeId;

@@ -23,6 +23,7 @@ pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("secret", 0),
     ("limits", 0),
     ("node_id", 0),
+    ("network", 0),
     ("error", 0),
     ("routable", 0),
 ];
@@ -59,6 +60,8 @@ pub(crate) const PURE_FILES: &[(&str, &str)] = &[
     ("wire", "src/wire/mod.rs"),
     ("link", "src/link/machine.rs"),
     ("link", "src/link/firewall.rs"),
+    ("link", "src/link/places.rs"),
+    ("network", "src/network.rs"),
     ("supervisor", "src/supervisor/machine.rs"),
     ("book", "src/book/import.rs"),
     ("signer", "src/signer/gateway/budget.rs"),

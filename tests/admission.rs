@@ -1,0 +1,128 @@
+//! Strangers at the door, on real sockets of many loopback addresses: silent ones keep nobody out, whoever has many places loses one
+//! first, and what one address has done is held against that address alone.
+//!
+//! The node's clock stands still unless a test moves it: whoever gets in does so because others lose their places, not because they
+//! time out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::missing_panics_doc
+)]
+
+#[path = "support/node.rs"]
+mod node;
+#[path = "support/signers.rs"]
+mod signers;
+
+use node::{Node, soon};
+use pilotlight::limits;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream};
+
+/// A connection to the node from an address of loopback.
+async fn from(source: IpAddr, node: &Node) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(source, 0)).unwrap();
+    soon("a connection", socket.connect(node.address))
+        .await
+        .unwrap()
+}
+
+/// The address with that number in the network with that number.
+fn place(subnet: u8, host: u8) -> IpAddr {
+    Ipv4Addr::new(127, subnet, 0, host).into()
+}
+
+/// As many silent connections, from as many addresses in each of so many networks in turn.
+async fn silent(count: usize, subnets: u8, hosts: u8, node: &Node) -> Vec<TcpStream> {
+    let mut sockets = Vec::new();
+    let mut places = (1..=hosts)
+        .flat_map(|host| (1..=subnets).map(move |subnet| place(subnet, host)))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .cycle();
+    for _ in 0..count {
+        sockets.push(from(places.next().unwrap(), node).await);
+    }
+    sockets
+}
+
+/// How many of these the node has closed, once so many have been.
+async fn closed(sockets: &mut [TcpStream], count: usize) -> Vec<usize> {
+    let mut gone = Vec::new();
+    soon("connections closed", async {
+        while gone.len() < count {
+            for (index, socket) in sockets.iter_mut().enumerate() {
+                let mut byte = [0];
+                if !gone.contains(&index) && matches!(socket.try_read(&mut byte), Ok(0)) {
+                    gone.push(index);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    gone.sort_unstable();
+    gone
+}
+
+#[tokio::test]
+async fn p9_silent_sockets_from_one_address_delay_nobody() {
+    for count in [50, 64, 200] {
+        let mut node = Node::live().await;
+        let mut sockets = silent(count, 1, 1, &node).await;
+        let (mut far, _link) = node.accept(1).await;
+        far.settle().await;
+        let lost = count - limits::HANDSHAKES_PER_ADDRESS;
+        let gone = closed(&mut sockets, lost).await;
+        // The oldest of that address, and nobody else's.
+        assert_eq!(gone, (0..lost).collect::<Vec<_>>(), "{count}");
+    }
+}
+
+#[tokio::test]
+async fn p9_silent_sockets_from_many_networks_delay_nobody() {
+    for count in [50, 64, 200] {
+        let mut node = Node::live().await;
+        // The honest peer's own address is among those that send nothing.
+        let mut sockets = silent(count, 200, 1, &node).await;
+        sockets.push(from(Ipv4Addr::LOCALHOST.into(), &node).await);
+        let mut honest = Vec::new();
+        for number in 1..=3 {
+            let (mut far, _link) = node.accept(number).await;
+            far.settle().await;
+            honest.push(far);
+        }
+        let lost = (count + 2).saturating_sub(limits::INBOUND_HANDSHAKES);
+        assert!(closed(&mut sockets, lost).await.len() >= lost, "{count}");
+    }
+}
+
+/// 200 sockets of four networks want every place: they push out one another, and not the one that came before them all and is slow.
+#[tokio::test]
+async fn p9_who_has_few_places_loses_none_to_who_has_many() {
+    let mut node = Node::live().await;
+    let mut slow = from(place(250, 1), &node).await;
+    let mut sockets = silent(200, 4, 50, &node).await;
+    let mut honest = Vec::new();
+    for number in 1..=3 {
+        let (mut far, _link) = node.accept(number).await;
+        far.settle().await;
+        honest.push(far);
+    }
+    closed(&mut sockets, 200 - limits::INBOUND_HANDSHAKES + 1).await;
+    let mut byte = [0];
+    assert!(
+        slow.try_read(&mut byte).is_err(),
+        "the slow one keeps its place"
+    );
+    node.clock.advance(limits::ACT_DEADLINE);
+    assert_eq!(
+        soon("its own deadline", slow.read(&mut byte)).await.unwrap(),
+        0
+    );
+}
