@@ -143,6 +143,9 @@ pub const OUR_FAILURES: u32 = 16;
 /// A link that has lived this long clears its peer's backoff.
 pub const STABLE_AFTER: Duration = Duration::from_secs(600);
 
+/// Shortest `vault.max_session_age` of the daemon: that of a link that counts as stable, or backoffs would never be cleared.
+pub const SESSION_AGE_MIN: Duration = STABLE_AFTER;
+
 /// Peers in the roster. The public graph has 17,000 nodes; ten times as many still fit in 100 MB.
 pub const PEERS_MAX: usize = 200_000;
 

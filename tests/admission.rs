@@ -122,7 +122,9 @@ async fn p9_who_has_few_places_loses_none_to_who_has_many() {
     );
     node.clock.advance(limits::ACT_DEADLINE);
     assert_eq!(
-        soon("its own deadline", slow.read(&mut byte)).await.unwrap(),
+        soon("its own deadline", slow.read(&mut byte))
+            .await
+            .unwrap(),
         0
     );
 }

@@ -172,6 +172,8 @@ pub enum CloseReason {
     PingFlood,
     /// The peer did not answer a ping in time.
     PongTimeout,
+    /// Its session secrets had become as old as they may, or soon would.
+    SessionAge,
     /// The peer sent no `init` in time.
     InitTimeout,
     /// A newer or better link with the same peer took its place.
@@ -208,6 +210,7 @@ impl CloseReason {
             Self::ErrorReceived => "error_received",
             Self::PingFlood => "ping_flood",
             Self::PongTimeout => "pong_timeout",
+            Self::SessionAge => "session_age",
             Self::InitTimeout => "init_timeout",
             Self::Duplicate => "duplicate",
             Self::Demoted => "demoted",
@@ -234,6 +237,7 @@ impl CloseReason {
                 | Self::Refused
                 | Self::Draining
                 | Self::Book
+                | Self::SessionAge
                 | Self::Internal
         )
     }

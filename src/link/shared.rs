@@ -357,6 +357,7 @@ impl LinkState {
             filter_received: self.filter_received.load(Ordering::Acquire),
             queries_served: self.env.settings.queries_served,
             custom_even_ok: self.env.settings.custom_even_ok,
+            observe: self.env.settings.observe,
         }
     }
 
