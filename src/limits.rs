@@ -100,9 +100,26 @@ pub const HANDSHAKES_PER_ADDRESS: usize = 8;
 /// anybody else's silent handshake.
 pub const HANDSHAKES_PER_SUBNET: usize = INBOUND_HANDSHAKES / 4;
 
-/// Of those, from 127.0.0.1 or ::1, from where a Tor daemon or a proxy of this machine dials on behalf of everybody who comes
+/// Of those, from 127.0.0.1 or `::1`, from where a Tor daemon or a proxy of this machine dials on behalf of everybody who comes
 /// through it: half, so that neither side can take all places from the other.
 pub const HANDSHAKES_OF_MANY: usize = INBOUND_HANDSHAKES / 2;
+
+/// Links in all, those whose handshake is done and dials under way: as many as the public graph has nodes. Beyond it nobody who dials
+/// us is let in but whom the node wants. Each takes a descriptor: of the 1,024 that a process is given where nobody has asked for more,
+/// the bounds on strangers (links, handshakes, parked sockets: 228) and on dials leave some 280 for links that the node wants;
+/// whoever wants more raises the process's limit.
+pub const LINKS_MAX: usize = 16_384;
+
+/// Links of strangers: peers that dialled us, that the node does not want and has no channel with. What they bring is gossip, which
+/// five links bring as well; a hundred leave room for those who look for a node to open a channel with.
+pub const STRANGERS_MAX: usize = 100;
+
+/// Of those, from one address (IPv6: one /64): several nodes behind one address. 127.0.0.1 and `::1` are free of it and of
+/// [`STRANGERS_PER_SUBNET`]: a node behind Tor has all its peers from there.
+pub const STRANGERS_PER_ADDRESS: usize = 4;
+
+/// Of those, from one /24 (IPv4) or /48 (IPv6): with an eighth, a party needs eight networks to displace others than itself.
+pub const STRANGERS_PER_SUBNET: usize = 12;
 
 /// Inbound sockets that may wait for a signer at once: those that came while none was there, of which no byte is read, and those
 /// whose handshake a lapse has stopped before it had its ECDH.

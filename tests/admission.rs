@@ -17,8 +17,9 @@ mod node;
 #[path = "support/signers.rs"]
 mod signers;
 
-use node::{Node, soon};
+use node::{Got, Node, message, soon};
 use pilotlight::limits;
+use pilotlight::link::CloseReason;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
@@ -127,4 +128,27 @@ async fn p9_who_has_few_places_loses_none_to_who_has_many() {
             .unwrap(),
         0
     );
+}
+
+/// A hundred strangers have links; the next costs the one its link that has been of use the longest ago, in peace, and no channel of
+/// anybody fails (P4).
+#[tokio::test]
+async fn p9_a_stranger_too_many_costs_the_one_its_link_that_is_idle_the_longest() {
+    let mut node = Node::live().await;
+    let mut fars = Vec::new();
+    for number in 1..=u16::try_from(limits::STRANGERS_MAX).unwrap() {
+        fars.push(node.accept(number).await);
+    }
+    node.clock.advance(std::time::Duration::from_secs(1));
+    let (first, _) = &mut fars[0];
+    first.send(&message(32_769, b"of use")).await;
+    node.next_message().await;
+    let (mut late, _link) = node.accept(900).await;
+    let (far, link) = &mut fars[1];
+    assert_eq!(far.rest().await, (vec![], Got::Eof));
+    assert_eq!(node.next_down().await, (link.id(), CloseReason::Evicted));
+    assert_eq!(node.watch.link_down(link.id()).await, CloseReason::Evicted);
+    late.settle().await;
+    fars[0].0.settle().await;
+    fars[2].0.settle().await;
 }

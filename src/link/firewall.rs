@@ -476,9 +476,8 @@ pub fn outbound(message: &[u8], situation: &Situation) -> Outbound {
     };
     match row.outbound {
         Out::Init => outbound_init(message, situation),
-        Out::NodeWithSigner => barred.map_or(Outbound::Pass, Outbound::Refuse),
         Out::NodeAside if situation.observes() => Outbound::Pass,
-        Out::NodeAside => barred.map_or(Outbound::Pass, Outbound::Refuse),
+        Out::NodeWithSigner | Out::NodeAside => barred.map_or(Outbound::Pass, Outbound::Refuse),
         Out::Lease => barred.map_or(Outbound::PassWithLease, Outbound::Refuse),
         Out::Relay if situation.persona => Outbound::Refuse(Refusal::Persona),
         Out::Relay

@@ -32,6 +32,10 @@ pub struct Ambient {
 
 /// What a link is, for as long as it lives.
 #[derive(Debug, Clone, Copy)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state machine in disguise"
+)]
 pub struct Settings {
     /// The link was made with a throwaway key.
     pub persona: bool,

@@ -186,6 +186,8 @@ pub enum CloseReason {
     Requested,
     /// No place was left, or the supervisor did not want the link.
     Refused,
+    /// A newcomer has taken the place of a stranger's link that was idle the longest.
+    Evicted,
     /// The supervisor is draining.
     Draining,
     /// A channel message could not be sent or taken because no signer is there.
@@ -217,6 +219,7 @@ impl CloseReason {
             Self::Removed => "removed",
             Self::Requested => "requested",
             Self::Refused => "refused",
+            Self::Evicted => "evicted",
             Self::Draining => "draining",
             Self::SignerAway => "signer_away",
             Self::Book => "book",
@@ -235,6 +238,7 @@ impl CloseReason {
                 | Self::Removed
                 | Self::Requested
                 | Self::Refused
+                | Self::Evicted
                 | Self::Draining
                 | Self::Book
                 | Self::SessionAge

@@ -166,6 +166,7 @@ impl Crowd {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use std::net::Ipv4Addr;
 

@@ -332,6 +332,10 @@ impl LinkTask {
     async fn take_message(&mut self, ambient: Ambient, message: Bytes) -> Result<(), CloseReason> {
         let kind = MessageType::of(&message).unwrap_or(MessageType(0));
         self.count(Direction::Inbound, kind, message.len());
+        if kind.plane() != Plane::Control {
+            let now = u64::try_from(ambient.now.since_start().as_nanos()).unwrap_or(u64::MAX);
+            self.state().counters.active.store(now, Ordering::Relaxed);
+        }
         // Read for each message: the mode may change within a batch.
         let ambient = Ambient {
             signer_away: self.signer_away(),

@@ -8,13 +8,13 @@ use super::cause::Cause;
 use super::commands::{Command, LinkWaiter};
 use super::machine::{Input, Output, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
-use super::{ConnectError, PeerSpec, PeerView, Shared};
+use super::{ConnectError, PeerSpec, PeerView, Shared, watchman};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
 use crate::link::driver::{DialOrder, Env, Report, Verdict, dial};
 use crate::link::shared::Stage;
-use crate::link::{CloseReason, HandshakeFailure, LinkHandle, LinkId, Tag};
+use crate::link::{CloseReason, Direction, HandshakeFailure, LinkHandle, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, Purpose, SignerState};
 use crate::telemetry::Event;
@@ -315,6 +315,9 @@ impl Driver {
                 verdict,
             } => {
                 self.verdicts.insert(link, verdict);
+                if direction == Direction::Inbound {
+                    watchman::tell_activity(&mut self.machine, &self.env);
+                }
                 self.feed(Input::Authenticated {
                     link,
                     peer,

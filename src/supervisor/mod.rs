@@ -16,6 +16,7 @@ mod commands;
 mod dialling;
 pub(crate) mod driver;
 mod error;
+mod guests;
 mod inbox;
 mod listener;
 pub mod machine;
@@ -25,6 +26,7 @@ mod relight;
 mod roster;
 mod view;
 mod waits;
+mod watchman;
 
 pub use builder::Builder;
 pub use error::{ConnectError, ListenError, StartError, Stopped};
