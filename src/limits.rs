@@ -121,6 +121,23 @@ pub const STRANGERS_PER_ADDRESS: usize = 4;
 /// Of those, from one /24 (IPv4) or /48 (IPv6): with an eighth, a party needs eight networks to displace others than itself.
 pub const STRANGERS_PER_SUBNET: usize = 12;
 
+/// Score at which a stranger is banned. The offences' points, in hundredths of a ban, are in `supervisor::conduct`.
+pub const BAN_SCORE: u32 = 100;
+
+/// In which a score of [`BAN_SCORE`] sinks to nothing: a peer that dials with an old node id, at most once an hour after a while,
+/// is not banned for long.
+pub const SCORE_SINKS_IN: Duration = Duration::from_secs(3600);
+
+/// First ban. Long enough that a flood pays with ten minutes of silence for what a second of it costs; short enough for those who
+/// share an address with one.
+pub const BAN_FIRST: Duration = Duration::from_secs(600);
+
+/// Longest ban: addresses change hands.
+pub const BAN_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Strangers of whom something is held in memory, addresses and nodes together: some 100 bytes each.
+pub const CONDUCT_ACCOUNTS: usize = 4096;
+
 /// Inbound sockets that may wait for a signer at once: those that came while none was there, of which no byte is read, and those
 /// whose handshake a lapse has stopped before it had its ECDH.
 pub const PARKED_MAX: usize = 64;

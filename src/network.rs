@@ -45,6 +45,11 @@ impl Party {
         }
     }
 
+    /// Its address; of a /64 the first.
+    pub(crate) fn ip(self) -> IpAddr {
+        self.0
+    }
+
     /// It is this machine under its usual name. Whoever comes through a Tor daemon or a proxy of this machine has this address:
     /// it stands for many parties.
     pub(crate) fn is_many(self) -> bool {

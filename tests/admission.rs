@@ -17,11 +17,13 @@ mod node;
 #[path = "support/signers.rs"]
 mod signers;
 
-use node::{Got, Node, message, soon};
+use node::{Far, Got, Node, id, message, soon};
 use pilotlight::limits;
 use pilotlight::link::CloseReason;
+use pilotlight::supervisor::{Banned, Offence, PeerSpec};
+use pilotlight::telemetry::Event;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// A connection to the node from an address of loopback.
@@ -151,4 +153,98 @@ async fn p9_a_stranger_too_many_costs_the_one_its_link_that_is_idle_the_longest(
     late.settle().await;
     fars[0].0.settle().await;
     fars[2].0.settle().await;
+}
+
+/// The bans that have begun so far, in order.
+fn bans(node: &mut Node) -> Vec<Banned> {
+    let events = node.watch.since_mark().iter();
+    events
+        .filter_map(|event| match event {
+            Event::Banned { who, .. } => Some(*who),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Broken act ones from one address: it is turned away unread, at no cost to the signer, and nobody else is; then it may come again.
+#[tokio::test]
+async fn p9_an_address_that_breaks_handshakes_is_banned_for_a_time() {
+    let mut node = Node::live().await;
+    let bad = place(9, 9);
+    let acts = limits::BAN_SCORE.div_ceil(Offence::Handshake.points().1);
+    for _ in 0..acts {
+        let mut socket = from(bad, &node).await;
+        // Version 0, and a point that is none.
+        let mut act = [0xff; 50];
+        act[0] = 0;
+        socket.write_all(&act).await.unwrap();
+        let mut byte = [0];
+        let end = soon("the refusal", socket.read(&mut byte)).await;
+        assert!(matches!(end, Ok(0) | Err(_)));
+    }
+    let banned = |event: &Event| match event {
+        Event::Banned { who, lasts, .. } => Some((*who, *lasts)),
+        _ => None,
+    };
+    let (who, lasts) = node.watch.until("a ban", banned).await;
+    assert_eq!((who, lasts), (Banned::Address(bad), limits::BAN_FIRST));
+    assert_eq!(node.supervisor.snapshot().bans, 1);
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        sockets.push(from(bad, &node).await);
+    }
+    // Closed at once: the clock stands still.
+    closed(&mut sockets, 20).await;
+    // A neighbour and a peer elsewhere are served.
+    let neighbour = from(place(9, 10), &node).await;
+    let (mut far, _link) = node.accept(1).await;
+    far.settle().await;
+    let mut byte = [0];
+    assert!(neighbour.try_read(&mut byte).is_err(), "it has a place");
+    assert_eq!(bans(&mut node), [who], "a ban is told once");
+    node.clock.advance(lasts);
+    assert_eq!(node.supervisor.snapshot().bans, 0);
+    let back = from(bad, &node).await;
+    let (mut far, _link) = node.accept(2).await;
+    far.settle().await;
+    assert!(back.try_read(&mut byte).is_err(), "it has a place again");
+}
+
+/// A node that floods with pings is not let in for a time, from wherever it comes; one that the node wants is only closed.
+#[tokio::test]
+async fn p9_a_node_that_floods_is_banned_unless_the_node_wants_it() {
+    let mut node = Node::live().await;
+    let floods = limits::BAN_SCORE.div_ceil(Offence::PingFlood.points().0);
+    for number in [1, 2] {
+        if number == 2 {
+            let spec = PeerSpec {
+                addresses: Vec::new(),
+                ..PeerSpec::new(id(2), node.address)
+            };
+            node.supervisor.add_peer(spec).await.unwrap();
+        }
+        for _ in 0..floods {
+            let (mut far, link) = node.accept(number).await;
+            let ping = pilotlight::wire::Ping {
+                num_pong_bytes: 65_531,
+                ignored: 0,
+            };
+            for _ in 0..40 {
+                far.try_send(&ping.encode()).await;
+            }
+            assert_eq!(node.next_down().await, (link.id(), CloseReason::PingFlood));
+        }
+    }
+    let (mut far, _link) = node.accept(2).await;
+    far.settle().await;
+    assert_eq!(bans(&mut node), [Banned::Node(id(1))]);
+    node.watch.mark();
+    let mut far = Far::dial(node.address, 1, node.id()).await;
+    assert!(matches!(far.rest().await.1, Got::Eof | Got::Reset));
+    let (failure, words) = node.watch.inbound_failed().await;
+    assert_eq!(failure, "not_admitted");
+    assert!(words.contains("banned"), "{words}");
+    node.clock.advance(limits::BAN_FIRST);
+    let (mut far, _link) = node.accept(1).await;
+    far.settle().await;
 }

@@ -378,8 +378,9 @@ fn bad_first_messages() -> Vec<(Vec<u8>, &'static str)> {
 #[tokio::test]
 async fn a_wrong_first_message_is_named_to_the_peer_and_to_the_node() {
     let mut by = Bystander::new().await;
-    for (first, words) in bad_first_messages() {
-        let mut framed = by.framed(1).await;
+    // Each by another stranger: who does so again and again is banned.
+    for (stranger, (first, words)) in (100..).zip(bad_first_messages()) {
+        let mut framed = by.framed(stranger).await;
         framed.send(&first).await;
         let said = framed.rest().await;
         assert_eq!((said.len(), kind_of(&said[0])), (2, 16), "{words}");

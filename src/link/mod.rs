@@ -188,6 +188,8 @@ pub enum CloseReason {
     Refused,
     /// A newcomer has taken the place of a stranger's link that was idle the longest.
     Evicted,
+    /// The peer is banned for a time, for what it did on earlier links.
+    Banned,
     /// The supervisor is draining.
     Draining,
     /// A channel message could not be sent or taken because no signer is there.
@@ -220,6 +222,7 @@ impl CloseReason {
             Self::Requested => "requested",
             Self::Refused => "refused",
             Self::Evicted => "evicted",
+            Self::Banned => "banned",
             Self::Draining => "draining",
             Self::SignerAway => "signer_away",
             Self::Book => "book",
@@ -239,6 +242,7 @@ impl CloseReason {
                 | Self::Requested
                 | Self::Refused
                 | Self::Evicted
+                | Self::Banned
                 | Self::Draining
                 | Self::Book
                 | Self::SessionAge

@@ -168,7 +168,7 @@ impl Builder {
             writing.abort();
         });
         let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
-        let doorway = Arc::new(Doorway::new(env, relit));
+        let doorway = Arc::new(Doorway::new(env, relit, Arc::clone(&shared.watchman)));
         Ok((
             Supervisor {
                 commands,

@@ -6,6 +6,7 @@
 use super::bookkeeper::BookKeeper;
 use super::cause::Cause;
 use super::commands::{Command, LinkWaiter};
+use super::conduct::Offence;
 use super::machine::{Input, Output, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
 use super::{ConnectError, PeerSpec, PeerView, Shared, watchman};
@@ -316,6 +317,9 @@ impl Driver {
             } => {
                 self.verdicts.insert(link, verdict);
                 if direction == Direction::Inbound {
+                    if self.machine.is_stranger(peer) && self.shared.watchman.bars(peer) {
+                        return self.judge(link, Verdict::Refuse(CloseReason::Banned));
+                    }
                     watchman::tell_activity(&mut self.machine, &self.env);
                 }
                 self.feed(Input::Authenticated {
@@ -339,6 +343,9 @@ impl Driver {
             } => {
                 self.verdicts.remove(&link);
                 let (label, detail) = (failure.label(), failure.to_string());
+                self.shared
+                    .watchman
+                    .note(address.ip(), None, Offence::of_failure(label));
                 self.env.telemetry.emit(Event::InboundFailed {
                     address,
                     failure: label,
@@ -348,6 +355,11 @@ impl Driver {
             }
             Report::Ended { link, reason } => {
                 self.handles.remove(&link);
+                if let Some((id, ip)) = self.machine.stranger_on(link) {
+                    self.shared
+                        .watchman
+                        .note(ip, Some(id), Offence::of_end(reason));
+                }
                 let peer = self.machine.owner(link);
                 let cause = Cause::Ended(HandshakeFailure::BeforeInit(reason), reason);
                 self.feed_with(Input::Ended { link, reason }, Some(&cause));

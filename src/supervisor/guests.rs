@@ -62,6 +62,13 @@ impl SupervisorMachine {
         self.guests.links.keys().copied()
     }
 
+    /// The stranger that a link was let in from, and its address.
+    pub(super) fn stranger_on(&self, link: LinkId) -> Option<(NodeId, IpAddr)> {
+        let guest = self.guests.links.get(&link)?;
+        self.is_stranger(guest.peer)
+            .then(|| (guest.peer, guest.party.ip()))
+    }
+
     /// Nothing speaks for a peer but that it has dialled us.
     pub(super) fn is_stranger(&self, id: NodeId) -> bool {
         let wanted = self.peers.get(&id).is_some_and(|peer| peer.wanted);

@@ -5,6 +5,7 @@
 //! peers have had their start; else the socket is closed. Everything here is bounded (P9) and nothing of it can cause a signer call,
 //! a stall or a shutdown while the signer is away (P5).
 
+use super::watchman::Watchman;
 use crate::error::is_of_one_connection;
 use crate::limits;
 use crate::link::LinkId;
@@ -26,6 +27,7 @@ pub(crate) struct Doorway {
     env: Arc<Env>,
     handshakes: Arc<Turnstile>,
     parking: Arc<Parking>,
+    watchman: Arc<Watchman>,
     /// Places for handshakes of sockets that had been parked.
     unparked: Arc<Semaphore>,
     /// The newest session whose channel peers have had their turn.
@@ -35,11 +37,16 @@ pub(crate) struct Doorway {
 }
 
 impl Doorway {
-    pub(crate) fn new(env: Arc<Env>, relit: watch::Receiver<Option<Epoch>>) -> Self {
+    pub(crate) fn new(
+        env: Arc<Env>,
+        relit: watch::Receiver<Option<Epoch>>,
+        watchman: Arc<Watchman>,
+    ) -> Self {
         Self {
             env,
             handshakes: Arc::default(),
             parking: Arc::new(Parking::default()),
+            watchman,
             unparked: Arc::new(Semaphore::new(limits::UNPARKED_HANDSHAKES)),
             relit,
             next: AtomicU64::new(1),
@@ -58,6 +65,8 @@ impl Doorway {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
+                // Unread, and before it has a place or a task.
+                Ok((_, address)) if self.watchman.turns_away(address.ip()) => {}
                 Ok((socket, address)) => self.take(socket, address, &stop),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -194,6 +203,11 @@ impl Doorway {
     /// Inbound sockets that wait for a signer.
     pub(super) fn parked(&self) -> usize {
         self.parking.occupied()
+    }
+
+    /// Addresses and nodes that are banned.
+    pub(super) fn bans(&self) -> usize {
+        self.watchman.bans()
     }
 
     fn note_parked(&self) {

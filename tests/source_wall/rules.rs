@@ -63,6 +63,8 @@ pub(crate) const PURE_FILES: &[(&str, &str)] = &[
     ("link", "src/link/places.rs"),
     ("network", "src/network.rs"),
     ("supervisor", "src/supervisor/machine.rs"),
+    ("supervisor", "src/supervisor/conduct.rs"),
+    ("supervisor", "src/supervisor/guests.rs"),
     ("book", "src/book/import.rs"),
     ("signer", "src/signer/gateway/budget.rs"),
     ("signer", "src/signer/gateway/queue.rs"),
