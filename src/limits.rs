@@ -126,13 +126,24 @@ pub const OUR_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// say little of the others: a signer that refuses every other request makes two in a row.
 pub const OUR_FAILURES: u32 = 16;
 
-/// A link that has lived this long clears its peer's backoff.
+/// The wait of channel peers after the return of a signer that has lapsed twice of late; it doubles with each further lapse.
+pub const HOLD_DOWN_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest such wait. A relight of a thousand peers takes some seconds: a signer that comes and goes more often than this would
+/// spend all its time on handshakes.
+pub const HOLD_DOWN_MAX: Duration = Duration::from_secs(60);
+
+/// Longest rest of a hold-down for which the link of a channel peer that dialled us waits, its handshake done. A peer gives our
+/// `init` at least [`INIT_DEADLINE`]; beyond this it is turned away before `init`, and dialled when the hold-down is over.
+pub const HELD_DOWN_INBOUND: Duration = Duration::from_secs(4);
+
+/// A link that has lived this long clears its peer's backoff; so much time without a lapse of the signer's clears the hold-down.
 pub const STABLE_AFTER: Duration = Duration::from_secs(600);
 
 /// Peers in the roster. The public graph has 17,000 nodes; ten times as many still fit in 100 MB.
 pub const PEERS_MAX: usize = 200_000;
 
-/// Addresses kept for one peer. Nodes announce one to four.
+/// Addresses kept for one peer, at most 32. Nodes announce one to four.
 pub const ADDRESSES_MAX: usize = 8;
 
 /// Events that a slow listener may fall behind before it is told how many it missed.

@@ -27,7 +27,7 @@ use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::signer::{EmbeddedSigner, Epoch, LapseReason, Signer, SignerContext};
 use pilotlight::supervisor::machine::{
-    Failure, Input, Output, PeerState, SupervisorMachine, Urgency,
+    Failure, Input, Output, PeerState, Policy, SupervisorMachine, Urgency,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -345,6 +345,170 @@ fn p8_a_quick_return_counts_the_peers_that_were_being_dialled() {
     );
 }
 
+// --- hold-down ---
+
+/// Brings the signer back, and takes it away again, so many times, a second for each session.
+fn flap(desk: &mut Desk, times: usize) {
+    for _ in 0..times {
+        desk.attached = 0;
+        desk.attach();
+        desk.now = desk.now.after(Duration::from_secs(1));
+        desk.feed(Input::Lapsed);
+    }
+    desk.attached = 0;
+}
+
+/// What a return says of a hold-down, and when it is over.
+fn held_down(outputs: &[Output]) -> Option<Duration> {
+    outputs.iter().find_map(|output| match output {
+        Output::HeldDown { wait, .. } => Some(*wait),
+        _ => None,
+    })
+}
+
+#[test]
+fn p8_channel_peers_wait_longer_the_more_the_signer_flaps_and_gossip_peers_do_not() {
+    let expected = [0, 0, 1, 2, 4, 8, 16, 32, 60, 60];
+    for (lapses, seconds) in expected.into_iter().enumerate() {
+        let mut desk = Desk::new();
+        let ids = peers(2);
+        desk.feed(Input::Want {
+            peer: ids[0],
+            addresses: vec![address(0)],
+            tag: Some(Tag::ChannelBearing),
+            weight: None,
+        });
+        flap(&mut desk, lapses);
+        // The first dial of each session is still under way when the next begins: its end is late news.
+        if let Some(dial) = (lapses > 0).then_some(LinkId::new(2)) {
+            desk.feed(Input::DialFailed {
+                link: dial,
+                failure: Failure::SignerAway,
+            });
+        }
+        desk.want(ids[1], 1, Tag::GossipOnly);
+        let outputs = desk.attach();
+        let wait = Duration::from_secs(seconds);
+        let dialled: Vec<NodeId> = dials(&outputs).into_iter().map(|(_, peer)| peer).collect();
+        if wait.is_zero() {
+            assert_eq!(held_down(&outputs), None, "{lapses} lapses");
+            assert_eq!(dialled, ids, "{lapses} lapses: all at once");
+            continue;
+        }
+        assert_eq!(held_down(&outputs), Some(wait), "{lapses} lapses");
+        assert_eq!(
+            dialled,
+            [ids[1]],
+            "{lapses} lapses: the gossip peer waits for nothing"
+        );
+        assert_eq!(desk.state(ids[0]), Some(PeerState::Held));
+        assert!(desk.machine.is_relighting());
+        desk.now = desk.now.after(wait - Duration::from_nanos(1));
+        assert_eq!(desk.feed(Input::Tick), [], "not a moment too early");
+        desk.now = desk.now.after(Duration::from_nanos(1));
+        let released = dials(&desk.feed(Input::Tick));
+        assert_eq!(released.len(), 1);
+        assert_eq!(released[0].1, ids[0]);
+        // The clock of the relight runs from here.
+        desk.now = desk.now.after(Duration::from_millis(7));
+        let up = desk.bring_up(released[0].0, ids[0]);
+        let took = up.iter().find_map(|output| match output {
+            Output::Relit { took, .. } => *took,
+            _ => None,
+        });
+        assert_eq!(took, Some(Duration::from_millis(7)));
+    }
+}
+
+#[test]
+fn a_hold_down_is_forgotten_after_ten_minutes_without_a_lapse_and_ends_with_the_session() {
+    for (quiet, wait) in [
+        (limits::STABLE_AFTER - Duration::from_secs(1), Some(8)),
+        (limits::STABLE_AFTER, None),
+    ] {
+        let mut desk = Desk::new();
+        flap(&mut desk, 5);
+        desk.now = desk.now.after(quiet);
+        assert_eq!(held_down(&desk.attach()), wait.map(Duration::from_secs));
+    }
+    let mut desk = Desk::new();
+    flap(&mut desk, 5);
+    assert!(held_down(&desk.attach()).is_some());
+    desk.feed(Input::Lapsed);
+    assert_eq!(desk.machine.held_down_until(), None);
+    assert_eq!(desk.machine.deadline(), None, "nothing is timed");
+}
+
+/// A channel peer that dials us: its link waits if it will wait so long, else it is turned away before `init`.
+#[test]
+fn p8_an_inbound_channel_link_waits_out_the_hold_down_too() {
+    for (lapses, waits) in [(3, true), (4, true), (5, false)] {
+        let mut desk = Desk::new();
+        let peer = peers(1)[0];
+        desk.feed(Input::Tag(peer, Tag::ChannelBearing));
+        flap(&mut desk, lapses);
+        let wait = held_down(&desk.attach()).unwrap();
+        let outputs = desk.authenticated(LinkId::new(1), peer, Direction::Inbound);
+        if !waits {
+            let refused = Output::Refuse {
+                link: LinkId::new(1),
+                reason: CloseReason::HeldDown,
+            };
+            assert_eq!(outputs, [refused]);
+            continue;
+        }
+        assert_eq!(outputs, [], "{lapses} lapses");
+        // It dials again: the newer link is the one that it means.
+        let outputs = desk.authenticated(LinkId::new(3), peer, Direction::Inbound);
+        assert_eq!(
+            outputs,
+            [Output::Refuse {
+                link: LinkId::new(1),
+                reason: CloseReason::Duplicate,
+            }]
+        );
+        desk.feed(Input::Withdrawn(LinkId::new(1)));
+        desk.now = desk.now.after(wait);
+        let outputs = desk.feed(Input::Tick);
+        assert_eq!(
+            outputs,
+            [Output::Admit {
+                link: LinkId::new(3),
+                tag: Tag::ChannelBearing,
+            }]
+        );
+    }
+    // A lapse turns it away at once.
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    flap(&mut desk, 3);
+    desk.attach();
+    desk.authenticated(LinkId::new(1), peer, Direction::Inbound);
+    assert!(desk.feed(Input::Lapsed).contains(&Output::Refuse {
+        link: LinkId::new(1),
+        reason: CloseReason::Lapse,
+    }));
+}
+
+/// What the node says of a peer meanwhile counts at once.
+#[test]
+fn a_peer_that_becomes_a_channel_peer_is_held_down_and_one_that_is_none_any_more_is_not() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    flap(&mut desk, 3);
+    desk.attach();
+    assert_eq!(dials(&desk.want(peer, 0, Tag::ChannelBearing)), []);
+    assert_eq!(desk.state(peer), Some(PeerState::Held));
+    let link = dials(&desk.feed(Input::Tag(peer, Tag::GossipOnly)))[0].0;
+    let failure = Failure::Unreachable;
+    desk.feed(Input::DialFailed { link, failure });
+    assert_eq!(desk.state(peer), Some(PeerState::Backoff));
+    desk.feed(Input::Tag(peer, Tag::ChannelBearing));
+    assert_eq!(desk.state(peer), Some(PeerState::Held));
+    desk.now = desk.machine.deadline().unwrap();
+    assert_eq!(dials(&desk.feed(Input::Tick)).len(), 1);
+}
+
 // --- backoff ---
 
 #[test]
@@ -437,6 +601,119 @@ fn backoffs_spread() {
             "{share} of 1000 waits in tenth {tenth}"
         );
     }
+}
+
+/// Whatever the number of failures: the waits of a thousand peers fill the second half of the interval evenly, to the nanosecond.
+#[test]
+fn backoffs_spread_at_every_length() {
+    let mut waits: BTreeMap<u32, Vec<Duration>> = BTreeMap::new();
+    let mut desk = Desk::new();
+    desk.attach();
+    let mut failing: Vec<(LinkId, NodeId, u32)> = (0..limits::DIALS_IN_FLIGHT)
+        .map(|number| {
+            let (link, peer) = dials(&desk.want(numbered(number), 0, Tag::GossipOnly))[0];
+            (link, peer, 0)
+        })
+        .collect();
+    let mut failures: BTreeMap<NodeId, u32> = BTreeMap::new();
+    while let Some((link, peer, failed)) = failing.pop() {
+        let failure = Failure::Unreachable;
+        let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+        waits.entry(failed).or_default().push(wait);
+        failures.insert(peer, failed + 1);
+        while failing.is_empty() && failures.values().any(|failed| *failed < 14) {
+            desk.now = desk.machine.deadline().unwrap();
+            for (link, peer) in dials(&desk.feed(Input::Tick)) {
+                failing.push((link, peer, failures[&peer]));
+            }
+        }
+    }
+    for (failed, waits) in waits.range(..14) {
+        assert!(waits.len() >= limits::DIALS_IN_FLIGHT);
+        let all = limits::BACKOFF_FIRST
+            .saturating_mul(2_u32.pow(*failed))
+            .min(limits::BACKOFF_MAX);
+        let half = all / 2;
+        for tenth in 0..10 {
+            let (from, to) = (half + half * tenth / 10, half + half * (tenth + 1) / 10);
+            let share = waits
+                .iter()
+                .filter(|wait| **wait >= from && **wait <= to)
+                .count();
+            let even = waits.len() / 10;
+            assert!(
+                (even / 2..even * 2).contains(&share),
+                "failure {failed}: {share} of {} waits in tenth {tenth}",
+                waits.len()
+            );
+        }
+        let fractions: BTreeSet<u32> = waits.iter().map(Duration::subsec_nanos).collect();
+        assert!(
+            fractions.len() > waits.len() * 9 / 10,
+            "whole seconds spread nothing"
+        );
+    }
+}
+
+/// Somebody else at an address is no reason to wait for the peer there: its other addresses are tried in turn. When there is none
+/// left, the wait is the longest at once.
+#[test]
+fn where_somebody_else_answers_a_peer_is_not_dialled_again_while_it_has_other_addresses() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    desk.attach();
+    let dialled = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| match output {
+            Output::Dial { link, address, .. } => Some((*link, *address)),
+            _ => None,
+        })
+    };
+    let addresses: Vec<SocketAddr> = (0..3).map(address).collect();
+    let want = Input::Want {
+        peer,
+        addresses: addresses.clone(),
+        tag: None,
+        weight: None,
+    };
+    let mut next = dialled(&desk.feed(want.clone()));
+    let mut order = Vec::new();
+    for failure in [
+        Failure::WrongKey,
+        Failure::Unreachable,
+        Failure::Handshake,
+        Failure::WrongKey,
+        Failure::Unreachable,
+        Failure::Unreachable,
+    ] {
+        let (link, at) = next.unwrap();
+        order.push(at);
+        let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+        assert!(
+            wait < limits::BACKOFF_MAX / 2,
+            "{failure:?} at {at}: {wait:?}"
+        );
+        desk.now = desk.now.after(wait);
+        next = dialled(&desk.feed(Input::Tick));
+    }
+    let expected = [0, 1, 2, 1, 2, 2].map(|index| addresses[index]);
+    assert_eq!(order, expected);
+    let (link, at) = next.unwrap();
+    assert_eq!(at, addresses[2]);
+    let failure = Failure::WrongKey;
+    let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+    assert!(
+        wait >= limits::BACKOFF_MAX / 2 && wait <= limits::BACKOFF_MAX,
+        "{wait:?}"
+    );
+    // Asked for by name, or after an attach: all of them may be right again.
+    let (link, at) = dialled(&desk.feed(want)).unwrap();
+    assert_eq!(at, addresses[0]);
+    desk.feed(Input::DialFailed { link, failure });
+    desk.feed(Input::Lapsed);
+    let (link, _) = dialled(&desk.attach()).unwrap();
+    let failure = Failure::Unreachable;
+    let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+    assert!(wait <= limits::BACKOFF_FIRST);
 }
 
 // --- the signer's backlog ---
@@ -665,6 +942,7 @@ fn name(output: &Output) -> String {
         Output::Save(_) => "save".into(),
         Output::Forget(_) => "forget".into(),
         Output::Held(_) => "held".into(),
+        Output::HeldDown { lapses, .. } => format!("held down after {lapses}"),
         other => panic!("{other:?} has no name in the table"),
     }
 }
@@ -676,7 +954,7 @@ struct Case {
     link: LinkId,
 }
 
-const CASES: [&str; 11] = [
+const CASES: [&str; 12] = [
     "unknown, live",
     "idle, live",
     "held",
@@ -688,6 +966,7 @@ const CASES: [&str; 11] = [
     "up, gossip",
     "up, newcomer probed",
     "away, link doomed",
+    "held down",
 ];
 
 /// Brings a machine into a state of the table. The peer is one for which our own key is the smaller, so that our dials win.
@@ -700,6 +979,20 @@ fn case(name: &str) -> Case {
     } else {
         Tag::ChannelBearing
     };
+    if name == "held down" {
+        // Back after its second lapse.
+        desk.want(peer, 0, tag);
+        for _ in 0..2 {
+            desk.attach();
+            desk.feed(Input::Lapsed);
+        }
+        desk.feed(Input::DialFailed {
+            link,
+            failure: Failure::SignerAway,
+        });
+        desk.attach();
+        return Case { desk, peer, link };
+    }
     if name == "held" {
         desk.want(peer, 0, tag);
         return Case { desk, peer, link };
@@ -771,6 +1064,7 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
     for failure in [
         Failure::Unreachable,
         Failure::Handshake,
+        Failure::WrongKey,
         Failure::SignerAway,
         Failure::Duplicate,
         Failure::Ours,
@@ -916,8 +1210,17 @@ struct World {
 
 impl World {
     fn new(seed: u64, epochs: &[Epoch]) -> Self {
+        // The signer of a history flaps all the time: some do not mind, or little.
+        let hold_down = [
+            Duration::ZERO,
+            Duration::from_secs(2),
+            limits::HOLD_DOWN_MAX,
+        ];
+        let policy = Policy {
+            hold_down: hold_down[usize::try_from(seed % 3).unwrap()],
+        };
         Self {
-            machine: SupervisorMachine::new(own(), seed),
+            machine: SupervisorMachine::new(own(), seed).with_policy(policy),
             random: Rng::with_seed(seed),
             now: Moment::START,
             links: BTreeMap::new(),
@@ -957,6 +1260,10 @@ impl World {
                     "a dial while no signer is there, or while draining"
                 );
                 assert!(!behind, "a new dial while the signer is behind");
+                assert!(
+                    tag == Tag::GossipOnly || self.machine.held_down_until().is_none(),
+                    "a channel peer is dialled during a hold-down"
+                );
                 assert!(self.wanted.contains(&peer), "a dial that nobody wants");
                 assert!(link.get() % 2 == 0);
                 let session = Some(self.sessions);
@@ -978,6 +1285,10 @@ impl World {
                 assert!(
                     live || tag == Tag::GossipOnly,
                     "a channel peer was admitted without a signer"
+                );
+                assert!(
+                    tag == Tag::GossipOnly || self.machine.held_down_until().is_none(),
+                    "a channel peer was admitted during a hold-down"
                 );
                 let peer = self.links[&link].peer;
                 let rivals = |link: &&WorldLink| {
@@ -1089,8 +1400,8 @@ impl World {
         }
         assert_eq!(
             self.machine.deadline(),
-            due.into_iter().min(),
-            "the deadline is the earliest of the peers'"
+            due.into_iter().chain(self.machine.held_down_until()).min(),
+            "the deadline is the earliest of the peers', or the end of the hold-down"
         );
         for (id, link) in &self.links {
             let owned = self.machine.owner(*id) == Some(link.peer);
@@ -1253,6 +1564,7 @@ impl World {
             Stage::Dialing => match fate {
                 0..2 => self.fail(id, Failure::Unreachable),
                 2 if self.random.bool() => self.fail(id, Failure::Handshake),
+                2 if self.random.bool() => self.fail(id, Failure::WrongKey),
                 2 => self.fail(id, Failure::Ours),
                 _ => {
                     self.links.get_mut(&id).unwrap().stage = Stage::Waiting;
@@ -1268,7 +1580,7 @@ impl World {
             // Only the verdict gets it out of here.
             Stage::Waiting => {}
             Stage::Refused(reason) => {
-                let away = reason == CloseReason::SignerAway;
+                let away = matches!(reason, CloseReason::SignerAway | CloseReason::HeldDown);
                 self.fail(
                     id,
                     if away {

@@ -153,6 +153,7 @@ fn fields(event: &Event) -> Value {
         } => {
             json!({ "epoch": epoch.get(), "took_ms": took.map(millis), "up": up, "failed": failed })
         }
+        Event::HeldDown { lapses, wait } => json!({ "lapses": lapses, "wait_ms": millis(*wait) }),
         Event::Dialing { .. } | Event::DialFailed { .. } | Event::InboundFailed { .. } => {
             attempt(event)
         }

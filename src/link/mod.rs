@@ -186,6 +186,8 @@ pub enum CloseReason {
     Draining,
     /// A channel message could not be sent or taken because no signer is there.
     SignerAway,
+    /// The signer comes and goes, and the peer's link must wait longer than the peer would.
+    HeldDown,
     /// The peer book could not record a promotion, so no channel message may leave.
     Book,
     /// A bug of ours ended the link's task.
@@ -214,6 +216,7 @@ impl CloseReason {
             Self::Refused => "refused",
             Self::Draining => "draining",
             Self::SignerAway => "signer_away",
+            Self::HeldDown => "held_down",
             Self::Book => "book",
             Self::Internal => "internal",
         }
@@ -231,6 +234,7 @@ impl CloseReason {
                 | Self::Requested
                 | Self::Refused
                 | Self::Draining
+                | Self::HeldDown
                 | Self::Book
                 | Self::Internal
         )

@@ -5,6 +5,7 @@ use super::driver::{Channels, Driver};
 use super::error::StartError;
 use super::inbox::Inbox;
 use super::listener::Doorway;
+use super::machine::Policy;
 use super::{Shared, Supervisor, reaper};
 use crate::book::{Book, MemoryBook};
 use crate::clock::{Clock, SystemClock};
@@ -17,6 +18,7 @@ use crate::vault::Vault;
 use crate::wire::{BITCOIN_MAINNET, ChainHash, Features};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// How a supervisor is made: see [`Supervisor::builder`].
@@ -26,6 +28,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     book: Arc<dyn Book>,
     settings: NodeSettings,
+    policy: Policy,
     seed: Option<u64>,
 }
 
@@ -41,6 +44,7 @@ impl Builder {
                 queries_served: false,
                 custom_even_ok: false,
             },
+            policy: Policy::default(),
             seed: None,
         }
     }
@@ -78,6 +82,13 @@ impl Builder {
     /// Whether the node understands custom messages of even types (32768 and above). Default: no.
     pub fn understands_custom_types(mut self, understands: bool) -> Self {
         self.settings.custom_even_ok = understands;
+        self
+    }
+
+    /// Longest wait of channel peers after the return of a signer that has lapsed again and again of late. It grows with such lapses (0,
+    /// 1, 2, 4 … s) and is forgotten after ten minutes without one. Default: [`HOLD_DOWN_MAX`](limits::HOLD_DOWN_MAX); zero: none.
+    pub fn hold_down(mut self, longest: Duration) -> Self {
+        self.policy.hold_down = longest;
         self
     }
 
@@ -134,6 +145,7 @@ impl Builder {
             Arc::clone(&shared),
             Arc::clone(&keeper),
             relighting,
+            self.policy,
             known,
         );
         let clock = self.clock;

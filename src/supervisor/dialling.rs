@@ -20,7 +20,7 @@ impl SupervisorMachine {
         if self.draining || !peer.is_missing() || peer.wait != Wait::None {
             return;
         }
-        if self.live {
+        if self.live && !self.is_held_down(id) {
             let key = DialKey::of(self.tag_of(id), peer);
             self.set_wait(id, Wait::Queued(key));
         } else {
@@ -28,7 +28,7 @@ impl SupervisorMachine {
         }
     }
 
-    /// No signer is there: the dial waits for its return.
+    /// No signer is there, or it flaps: the dial waits for its return, or for the end of the hold-down.
     pub(super) fn hold(&mut self, id: NodeId, out: &mut Vec<Output>) {
         self.set_wait(id, Wait::Held);
         out.push(Output::Held(id));
@@ -50,6 +50,7 @@ impl SupervisorMachine {
                 continue;
             };
             peer.dial = Some(link);
+            peer.dialled = Some(address);
             self.owners.insert(link, id);
             self.dialing += 1;
             out.push(Output::Dial {
@@ -145,6 +146,15 @@ impl SupervisorMachine {
             self.set_wait(id, Wait::None);
             self.pursue(id, out);
         }
+    }
+
+    /// Somebody else answers at the peer's address: on to its next one. If there is none left the wait is the longest there is.
+    pub(super) fn look_elsewhere(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
+        let peer = self.peers.get_mut(&id)?;
+        if peer.is_elsewhere() {
+            peer.backoff = Backoff::hopeless();
+        }
+        self.back_off(now, id)
     }
 
     /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.

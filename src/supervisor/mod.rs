@@ -16,6 +16,7 @@ mod commands;
 mod dialling;
 pub(crate) mod driver;
 mod error;
+mod hold_down;
 mod inbox;
 mod listener;
 pub mod machine;
@@ -25,6 +26,7 @@ mod relight;
 mod roster;
 mod view;
 mod waits;
+mod wishes;
 
 pub use builder::Builder;
 pub use error::{ConnectError, ListenError, StartError, Stopped};

@@ -3,11 +3,27 @@
 
 use super::roster::Urgency;
 use crate::book::PeerRecord;
+use crate::limits;
 use crate::link::{CloseReason, Direction, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::Epoch;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// What the operator has chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Longest wait of channel peers after the return of a signer that flaps; zero: they never wait.
+    pub hold_down: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            hold_down: limits::HOLD_DOWN_MAX,
+        }
+    }
+}
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -82,6 +98,8 @@ pub enum Failure {
     Unreachable,
     /// It accepted the connection, and then the handshake or `init` failed.
     Handshake,
+    /// Somebody answered there who is not the peer: act two did not fit its key. Waiting does not mend that, another address may.
+    WrongKey,
     /// The signer went away: the peer is not to blame.
     SignerAway,
     /// The supervisor turned it away, because another link is there already.
@@ -156,8 +174,15 @@ pub enum Output {
         /// From now; `None` when no time is set.
         retry_in: Option<Duration>,
     },
-    /// A wanted peer cannot be dialled now, because no signer is there.
+    /// A wanted peer cannot be dialled now, because no signer is there, or because it flaps.
     Held(NodeId),
+    /// The signer is back, and has lapsed so often of late that channel peers wait.
+    HeldDown {
+        /// Lapses of late.
+        lapses: u32,
+        /// How long from now.
+        wait: Duration,
+    },
     /// Every channel peer that was to come back has come back or has failed to.
     Relit {
         /// Under which session.

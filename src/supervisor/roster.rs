@@ -31,7 +31,7 @@ pub enum PeerState {
     Dialing,
     /// The next dial waits after a failure.
     Backoff,
-    /// The next dial waits for the signer.
+    /// The next dial waits for the signer, or for the end of the hold-down after it has come and gone too often.
     Held,
     /// It is in the queue of those to be dialled.
     Awaited,
@@ -72,6 +72,10 @@ pub struct Peer {
     pub(super) said: Option<Tag>,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) next_address: usize,
+    /// Where the newest dial went.
+    pub(super) dialled: Option<SocketAddr>,
+    /// Addresses, by bit, at which somebody answered who is not the peer.
+    pub(super) wrong: u32,
     pub(super) weight: u32,
     pub(super) urgency: Urgency,
     pub(super) wait: Wait,
@@ -83,7 +87,7 @@ pub struct Peer {
     pub(super) dial: Option<LinkId>,
     /// The admitted link.
     pub(super) incumbent: Option<Incumbent>,
-    /// An authenticated link that waits for the incumbent's end, or for a probe of it.
+    /// An authenticated link that waits for the incumbent's end, for a probe of it, or for the end of the hold-down.
     pub(super) contender: Option<Contender>,
     /// The timer that is set for this peer.
     pub(super) timer: Option<Moment>,
@@ -166,7 +170,8 @@ pub(super) struct Incumbent {
 pub(super) struct Contender {
     pub(super) link: LinkId,
     pub(super) direction: Direction,
-    /// `Some`: refused if the incumbent shows life before then. `None`: takes its place once the incumbent has ended.
+    /// `Some`: refused if the incumbent shows life before then. `None`: takes its place once the incumbent has ended and no
+    /// hold-down is on.
     pub(super) probe_until: Option<Moment>,
 }
 
@@ -177,6 +182,13 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
+    /// As if it had failed often enough for the longest wait: trying sooner cannot help.
+    pub(super) fn hopeless() -> Self {
+        Self {
+            failures: u32::BITS,
+        }
+    }
+
     /// The next wait: between half of the doubled wait and all of it, in whole nanoseconds, so that the first waits spread too.
     pub(super) fn next(&mut self, longest: Duration, random: &mut fastrand::Rng) -> Duration {
         let doubled = limits::BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(self.failures));
@@ -242,9 +254,39 @@ impl Peer {
         }
     }
 
+    /// The next address to dial: the first in turn at which nobody else has answered, if there is one.
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        let index = self.next_address.checked_rem(self.addresses.len())?;
-        self.addresses.get(index).copied()
+        let count = self.addresses.len();
+        let first = self.next_address.checked_rem(count)?;
+        let in_turn = |step: usize| first.saturating_add(step).checked_rem(count);
+        let right = (0..count)
+            .filter_map(in_turn)
+            .find(|index| !self.is_wrong(*index));
+        self.addresses.get(right.unwrap_or(first)).copied()
+    }
+
+    fn is_wrong(&self, index: usize) -> bool {
+        self.wrong
+            .checked_shr(u32::try_from(index).unwrap_or(u32::MAX))
+            .is_some_and(|bits| bits & 1 == 1)
+    }
+
+    /// Somebody else has answered where it was dialled. `true`: so it is at every address.
+    pub(super) fn is_elsewhere(&mut self) -> bool {
+        let index = self
+            .addresses
+            .iter()
+            .position(|address| self.dialled == Some(*address));
+        let bit = index.and_then(|index| 1_u32.checked_shl(u32::try_from(index).ok()?));
+        self.wrong |= bit.unwrap_or_default();
+        (0..self.addresses.len()).all(|index| self.is_wrong(index))
+    }
+
+    /// Nothing is held against it or its addresses any more.
+    pub(super) fn absolve(&mut self) {
+        self.backoff = Backoff::default();
+        self.strain = Backoff::default();
+        self.wrong = 0;
     }
 
     /// Wanted, dialable, and without a link or a dial.

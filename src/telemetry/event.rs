@@ -60,6 +60,13 @@ pub enum Event {
     },
     /// A signer session ended and all that depended on it is gone.
     SignerLapsed(LapseReport),
+    /// The signer is back, and has lapsed so often of late that channel peers wait before they are dialled or let in.
+    HeldDown {
+        /// Lapses of late: each came within ten minutes of the one before.
+        lapses: u32,
+        /// How long they wait, from the attach.
+        wait: Duration,
+    },
     /// Every channel peer that accepted a connection after the return is up again.
     Relit {
         /// The session that they came back under.
@@ -273,6 +280,7 @@ impl Event {
             Self::ModeChanged { .. } => "mode_changed",
             Self::SignerAttached { .. } => "signer_attached",
             Self::SignerLapsed(_) => "signer_lapsed",
+            Self::HeldDown { .. } => "held_down",
             Self::Relit { .. } => "relit",
             Self::Dialing { .. } => "dialing",
             Self::DialFailed { .. } => "dial_failed",
@@ -323,6 +331,14 @@ impl Event {
                 tracing::warn!(
                     event,
                     "the signer's connection is alive, and the signer does not answer"
+                );
+            }
+            Self::HeldDown { lapses, wait } => {
+                tracing::warn!(
+                    event,
+                    lapses,
+                    ?wait,
+                    "the signer comes and goes: channel peers wait"
                 );
             }
             Self::MistagSuspected { peer } => {

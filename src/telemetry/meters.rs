@@ -547,6 +547,7 @@ pub(crate) fn record(event: &Event) {
         | Event::Listening { .. }
         | Event::ModeChanged { .. }
         | Event::SignerAttached { .. }
+        | Event::HeldDown { .. }
         | Event::Dialing { .. }
         | Event::LinkUp { .. }
         | Event::Leased { .. }

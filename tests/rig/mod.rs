@@ -162,7 +162,9 @@ impl Node {
     pub async fn start(change: impl FnOnce(Builder) -> Builder) -> (Self, Inbox) {
         let signer = Arc::new(EmbeddedSigner::from_key(key(NODE)));
         let context = SignerContext::new(signer.node_id());
-        let builder = Supervisor::builder(context.clone()).seed(1);
+        let builder = Supervisor::builder(context.clone())
+            .seed(1)
+            .hold_down(Duration::ZERO);
         let (supervisor, inbox) = change(builder).start().await.unwrap();
         (
             Self {
