@@ -93,10 +93,21 @@ struct Desk {
     attached: usize,
 }
 
+/// Without personas: what the node does under its own key.
+const OWN_KEY_ONLY: Policy = Policy {
+    hold_down: limits::HOLD_DOWN_MAX,
+    gossip_floor: 0,
+    personas: false,
+};
+
 impl Desk {
     fn new() -> Self {
+        Self::with(OWN_KEY_ONLY)
+    }
+
+    fn with(policy: Policy) -> Self {
         Self {
-            machine: SupervisorMachine::new(own(), 7),
+            machine: SupervisorMachine::new(own(), 7).with_policy(policy),
             now: Moment::START,
             epochs: epochs(4),
             attached: 0,
@@ -872,6 +883,178 @@ fn only_a_dial_that_works_after_a_run_of_failures_ends_the_waits() {
     }
 }
 
+// --- personas and the gossip floor ---
+
+/// A machine that is away with so many gossip peers known and a floor of three. Each peer has its address from `at`.
+fn away(count: usize, at: impl Fn(usize) -> SocketAddr) -> (Desk, Vec<Output>) {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 3,
+        personas: true,
+        ..OWN_KEY_ONLY
+    });
+    for index in 0..count {
+        desk.feed(Input::Want {
+            peer: numbered(index),
+            addresses: vec![at(index)],
+            tag: Some(Tag::GossipOnly),
+            weight: None,
+        });
+    }
+    assert_eq!(desk.machine.dialing(), 0, "a signer may be about to come");
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    let outputs = desk.feed(Input::Tick);
+    (desk, outputs)
+}
+
+/// The numbers of the personas that dial.
+fn personas(outputs: &[Output]) -> Vec<u64> {
+    let persona = |output: &Output| match output {
+        Output::Dial { persona, .. } => *persona,
+        _ => None,
+    };
+    outputs.iter().filter_map(persona).collect()
+}
+
+#[test]
+fn p7_only_what_is_missing_is_dialled_and_a_peer_that_keeps_silent_is_not_waited_for() {
+    let (mut desk, outputs) = away(10, address);
+    assert_eq!(personas(&outputs), [1, 1, 1]);
+    assert!(outputs.contains(&Output::FloorMissing {
+        missing: 3,
+        wanted: 3
+    }));
+    let dialled = dials(&outputs);
+    // Two come up, the third says nothing: another is dialled beside it.
+    for (link, peer) in &dialled[..2] {
+        assert_eq!(personas(&desk.bring_up(*link, *peer)), [0_u64; 0]);
+    }
+    desk.now = desk.now.after(limits::PERSONA_OVERDUE);
+    assert_eq!(personas(&desk.feed(Input::Tick)), [1]);
+    // One refuses: the next is dialled in the same instant.
+    let failure = Failure::Unreachable;
+    let link = dialled[2].0;
+    assert_eq!(
+        personas(&desk.feed(Input::DialFailed { link, failure })),
+        [0_u64; 0]
+    );
+}
+
+/// A peer that claims a channel may be mis-tagged: a mere suspicion changes no tag, and no persona dials it in this absence.
+#[test]
+fn p7_a_peer_that_claims_a_channel_meets_no_persona() {
+    let (mut desk, outputs) = away(3, address);
+    let (link, peer) = dials(&outputs)[0];
+    desk.bring_up(link, peer);
+    let reason = CloseReason::Mistag;
+    assert_eq!(dials(&desk.feed(Input::Ended { link, reason })), []);
+    desk.now = desk.now.after(Duration::from_secs(3600));
+    assert!(
+        !dials(&desk.feed(Input::Tick))
+            .iter()
+            .any(|(_, of)| *of == peer)
+    );
+    assert_eq!(desk.machine.tag_of(peer), Tag::GossipOnly);
+    // Nor when the node asks for it: only the signer's return, with the node's own key.
+    let want = Input::Want {
+        peer,
+        addresses: vec![],
+        tag: None,
+        weight: None,
+    };
+    assert_eq!(dials(&desk.feed(want)), []);
+    assert!(dials(&desk.attach()).iter().any(|(_, of)| *of == peer));
+}
+
+/// All but two of a hundred peers are in one network: those two are among the first that are dialled.
+#[test]
+fn p7_the_floor_spans_distinct_networks_as_far_as_there_are_any() {
+    for seed in 0..20_usize {
+        let at = |index: usize| {
+            let third = u8::try_from(index).unwrap();
+            let second = if index == seed {
+                7
+            } else if index == seed + 20 {
+                8
+            } else {
+                9
+            };
+            SocketAddr::from(([192, second, third, 1], 9735))
+        };
+        let (_, outputs) = away(60, at);
+        let networks: BTreeSet<u8> = outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Dial {
+                    address: SocketAddr::V4(address),
+                    ..
+                } => Some(address.ip().octets()[1]),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(networks, BTreeSet::from([7, 8, 9]));
+    }
+}
+
+/// One persona an absence; the same one when the signer only flaps; never more than four new ones in an hour.
+#[test]
+fn p7_a_persona_is_kept_across_flaps_and_new_ones_are_few() {
+    let (mut desk, outputs) = away(3, address);
+    let mut used = BTreeSet::from_iter(personas(&outputs));
+    assert_eq!(used, BTreeSet::from([1]));
+    let mut absence = |desk: &mut Desk, live_for: Duration| {
+        desk.attached = 0;
+        desk.attach();
+        let open: Vec<LinkId> = desk
+            .machine
+            .peers()
+            .filter_map(|(_, peer)| peer.persona_link())
+            .collect();
+        for link in open {
+            desk.feed(Input::DialFailed {
+                link,
+                failure: Failure::Duplicate,
+            });
+        }
+        desk.now = desk.now.after(live_for);
+        desk.feed(Input::Lapsed);
+        let own: Vec<LinkId> = desk
+            .machine
+            .peers()
+            .filter_map(|(id, _)| {
+                (1..2000)
+                    .map(LinkId::new)
+                    .find(|link| desk.machine.owner(*link) == Some(id))
+            })
+            .collect();
+        for link in own {
+            desk.feed(Input::DialFailed {
+                link,
+                failure: Failure::SignerAway,
+            });
+        }
+        desk.now = desk.now.after(limits::PERSONA_GRACE);
+        let of = personas(&desk.feed(Input::Tick));
+        assert_eq!(of.len(), 3);
+        used.extend(of);
+        *used.last().unwrap()
+    };
+    for _ in 0..5 {
+        assert_eq!(absence(&mut desk, Duration::from_secs(30)), 1, "it flaps");
+    }
+    // Sessions of ten minutes and more: each absence is one of its own, up to four in an hour.
+    let long: Vec<u64> = (0..9)
+        .map(|_| absence(&mut desk, limits::STABLE_AFTER))
+        .collect();
+    assert_eq!(long[..3], [2, 3, 4]);
+    assert!(long[8] > 4, "{long:?}");
+    assert!(long.windows(2).all(|pair| pair[1] - pair[0] <= 1));
+    assert_eq!(
+        long.iter().collect::<BTreeSet<_>>().len(),
+        usize::try_from(long[8] - 1).unwrap()
+    );
+    println!("{long:?}");
+}
+
 // --- a lapse and those who contend for a place ---
 
 /// Whoever waits for the place of an incumbent was authenticated under the session that ends: were it kept, a quick return would let it
@@ -927,6 +1110,9 @@ fn p6_a_lapse_refuses_every_contender_and_a_quick_return_dials_at_once() {
 /// The name of an output, without what differs from run to run.
 fn name(output: &Output) -> String {
     match output {
+        Output::Dial {
+            persona: Some(_), ..
+        } => "dial as persona".into(),
         Output::Dial { tag, .. } => format!("dial {tag}"),
         Output::Admit { tag, .. } => format!("admit {tag}"),
         Output::Refuse { reason, .. } => format!("refuse {reason}"),
@@ -942,6 +1128,7 @@ fn name(output: &Output) -> String {
         Output::Save(_) => "save".into(),
         Output::Forget(_) => "forget".into(),
         Output::Held(_) => "held".into(),
+        Output::FloorMissing { missing, .. } => format!("floor lacks {missing}"),
         Output::HeldDown { lapses, .. } => format!("held down after {lapses}"),
         other => panic!("{other:?} has no name in the table"),
     }
@@ -954,7 +1141,7 @@ struct Case {
     link: LinkId,
 }
 
-const CASES: [&str; 12] = [
+const CASES: [&str; 16] = [
     "unknown, live",
     "idle, live",
     "held",
@@ -967,7 +1154,44 @@ const CASES: [&str; 12] = [
     "up, newcomer probed",
     "away, link doomed",
     "held down",
+    "away, gossip lost",
+    "away, persona dials",
+    "away, persona up",
+    "back, persona stays",
 ];
+
+/// The states of a gossip peer while no signer is there, with a floor of one link.
+fn persona_case(name: &str, peer: NodeId) -> Case {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 1,
+        personas: true,
+        ..OWN_KEY_ONLY
+    });
+    desk.attach();
+    let own = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+    desk.bring_up(own, peer);
+    desk.feed(Input::Lapsed);
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    desk.feed(Input::Tick);
+    desk.feed(Input::Ended {
+        link: own,
+        reason: CloseReason::PeerClosed,
+    });
+    if name == "away, gossip lost" {
+        let link = own;
+        return Case { desk, peer, link };
+    }
+    desk.now = desk.machine.deadline().unwrap();
+    let link = dials(&desk.feed(Input::Tick))[0].0;
+    if name != "away, persona dials" {
+        desk.bring_up(link, peer);
+    }
+    if name == "back, persona stays" {
+        let own = dials(&desk.attach())[0].0;
+        desk.bring_up(own, peer);
+    }
+    Case { desk, peer, link }
+}
 
 /// Brings a machine into a state of the table. The peer is one for which our own key is the smaller, so that our dials win.
 fn case(name: &str) -> Case {
@@ -979,6 +1203,9 @@ fn case(name: &str) -> Case {
     } else {
         Tag::ChannelBearing
     };
+    if name.contains("persona") || name == "away, gossip lost" {
+        return persona_case(name, peer);
+    }
     if name == "held down" {
         // Back after its second lapse.
         desk.want(peer, 0, tag);
@@ -1173,6 +1400,7 @@ struct WorldLink {
     peer: NodeId,
     outbound: bool,
     stage: Stage,
+    persona: bool,
     /// The session that was live when the dial began or the peer connected; a lapse of it ends the link or the handshake.
     session: Option<usize>,
     tag: Tag,
@@ -1205,6 +1433,12 @@ struct World {
     known: Vec<NodeId>,
     wanted: BTreeSet<NodeId>,
     relit: usize,
+    /// The greatest number of a persona.
+    personas: u64,
+    /// Gossip links missing, as was last said.
+    missing: usize,
+    /// The gossip floor, and whether personas may dial.
+    floor: (usize, bool),
     history: Vec<String>,
 }
 
@@ -1218,6 +1452,8 @@ impl World {
         ];
         let policy = Policy {
             hold_down: hold_down[usize::try_from(seed % 3).unwrap()],
+            gossip_floor: usize::try_from(seed % 5).unwrap(),
+            personas: seed % 5 > 1,
         };
         Self {
             machine: SupervisorMachine::new(own(), seed).with_policy(policy),
@@ -1233,6 +1469,9 @@ impl World {
             known: peers(8),
             wanted: BTreeSet::new(),
             relit: 0,
+            personas: 0,
+            missing: 0,
+            floor: (policy.gossip_floor, policy.personas),
             history: Vec::new(),
         }
     }
@@ -1253,12 +1492,23 @@ impl World {
     fn obey(&mut self, output: Output, live: bool, behind: bool) {
         match output {
             Output::Dial {
-                link, peer, tag, ..
+                link,
+                peer,
+                tag,
+                persona,
+                ..
             } => {
-                assert!(
-                    live && !self.draining,
-                    "a dial while no signer is there, or while draining"
+                assert!(!self.draining, "a dial while draining");
+                assert_eq!(
+                    live,
+                    persona.is_none(),
+                    "under the node's key with a signer, under a persona without"
                 );
+                assert!(
+                    persona.is_none() || self.machine.tag_of(peer) == Tag::GossipOnly,
+                    "a persona dials a channel peer"
+                );
+                self.personas = self.personas.max(persona.unwrap_or_default());
                 assert!(!behind, "a new dial while the signer is behind");
                 assert!(
                     tag == Tag::GossipOnly || self.machine.held_down_until().is_none(),
@@ -1270,6 +1520,7 @@ impl World {
                 let new = WorldLink {
                     peer,
                     outbound: true,
+                    persona: persona.is_some(),
                     stage: Stage::Dialing,
                     session,
                     tag,
@@ -1290,10 +1541,16 @@ impl World {
                     tag == Tag::GossipOnly || self.machine.held_down_until().is_none(),
                     "a channel peer was admitted during a hold-down"
                 );
-                let peer = self.links[&link].peer;
+                let WorldLink { peer, persona, .. } = self.links[&link];
                 let rivals = |link: &&WorldLink| {
-                    link.peer == peer && matches!(link.stage, Stage::Admitted | Stage::Up)
+                    link.peer == peer
+                        && link.persona == persona
+                        && matches!(link.stage, Stage::Admitted | Stage::Up)
                 };
+                assert!(
+                    !persona || (!live && tag == Tag::GossipOnly),
+                    "a persona is let in while the signer is there, or promoted"
+                );
                 assert_eq!(
                     self.links.values().filter(rivals).count(),
                     0,
@@ -1323,6 +1580,12 @@ impl World {
             Output::Probe(link) => assert!(self.links.contains_key(&link)),
             Output::Retag { link, tag } => {
                 let link = self.links.get_mut(&link).unwrap();
+                assert!(!link.persona, "a persona's link is never promoted");
+                let lapsed = !live || link.session != Some(self.sessions);
+                if link.tag == Tag::ChannelBearing && lapsed {
+                    // What the reaper comes for it comes for, whatever the tag says by then.
+                    link.close.get_or_insert(CloseReason::Lapse);
+                }
                 link.tag = tag;
                 // As the driver does it: without a signer the link cannot move into its scope.
                 if tag == Tag::ChannelBearing && !live {
@@ -1332,6 +1595,11 @@ impl World {
             Output::Relit { up, failed, .. } => {
                 self.relit += 1;
                 assert!(up + failed > 0 && up + failed <= self.known.len());
+            }
+            Output::FloorMissing { missing, wanted } => {
+                assert!(missing != self.missing && missing <= wanted);
+                assert!(missing == 0 || (!live && !self.draining));
+                self.missing = missing;
             }
             Output::Failed {
                 retry_in: Some(delay),
@@ -1363,10 +1631,21 @@ impl World {
                 .links
                 .iter()
                 .filter(|(_, link)| {
-                    link.peer == id && matches!(link.stage, Stage::Admitted | Stage::Up)
+                    link.peer == id
+                        && !link.persona
+                        && matches!(link.stage, Stage::Admitted | Stage::Up)
                 })
                 .map(|(link, _)| *link)
                 .collect();
+            let persona = self
+                .links
+                .iter()
+                .find(|(_, link)| link.peer == id && link.persona)
+                .filter(|(_, link)| !matches!(link.stage, Stage::Refused(_)) || !self.live);
+            let persona_is_up = persona.is_some_and(|(_, link)| link.stage == Stage::Up);
+            if let Some((link, _)) = persona {
+                assert_eq!(peer.persona_link(), Some(*link), "the persona's link");
+            }
             assert!(incumbents.len() <= 1, "two incumbents");
             assert_eq!(
                 peer.link(),
@@ -1377,7 +1656,7 @@ impl World {
                 assert_eq!(self.machine.owner(*link), Some(id));
                 assert_eq!(
                     peer.state() == PeerState::Up,
-                    self.links[link].stage == Stage::Up
+                    self.links[link].stage == Stage::Up || persona_is_up
                 );
             }
             if self.wanted.contains(&id) && !self.draining {
@@ -1400,7 +1679,10 @@ impl World {
         }
         assert_eq!(
             self.machine.deadline(),
-            due.into_iter().chain(self.machine.held_down_until()).min(),
+            due.into_iter()
+                .chain(self.machine.held_down_until())
+                .chain(self.machine.floor_due())
+                .min(),
             "the deadline is the earliest of the peers', or the end of the hold-down"
         );
         for (id, link) in &self.links {
@@ -1530,6 +1812,7 @@ impl World {
         let new = WorldLink {
             peer,
             outbound: false,
+            persona: false,
             stage: Stage::Waiting,
             session,
             tag: Tag::GossipOnly,
@@ -1557,7 +1840,7 @@ impl World {
 
     fn advance(&mut self, id: LinkId, fate: u8) {
         let link = self.links[&id];
-        let lapsed = !self.live || link.session != Some(self.sessions);
+        let lapsed = !link.persona && (!self.live || link.session != Some(self.sessions));
         match link.stage {
             Stage::Dialing if lapsed => self.fail(id, Failure::SignerAway),
             Stage::Dialing if link.close.is_some() => self.fail(id, Failure::Duplicate),
@@ -1624,6 +1907,52 @@ impl World {
         self.feed(Input::Ended { link, reason });
     }
 
+    /// No signer comes, and every peer behaves: then the gossip floor must come back as far as there are peers for it, within seconds of
+    /// the last failure's wait.
+    fn settle_away(&mut self) {
+        if self.live {
+            self.switch_signer();
+        }
+        let (floor, personas) = self.floor;
+        for _ in 0..10_000 {
+            let moving = self.links.iter().find(|(_, link)| {
+                let stale = !link.persona && link.tag == Tag::ChannelBearing;
+                let busy = link.stage != Stage::Up || link.close.is_some() || stale;
+                busy && link.stage != Stage::Waiting
+            });
+            match (moving.map(|(id, _)| *id), self.machine.deadline()) {
+                (Some(id), _) => self.advance(id, 9),
+                (None, Some(at)) => {
+                    self.now = self.now.max(at);
+                    self.feed(Input::Tick);
+                }
+                (None, None) => break,
+            }
+        }
+        let gossip = |id: &&NodeId| self.machine.tag_of(**id) == Tag::GossipOnly;
+        let candidates = self.wanted.iter().filter(gossip).count();
+        let up = self
+            .machine
+            .peers()
+            .filter(|(id, peer)| {
+                self.machine.tag_of(*id) == Tag::GossipOnly && peer.state() == PeerState::Up
+            })
+            .count();
+        if personas {
+            assert!(
+                up >= floor.min(candidates),
+                "{up} gossip links; the floor is {floor}, and there are {candidates} peers for it"
+            );
+        }
+        assert_eq!(
+            self.missing,
+            floor.saturating_sub(up),
+            "what is missing is told"
+        );
+        let hours = self.now.since_start().as_secs() / 3600 + 1;
+        assert!(self.personas <= hours * limits::PERSONAS_NEW as u64);
+    }
+
     /// A signer comes and stays, and every peer behaves: then everybody wanted must come up.
     fn settle(&mut self) {
         if !self.live {
@@ -1660,6 +1989,11 @@ impl World {
                 None => break,
             }
         }
+        let personas = self.links.values().filter(|link| link.persona).count();
+        assert_eq!(
+            personas, 0,
+            "personas stay though every peer has a link of the node's own"
+        );
         for (id, peer) in self
             .machine
             .peers()
@@ -1702,13 +2036,17 @@ fn whatever_happens_the_machine_keeps_its_word() {
         .and_then(|text| text.parse::<u64>().ok());
     let seeds = first.map_or(0..200, |seed| seed..seed + 1);
     let epochs = epochs(200);
-    let mut relit = 0;
+    let (mut relit, mut personas) = (0, 0);
     for seed in seeds {
         let mut world = World::new(seed, &epochs);
         let history = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..400 {
                 world.step();
             }
+            if seed % 3 > 0 {
+                world.settle_away();
+            }
+            personas += world.personas;
             world.settle();
             relit += world.relit;
             if seed % 2 == 0 {
@@ -1725,7 +2063,7 @@ fn whatever_happens_the_machine_keeps_its_word() {
         }
     }
     println!(
-        "seeds {:?}: {relit} relights",
+        "seeds {:?}: {relit} relights, {personas} personas",
         first.map_or(0..200, |seed| seed..seed + 1)
     );
     assert!(

@@ -13,6 +13,7 @@
 
 pub mod allowance;
 pub(crate) mod caller;
+pub mod catch_up;
 pub(crate) mod delivery;
 pub(crate) mod driver;
 pub mod firewall;
@@ -188,6 +189,8 @@ pub enum CloseReason {
     SignerAway,
     /// The signer comes and goes, and the peer's link must wait longer than the peer would.
     HeldDown,
+    /// The link was a persona's, and its time is over: the node's own link is there, or the peer bears a channel.
+    Persona,
     /// The peer book could not record a promotion, so no channel message may leave.
     Book,
     /// A bug of ours ended the link's task.
@@ -217,6 +220,7 @@ impl CloseReason {
             Self::Draining => "draining",
             Self::SignerAway => "signer_away",
             Self::HeldDown => "held_down",
+            Self::Persona => "persona",
             Self::Book => "book",
             Self::Internal => "internal",
         }
@@ -235,6 +239,7 @@ impl CloseReason {
                 | Self::Refused
                 | Self::Draining
                 | Self::HeldDown
+                | Self::Persona
                 | Self::Book
                 | Self::Internal
         )

@@ -23,6 +23,10 @@ impl SupervisorMachine {
         address: SocketAddr,
         out: &mut Vec<Output>,
     ) {
+        if self.is_persona(link) {
+            self.persona_authenticated(link, id, out);
+            return;
+        }
         if let Some(reason) = self.bar(id) {
             out.push(Output::Refuse { link, reason });
             return;

@@ -21,6 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+/// What becomes of gossip links that are lost or missing while no signer is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Redial {
+    /// They are dialled under a throwaway key.
+    #[default]
+    Persona,
+    /// They wait for the signer. What is missing of the gossip floor is still told.
+    Hold,
+}
+
 /// How a supervisor is made: see [`Supervisor::builder`].
 #[must_use]
 pub struct Builder {
@@ -29,6 +39,8 @@ pub struct Builder {
     book: Arc<dyn Book>,
     settings: NodeSettings,
     policy: Policy,
+    redial: Redial,
+    only_onion: bool,
     seed: Option<u64>,
 }
 
@@ -43,8 +55,11 @@ impl Builder {
                 networks: vec![BITCOIN_MAINNET],
                 queries_served: false,
                 custom_even_ok: false,
+                auto_sync: false,
             },
             policy: Policy::default(),
+            redial: Redial::Persona,
+            only_onion: false,
             seed: None,
         }
     }
@@ -92,10 +107,44 @@ impl Builder {
         self
     }
 
+    /// Gossip links that there shall be while no signer is there. What is missing is dialled under a persona: a throwaway key, for
+    /// gossip only, never with a channel peer. A persona is not anonymity: it comes from the same address at the same moment.
+    /// Default: [`GOSSIP_FLOOR`](limits::GOSSIP_FLOOR).
+    pub fn gossip_floor(mut self, links: usize) -> Self {
+        self.policy.gossip_floor = links;
+        self
+    }
+
+    /// What becomes of gossip links that are lost or missing while no signer is there. Default: [`Redial::Persona`].
+    pub fn redial(mut self, redial: Redial) -> Self {
+        self.redial = redial;
+        self
+    }
+
+    /// The node announces only onion addresses: then no persona ever dials, for it would show where the node is. Default: no.
+    pub fn only_onion_addresses(mut self, only: bool) -> Self {
+        self.only_onion = only;
+        self
+    }
+
+    /// Whether each gossip link asks its peer, once it is up, for the gossip that the node has missed: a `gossip_timestamp_filter` from the
+    /// last gossip seen or six hours ago, whichever is earlier, and an hour before that. Default: no, the node asks itself.
+    pub fn auto_sync(mut self, asks: bool) -> Self {
+        self.settings.auto_sync = asks;
+        self
+    }
+
     /// Fixes what is otherwise drawn at random (jitter), for tests that must replay.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            personas: self.redial == Redial::Persona && !self.only_onion,
+            ..self.policy
+        }
     }
 
     /// Starts the supervisor on the current tokio runtime. A recorder for the crate's metrics, if there is to be one, must be
@@ -104,7 +153,7 @@ impl Builder {
     /// # Errors
     /// The book cannot be read, or the system refuses a thread or randomness.
     pub async fn start(self) -> Result<(Supervisor, Inbox), StartError> {
-        let known = self.book.load().await?;
+        let (known, policy) = (self.book.load().await?, self.policy());
         let seed = match self.seed {
             Some(seed) => seed,
             None => random_seed()?,
@@ -145,7 +194,7 @@ impl Builder {
             Arc::clone(&shared),
             Arc::clone(&keeper),
             relighting,
-            self.policy,
+            policy,
             known,
         );
         let clock = self.clock;

@@ -58,6 +58,7 @@ impl SupervisorMachine {
                 peer: id,
                 address,
                 tag,
+                persona: None,
             });
         }
     }
@@ -117,10 +118,13 @@ impl SupervisorMachine {
     pub(super) fn try_soon(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
         let live = self.live;
         let peer = self.peers.get_mut(&id)?;
-        if !live || self.draining || !peer.is_missing() {
+        if self.draining || !peer.is_missing() {
             return None;
         }
         let delay = peer.strain.next(limits::OUR_BACKOFF_MAX, &mut self.random);
+        if !live {
+            return self.persona_retry(now, id, delay);
+        }
         let until = now.after(delay);
         self.set_wait(id, Wait::Backoff { until, ours: true });
         Some(delay)
@@ -163,8 +167,11 @@ impl SupervisorMachine {
         let peer = self.peers.get_mut(&id)?;
         peer.next_address = peer.next_address.wrapping_add(1);
         let delay = peer.backoff.next(limits::BACKOFF_MAX, &mut self.random);
-        if !live || self.draining || !peer.is_missing() {
+        if self.draining || !peer.is_missing() {
             return None;
+        }
+        if !live {
+            return self.persona_retry(now, id, delay);
         }
         let until = now.after(delay);
         self.set_wait(id, Wait::Backoff { until, ours: false });

@@ -15,8 +15,8 @@ use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
 use crate::link::driver::{Env, Report, Verdict};
-use crate::link::{CloseReason, HandshakeFailure, LinkHandle, LinkId, Tag};
-use crate::node_id::NodeId;
+use crate::link::{CloseReason, HandshakeFailure, Identity, LinkHandle, LinkId, Tag};
+use crate::node_id::{LocalKey, NodeId};
 use crate::signer::{Epoch, SignerState};
 use crate::telemetry::Event;
 use std::collections::HashMap;
@@ -42,6 +42,8 @@ pub(crate) struct Driver {
     tasks: JoinSet<()>,
     /// Whose dial a task is, in case it panics: the signer's code runs in it.
     dialers: HashMap<task::Id, LinkId>,
+    /// The throwaway key in use, and its number.
+    persona: Option<(u64, Arc<LocalKey>)>,
     epoch: Option<Epoch>,
     /// Whether the signer of that session is behind, if it can say so.
     behind: Option<watch::Receiver<bool>>,
@@ -55,6 +57,7 @@ pub(crate) struct Driver {
 /// A dial under way.
 struct Dialing {
     address: SocketAddr,
+    identity: Identity,
     /// Gives it up, as long as its handshake is not done.
     give_up: Option<oneshot::Sender<CloseReason>>,
     /// Its handshake is done: it reports its own end.
@@ -89,6 +92,7 @@ impl Driver {
             waiters: HashMap::new(),
             tasks: JoinSet::new(),
             dialers: HashMap::new(),
+            persona: None,
             epoch: None,
             behind: None,
             relit,
@@ -406,15 +410,17 @@ impl Driver {
     }
 
     fn handle_of(&self, peer: NodeId) -> Option<LinkHandle> {
-        let link = self.machine.peer(peer)?.link()?;
-        self.handles.get(&link).cloned()
+        let peer = self.machine.peer(peer)?;
+        let own = peer.link().and_then(|link| self.handles.get(&link));
+        let persona = || self.handles.get(&peer.persona_link()?);
+        own.or_else(persona).cloned()
     }
 
     fn peers(&self) -> Vec<PeerView> {
         let now = self.env.clock.now();
         let unix = self.env.clock.unix();
         let view = |(id, peer): (NodeId, &super::roster::Peer)| {
-            let link = peer.link().and_then(|link| self.env.vault.get(link));
+            let link = peer.any_link().and_then(|link| self.env.vault.get(link));
             let link = link.as_ref().map(|link| &*link.state);
             PeerView::new(id, peer, self.machine.tag_of(id), link, now, unix)
         };

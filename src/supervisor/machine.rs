@@ -12,6 +12,7 @@
 //! it replays from a list of inputs.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::floor::Floor;
 use super::hold_down::HoldDown;
 use super::relight::Relight;
 use super::roster::{Backoff, DialKey, Incumbent, OurSide, Peer, Wait};
@@ -45,6 +46,7 @@ pub struct SupervisorMachine {
     pub(super) timers: BTreeSet<(Moment, NodeId)>,
     pub(super) relight: Option<Relight>,
     pub(super) hold_down: HoldDown,
+    pub(super) floor: Floor,
     /// The live session.
     pub(super) epoch: Option<Epoch>,
 }
@@ -66,7 +68,8 @@ impl SupervisorMachine {
             our_side: OurSide::default(),
             timers: BTreeSet::new(),
             relight: None,
-            hold_down: HoldDown::new(Policy::default().hold_down),
+            hold_down: HoldDown::new(limits::HOLD_DOWN_MAX),
+            floor: Floor::new(limits::GOSSIP_FLOOR, true),
             epoch: None,
         }
     }
@@ -75,6 +78,7 @@ impl SupervisorMachine {
     #[must_use]
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.hold_down = HoldDown::new(policy.hold_down);
+        self.floor = Floor::new(policy.gossip_floor, policy.personas);
         self
     }
 
@@ -87,7 +91,10 @@ impl SupervisorMachine {
     /// When [`Input::Tick`] is due next.
     pub fn deadline(&self) -> Option<Moment> {
         let peers = self.timers.first().map(|(at, _)| *at);
-        [peers, self.hold_down.until()].into_iter().flatten().min()
+        [peers, self.hold_down.until(), self.floor.starts_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Dials under way, from [`Output::Dial`] until the link is up or the dial is over.
@@ -131,6 +138,7 @@ impl SupervisorMachine {
 
     /// Takes one input and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
+        let subject = self.subject(&input);
         match input {
             Input::Want {
                 peer,
@@ -162,6 +170,8 @@ impl SupervisorMachine {
             Input::Drain => self.drain(out),
         }
         self.fill_places(out);
+        self.review_subject(&subject);
+        self.fill_floor(now, out);
         self.finish_relight(out);
     }
 
@@ -178,6 +188,11 @@ impl SupervisorMachine {
     /// Whether no new dial begins because the signer has too much to do.
     pub fn is_behind(&self) -> bool {
         self.our_side.behind
+    }
+
+    /// When the absence of the signer has lasted long enough for personas to dial, until it has.
+    pub fn floor_due(&self) -> Option<Moment> {
+        self.floor.starts_at()
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -208,6 +223,7 @@ impl SupervisorMachine {
             let lapses = self.hold_down.lapses();
             out.push(Output::HeldDown { lapses, wait });
         }
+        self.personas_give_way(now, out);
         let ids: Vec<NodeId> = self.peers.keys().copied().collect();
         for id in ids {
             let Some(peer) = self.peers.get_mut(&id) else {
@@ -269,6 +285,7 @@ impl SupervisorMachine {
         self.our_side.behind = false;
         self.relight = None;
         self.hold_down.lapsed(now);
+        self.absence_begins(now);
         self.refuse_contenders(CloseReason::Lapse, out);
         let channel_peers: Vec<NodeId> = self
             .peers
@@ -292,11 +309,18 @@ impl SupervisorMachine {
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {
+            // What it waited for as the node it waits for under a persona too.
+            if let Some(Wait::Backoff { until, .. }) = self.peers.get(&id).map(|peer| peer.wait) {
+                self.persona_retry(now, id, until.since(now));
+            }
             self.hold(id, out);
         }
     }
 
     fn dial_failed(&mut self, now: Moment, link: LinkId, failure: Failure, out: &mut Vec<Output>) {
+        if self.is_persona(link) {
+            return self.persona_over(now, link, Some(failure), out);
+        }
         if self.is_incumbent(link) {
             // It was let in and ended before it could know.
             let reason = if failure == Failure::SignerAway {
@@ -340,10 +364,14 @@ impl SupervisorMachine {
     }
 
     fn up(&mut self, now: Moment, link: LinkId, out: &mut Vec<Output>) {
+        if self.is_persona(link) {
+            return self.persona_up(now, link);
+        }
         let Some(id) = self.owner(link) else {
             return;
         };
         self.dial_is_over(id, link);
+        self.retire_persona(now, id);
         let mut doomed = false;
         if let Some(incumbent) = self
             .peers
@@ -367,6 +395,17 @@ impl SupervisorMachine {
     }
 
     fn ended(&mut self, now: Moment, link: LinkId, reason: CloseReason, out: &mut Vec<Output>) {
+        if let Some(peer) = self.owner(link).and_then(|id| self.peers.get_mut(&id)) {
+            peer.suspect |= reason == CloseReason::Mistag;
+        }
+        if self.is_persona(link) {
+            let failure = if reason.is_ours() {
+                (reason != CloseReason::Persona).then_some(Failure::Ours)
+            } else {
+                Some(Failure::Handshake)
+            };
+            return self.persona_over(now, link, failure, out);
+        }
         let Some(id) = self.owners.remove(&link) else {
             return;
         };
@@ -383,7 +422,13 @@ impl SupervisorMachine {
         if lived >= limits::STABLE_AFTER {
             peer.backoff = Backoff::default();
         }
-        if let Some(contender) = peer.contender.take() {
+        if let Some(persona) = &mut peer.persona {
+            persona.retire_at = None;
+        }
+        peer.lost = incumbent.up_since.is_some() && !self.live;
+        let successor = peer.contender.take();
+        self.reschedule(id);
+        if let Some(contender) = successor {
             // The old link's end has been reported, so its successor may speak, unless it is barred by now.
             self.admit(now, id, contender.link, contender.direction, out);
             self.reschedule(id);
@@ -434,6 +479,7 @@ impl SupervisorMachine {
                 self.set_wait(id, Wait::None);
             }
             self.probe_is_over(now, id, out);
+            self.persona_is_due(now, id, out);
             self.pursue(id, out);
             self.reschedule(id);
         }
@@ -443,6 +489,7 @@ impl SupervisorMachine {
         self.draining = true;
         self.relight = None;
         self.hold_down.cancel();
+        self.floor.stop();
         self.refuse_contenders(CloseReason::Draining, out);
         let ids: Vec<NodeId> = self.peers.keys().copied().collect();
         for id in ids {
@@ -450,6 +497,7 @@ impl SupervisorMachine {
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
+            peer.forget_personas_times();
             for link in peer.links() {
                 out.push(Output::Close {
                     link,

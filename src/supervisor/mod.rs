@@ -16,6 +16,7 @@ mod commands;
 mod dialling;
 pub(crate) mod driver;
 mod error;
+mod floor;
 mod hold_down;
 mod inbox;
 mod listener;
@@ -28,7 +29,7 @@ mod view;
 mod waits;
 mod wishes;
 
-pub use builder::Builder;
+pub use builder::{Builder, Redial};
 pub use error::{ConnectError, ListenError, StartError, Stopped};
 pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};

@@ -15,12 +15,18 @@ use std::time::Duration;
 pub struct Policy {
     /// Longest wait of channel peers after the return of a signer that flaps; zero: they never wait.
     pub hold_down: Duration,
+    /// Gossip links that there shall be while no signer is there.
+    pub gossip_floor: usize,
+    /// Whether personas may be used to that end, and for gossip links that are lost meanwhile.
+    pub personas: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
             hold_down: limits::HOLD_DOWN_MAX,
+            gossip_floor: limits::GOSSIP_FLOOR,
+            personas: true,
         }
     }
 }
@@ -123,6 +129,8 @@ pub enum Output {
         address: SocketAddr,
         /// Under a lease from the first byte, if it bears a channel.
         tag: Tag,
+        /// Under the persona of this number, from 1; `None`: under the node's own key.
+        persona: Option<u64>,
     },
     /// Let an authenticated link in.
     Admit {
@@ -182,6 +190,13 @@ pub enum Output {
         lapses: u32,
         /// How long from now.
         wait: Duration,
+    },
+    /// How many gossip links are missing has changed.
+    FloorMissing {
+        /// So many less than there shall be; 0 also when the signer is there.
+        missing: usize,
+        /// So many there shall be.
+        wanted: usize,
     },
     /// Every channel peer that was to come back has come back or has failed to.
     Relit {

@@ -91,8 +91,30 @@ pub struct Peer {
     pub(super) contender: Option<Contender>,
     /// The timer that is set for this peer.
     pub(super) timer: Option<Moment>,
+    /// A link under a persona, or a dial for one: beside the node's own.
+    pub(super) persona: Option<PersonaLink>,
+    /// A failure to cool down before the next dial under a persona.
+    pub(super) persona_until: Option<Moment>,
+    /// Its gossip link was lost while no signer was there.
+    pub(super) lost: bool,
+    /// It has claimed a channel while no signer was there: it may be mis-tagged, so no persona dials it in this absence.
+    pub(super) suspect: bool,
+    /// Its place among peers that matter alike.
+    pub(super) lot: u32,
     /// Where a stranger dialled from.
     pub(super) seen_at: Option<SocketAddr>,
+}
+
+/// A link under a persona. The peer is never told who we are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PersonaLink {
+    pub(super) id: LinkId,
+    /// Since both `init`s have passed.
+    pub(super) up_since: Option<Moment>,
+    /// A dial that is not up by then is not counted on any more.
+    pub(super) overdue_at: Option<Moment>,
+    /// The node's own link is up: this one ends then.
+    pub(super) retire_at: Option<Moment>,
 }
 
 /// What is seen of this node's own part in its dials, the signer's included.
@@ -189,6 +211,11 @@ impl Backoff {
         }
     }
 
+    /// Failures in a row.
+    pub(super) fn failures(self) -> u32 {
+        self.failures
+    }
+
     /// The next wait: between half of the doubled wait and all of it, in whole nanoseconds, so that the first waits spread too.
     pub(super) fn next(&mut self, longest: Duration, random: &mut fastrand::Rng) -> Duration {
         let doubled = limits::BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(self.failures));
@@ -229,15 +256,47 @@ impl Peer {
         self.incumbent.map(|incumbent| incumbent.id)
     }
 
-    /// Its admitted link, and the dial that is under way beside it.
+    /// Its admitted link, or the one under a persona.
+    pub(super) fn any_link(&self) -> Option<LinkId> {
+        self.link().or(self.persona_link())
+    }
+
+    /// Its link under a persona, or the dial for one.
+    pub fn persona_link(&self) -> Option<LinkId> {
+        self.persona.map(|persona| persona.id)
+    }
+
+    /// Its admitted link, the dial that is under way beside it, and the persona's.
     pub(super) fn links(&self) -> impl Iterator<Item = LinkId> + use<> {
         let admitted = self.link();
         let beside = self.dial.filter(|dial| admitted != Some(*dial));
-        admitted.into_iter().chain(beside)
+        admitted
+            .into_iter()
+            .chain(beside)
+            .chain(self.persona_link())
+    }
+
+    /// Nothing about personas waits for a time any more.
+    pub(super) fn forget_personas_times(&mut self) {
+        self.persona_until = None;
+        if let Some(persona) = &mut self.persona {
+            (persona.overdue_at, persona.retire_at) = (None, None);
+        }
+    }
+
+    /// Whether it may be dialled under a persona, for what is known of it alone.
+    pub(super) fn may_be_met_as_persona(&self) -> bool {
+        let waits = self.persona.is_some() || self.persona_until.is_some();
+        self.is_missing() && !waits && !self.suspect
     }
 
     /// Where it stands.
     pub fn state(&self) -> PeerState {
+        match self.persona {
+            Some(persona) if persona.up_since.is_some() => return PeerState::Up,
+            Some(_) if self.incumbent.is_none() => return PeerState::Dialing,
+            _ => {}
+        }
         match (self.incumbent, self.dial, self.wait) {
             (
                 Some(Incumbent {
@@ -287,6 +346,7 @@ impl Peer {
         self.backoff = Backoff::default();
         self.strain = Backoff::default();
         self.wrong = 0;
+        self.suspect = false;
     }
 
     /// Wanted, dialable, and without a link or a dial.
@@ -306,6 +366,7 @@ impl Peer {
             && self.incumbent.is_none()
             && self.dial.is_none()
             && self.contender.is_none()
+            && self.persona.is_none()
             && self.urgency == Urgency::default()
     }
 
@@ -322,6 +383,14 @@ impl Peer {
             Wait::None | Wait::Held | Wait::Queued(_) => None,
         };
         let probe = self.contender.and_then(|contender| contender.probe_until);
-        [wait, probe].into_iter().flatten().min()
+        let persona = self
+            .persona
+            .into_iter()
+            .flat_map(|link| [link.overdue_at, link.retire_at]);
+        [wait, probe, self.persona_until]
+            .into_iter()
+            .chain(persona)
+            .flatten()
+            .min()
     }
 }

@@ -24,8 +24,12 @@ impl SupervisorMachine {
         if id == self.own_key || !self.peers.contains_key(&id) && self.is_full() {
             return;
         }
+        let lot = self.random.u32(..);
         let peer = self.peers.entry(id).or_default();
-        peer.wanted = true;
+        (peer.wanted, peer.persona_until) = (true, None);
+        if peer.lot == 0 {
+            peer.lot = lot;
+        }
         if !addresses.is_empty() {
             addresses.truncate(limits::ADDRESSES_MAX);
             peer.addresses = addresses;
@@ -51,13 +55,14 @@ impl SupervisorMachine {
         self.pursue(id, out);
         // It may have been in the queue under another weight.
         self.requeue(id);
+        self.reschedule(id);
     }
 
     pub(super) fn unwant(&mut self, id: NodeId, out: &mut Vec<Output>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.wanted = false;
+        (peer.wanted, peer.lost, peer.persona_until) = (false, false, None);
         peer.said = None;
         // It may live on until its link has ended, but as a stranger: what the node said of it is gone.
         peer.addresses.clear();
@@ -101,6 +106,9 @@ impl SupervisorMachine {
 
     fn retagged(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
         out.push(Output::Tagged { peer: id, tag });
+        if tag == Tag::ChannelBearing {
+            self.close_persona(id, out);
+        }
         let live = self.live;
         if let Some(incumbent) = self
             .peers

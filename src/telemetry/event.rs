@@ -78,12 +78,21 @@ pub enum Event {
         /// Peers that did not accept a connection, or failed; they are retried with backoff.
         failed: usize,
     },
+    /// While no signer is there: how many live gossip links are missing of the floor has changed. 0 also when a signer has come.
+    GossipFloor {
+        /// So many fewer than there shall be.
+        missing: usize,
+        /// So many there shall be.
+        wanted: usize,
+    },
     /// A dial began.
     Dialing {
         /// To whom.
         peer: NodeId,
         /// Where.
         address: SocketAddr,
+        /// Under which of our keys.
+        identity: Identity,
     },
     /// A dial failed before the link was up.
     DialFailed {
@@ -91,6 +100,8 @@ pub enum Event {
         peer: NodeId,
         /// Where.
         address: SocketAddr,
+        /// Under which of our keys.
+        identity: Identity,
         /// What went wrong: a label.
         failure: &'static str,
         /// The same in words.
@@ -282,6 +293,7 @@ impl Event {
             Self::SignerLapsed(_) => "signer_lapsed",
             Self::HeldDown { .. } => "held_down",
             Self::Relit { .. } => "relit",
+            Self::GossipFloor { .. } => "gossip_floor",
             Self::Dialing { .. } => "dialing",
             Self::DialFailed { .. } => "dial_failed",
             Self::InboundFailed { .. } => "inbound_failed",
@@ -333,6 +345,9 @@ impl Event {
                     "the signer's connection is alive, and the signer does not answer"
                 );
             }
+            Self::GossipFloor { missing, wanted } if *missing > 0 => {
+                tracing::warn!(event, missing, wanted, "gossip comes over too few links");
+            }
             Self::HeldDown { lapses, wait } => {
                 tracing::warn!(
                     event,
@@ -349,6 +364,7 @@ impl Event {
             | Self::GatewayListening { .. }
             | Self::SignerStalled { .. }
             | Self::ModeChanged { .. }
+            | Self::GossipFloor { .. }
             | Self::SignerAttached { .. }
             | Self::Relit { .. }
             | Self::LinkUp { .. }

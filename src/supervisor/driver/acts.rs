@@ -6,10 +6,10 @@ use super::super::ConnectError;
 use super::super::cause::Cause;
 use super::super::machine::Output;
 use super::{Dialing, Driver};
-use crate::link::driver::{DialOrder, Verdict, dial};
+use crate::link::driver::{DialAs, DialOrder, Env, Verdict, dial};
 use crate::link::shared::Stage;
 use crate::link::{CloseReason, LinkHandle, LinkId, Tag};
-use crate::node_id::NodeId;
+use crate::node_id::{LocalKey, NodeId};
 use crate::signer::Purpose;
 use crate::telemetry::Event;
 use std::net::SocketAddr;
@@ -27,7 +27,14 @@ impl Driver {
                 peer,
                 address,
                 tag,
-            } => self.dial(link, peer, address, tag),
+                persona,
+            } => {
+                let as_whom = match persona {
+                    Some(number) => DialAs::Persona(self.persona(number)),
+                    None => self.as_node(tag),
+                };
+                self.dial(link, peer, address, as_whom);
+            }
             Output::Admit { link, tag } => self.admit(link, tag),
             Output::Refuse { link, reason } => self.judge(link, Verdict::Refuse(reason)),
             Output::Probe(link) => {
@@ -52,6 +59,10 @@ impl Driver {
             Output::HeldDown { lapses, wait } => {
                 self.env.telemetry.emit(Event::HeldDown { lapses, wait });
             }
+            Output::FloorMissing { missing, wanted } => {
+                let event = Event::GossipFloor { missing, wanted };
+                self.env.telemetry.emit(event);
+            }
             Output::Relit {
                 epoch,
                 took,
@@ -68,27 +79,46 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, link: LinkId, peer: NodeId, address: SocketAddr, tag: Tag) {
-        // A lapse since the machine decided shows in the dial itself: it fails at once.
+    /// A lapse since the machine decided shows in the dial itself: it fails at once.
+    fn as_node(&self, tag: Tag) -> DialAs {
         let (purpose, lease) = match tag {
             Tag::ChannelBearing => (Purpose::ChannelDial, self.env.context.lease().ok()),
             Tag::GossipOnly => (Purpose::GossipDial, None),
         };
+        DialAs::Node { purpose, lease }
+    }
+
+    /// The key of the persona with a number, made when it is first asked for. The one before it is forgotten, and wiped as soon as its
+    /// last dial is over.
+    fn persona(&mut self, number: u64) -> Option<Arc<LocalKey>> {
+        if self.persona.as_ref().is_none_or(|(of, _)| *of != number) {
+            let key = Env::ephemeral().ok()?;
+            self.persona = Some((number, Arc::new(key)));
+        }
+        self.persona.as_ref().map(|(_, key)| Arc::clone(key))
+    }
+
+    fn dial(&mut self, link: LinkId, peer: NodeId, address: SocketAddr, as_whom: DialAs) {
+        let identity = as_whom.identity();
         let (give_up, cancel) = oneshot::channel();
         let authenticated = Arc::new(AtomicBool::new(false));
         let dialing = Dialing {
             address,
+            identity,
             give_up: Some(give_up),
             authenticated: Arc::clone(&authenticated),
         };
         self.dials.insert(link, dialing);
-        self.env.telemetry.emit(Event::Dialing { peer, address });
+        self.env.telemetry.emit(Event::Dialing {
+            peer,
+            address,
+            identity,
+        });
         let order = DialOrder {
             link,
             peer,
             address,
-            purpose,
-            lease,
+            as_whom,
             cancel,
             authenticated,
         };
@@ -160,10 +190,12 @@ impl Driver {
         let (Some(dial), Some(cause)) = (self.dials.get(&link), cause) else {
             return;
         };
-        let (address, failure, detail) = (dial.address, cause.label(), cause.detail());
+        let (address, identity) = (dial.address, dial.identity);
+        let (failure, detail) = (cause.label(), cause.detail());
         self.env.telemetry.emit(Event::DialFailed {
             peer,
             address,
+            identity,
             failure,
             detail,
             retry_in,
