@@ -46,9 +46,11 @@ pub mod brontide;
 pub mod cli;
 pub mod clock;
 pub mod error;
+mod hex;
 pub mod limits;
 pub mod link;
 pub mod node_id;
+mod private;
 #[cfg(feature = "cli")]
 mod routable;
 pub mod secret;

@@ -147,6 +147,12 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// How long the peer book may take to record a promotion, and to write what is left when the supervisor stops. A disk that needs longer is broken.
 pub const BOOK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a daemon that starts waits for its data directory: a command that asks whether one runs holds the lock for microseconds.
+pub const DATA_DIR_LOCK_WAIT: Duration = Duration::from_millis(100);
+
+/// How long a command waits for the credentials of a gateway: who works on them is done in a blink; after this time it hangs.
+pub const CREDENTIALS_LOCK_WAIT: Duration = Duration::from_secs(10);
+
 /// How long the peer book waits for a program that holds its database: less than half of [`BOOK_DEADLINE`], so that a second try fits in.
 pub const BOOK_LOCK_WAIT: Duration = Duration::from_secs(2);
 

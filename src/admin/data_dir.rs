@@ -8,10 +8,13 @@
 //! It never prints a token and never repairs permissions: a file that others could read is an error that says what to do.
 
 use super::error::AdminError;
+use crate::hex;
+use crate::limits;
+use crate::private::{self, Lock};
 use crate::secret::Secret;
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, Zeroizing};
@@ -63,14 +66,9 @@ impl Token {
         let mut random = Zeroizing::new([0; TOKEN_LEN / 2]);
         getrandom::fill(random.as_mut_slice())
             .map_err(|error| AdminError::NoEntropy(error.to_string()))?;
-        let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]);
         Ok(Self(Secret::build(|text| {
-            for (place, nibble) in text.iter_mut().zip(digits) {
-                *place = if nibble < 10 {
-                    b'0' + nibble
-                } else {
-                    b'a' + nibble - 10
-                };
+            for (place, digit) in text.iter_mut().zip(hex::digits(random.as_slice())) {
+                *place = digit;
             }
         })))
     }
@@ -86,7 +84,7 @@ pub struct DataDir {
 pub struct Occupation {
     dir: DataDir,
     /// Held for its lock, which ends with the process, however that ends.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl DataDir {
@@ -127,33 +125,15 @@ impl DataDir {
     /// Another one is, or the lock file cannot be opened.
     pub fn occupy(&self) -> Result<Occupation, AdminError> {
         let path = self.file("lock");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        private(&mut options);
-        let lock = options
-            .open(&path)
-            .map_err(AdminError::file("open", &path))?;
         // A command that asks whether a daemon is there holds the lock for a moment.
-        let mut locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-        for _ in 0..20 {
-            if locked != Err(rustix::io::Errno::WOULDBLOCK) {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-            locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-        }
-        match locked {
-            Ok(()) => Ok(Occupation {
+        let locked = Lock::within(&path, limits::DATA_DIR_LOCK_WAIT);
+        match locked.map_err(AdminError::file("lock", &path))? {
+            Some(lock) => Ok(Occupation {
                 dir: self.clone(),
                 _lock: lock,
             }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(AdminError::Occupied {
+            None => Err(AdminError::Occupied {
                 path: self.path.clone(),
-            }),
-            Err(error) => Err(AdminError::File {
-                action: "lock",
-                path,
-                source: error.into(),
             }),
         }
     }
@@ -202,23 +182,15 @@ impl DataDir {
     pub fn token_or_new(&self, kind: TokenKind) -> Result<Token, AdminError> {
         let path = self.file(kind.file_name());
         let token = Token::draw()?;
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        private(&mut options);
-        let mut file = match options.open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return self.token(kind),
-            Err(error) => return Err(AdminError::file("write the token", &path)(error)),
-        };
-        file.write_all(token.0.expose())
-            .and_then(|()| file.write_all(b"\n"))
-            .and_then(|()| file.sync_all())
-            .map_err(|error| {
-                // Half a token would be an error at the next start; this process made the file just now.
-                let _ = fs::remove_file(&path);
-                AdminError::file("write the token", &path)(error)
-            })?;
-        Ok(token)
+        let mut line = Zeroizing::new([b'\n'; TOKEN_LEN + 1]);
+        for (to, digit) in line.iter_mut().zip(token.0.expose()) {
+            *to = *digit;
+        }
+        match private::make(&path, line.as_slice()) {
+            Ok(()) => Ok(token),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.token(kind),
+            Err(error) => Err(AdminError::file("write the token", &path)(error)),
+        }
     }
 
     /// Where the running daemon takes commands; `None` when no daemon runs, as far as the directory tells.
@@ -269,34 +241,20 @@ impl Drop for Occupation {
     }
 }
 
-fn private(options: &mut OpenOptions) {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    #[cfg(not(unix))]
-    let _ = options;
-}
-
-#[cfg(unix)]
 fn check_mode(
     path: &Path,
     metadata: &fs::Metadata,
     forbidden: u32,
     wanted: u32,
 ) -> Result<(), AdminError> {
-    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
-    if mode & forbidden == 0 {
-        return Ok(());
+    match private::too_open(metadata, forbidden) {
+        None => Ok(()),
+        Some(mode) => Err(AdminError::TooOpen {
+            path: path.to_path_buf(),
+            mode,
+            wanted,
+        }),
     }
-    Err(AdminError::TooOpen {
-        path: path.to_path_buf(),
-        mode,
-        wanted,
-    })
-}
-
-#[cfg(not(unix))]
-fn check_mode(_: &Path, _: &fs::Metadata, _: u32, _: u32) -> Result<(), AdminError> {
-    Ok(())
 }
 
 fn read_up_to(file: &mut File, into: &mut [u8]) -> io::Result<usize> {

@@ -27,5 +27,3 @@ pub use data_dir::{DataDir, Token, TokenKind};
 pub use error::{AdminError, Problem};
 pub use exporter::Exporter;
 pub use server::{AdminServer, Parts, Settings};
-#[cfg(feature = "cli")]
-pub(crate) use views::hex;

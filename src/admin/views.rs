@@ -1,11 +1,11 @@
 //! The JSON of the supervisor's snapshots and events. Times are Unix seconds, to the millisecond.
 
 use super::control::{DoorView, SignerControl};
+use crate::hex;
 use crate::signer::Epoch;
 use crate::supervisor::{LapseView, PeerState, PeerView, Snapshot};
 use crate::telemetry::{Event, LapseReport, Recorded};
 use serde_json::{Map, Value, json};
-use std::fmt::Write as _;
 use std::time::Duration;
 
 /// `/v1/info`.
@@ -43,7 +43,7 @@ pub(super) fn door(door: &DoorView) -> Value {
         "listen": door.listen.to_string(),
         "hosts": door.hosts,
         "behind": door.behind,
-        "certificate_sha256": hex(&door.certificate_sha256),
+        "certificate_sha256": hex::encode(&door.certificate_sha256).as_str(),
         "certificate_expires": door.certificate_expires.as_secs(),
         "root_key": door.root_key,
         "from": door.attached.as_ref().map(|caller| json!({
@@ -53,15 +53,6 @@ pub(super) fn door(door: &DoorView) -> Value {
             "at": seconds(refusal.at), "addr": refusal.address.to_string(), "reason": refusal.reason,
             "detail": refusal.detail,
         })),
-    })
-}
-
-/// Bytes as people compare them.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
     })
 }
 

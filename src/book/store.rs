@@ -8,20 +8,16 @@ use super::{BookError, PeerRecord};
 use crate::limits;
 use crate::link::Tag;
 use crate::node_id::{NodeId, POINT_LEN};
+use crate::private::{self, Lock};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, params};
-use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// How often a lock that another holds is tried again.
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 const LOAD: &str = "SELECT node_id, addresses, tag, weight, checksum FROM peers LIMIT ?1";
 
@@ -45,7 +41,7 @@ pub(super) enum Change {
 pub(super) struct Store {
     path: PathBuf,
     connection: Connection,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
@@ -269,28 +265,14 @@ fn checksum(
 /// Keeps every other process out, for as long as the file that is returned stays open.
 ///
 /// The lock is on a file of its own: closing a descriptor of the database would let go of the locks that SQLite holds on it.
-fn lock(path: &Path) -> Result<File, BookError> {
-    let beside = beside(path, ".lock");
-    let file = private()
-        .create(true)
-        .truncate(false)
-        .open(&beside)
-        .map_err(|error| refused("lock", path, &error))?;
-    let begun = Instant::now();
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            // One that is just being closed, in this process or another, is waited for.
-            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < limits::BOOK_LOCK_WAIT => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(BookError::InUse {
-                    path: path.to_path_buf(),
-                });
-            }
-            Err(error) => return Err(refused("lock", path, &error.into())),
-        }
+fn lock(path: &Path) -> Result<Lock, BookError> {
+    // One that is just being closed, in this process or another, is waited for.
+    match Lock::within(&beside(path, ".lock"), limits::BOOK_LOCK_WAIT) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(BookError::InUse {
+            path: path.to_path_buf(),
+        }),
+        Err(error) => Err(refused("lock", path, &error)),
     }
 }
 
@@ -326,12 +308,7 @@ fn make_if_missing(path: &Path) -> Result<(), BookError> {
         return Ok(());
     }
     let failed = |error| refused("make", path, &error);
-    private()
-        .create_new(true)
-        .open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(failed)?;
-    sync_folder(path).map_err(failed)
+    private::make(path, &[]).map_err(failed)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -398,10 +375,6 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder(path))?.sync_all()
-}
-
 /// The file beside the book whose name is the book's with `suffix`.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path
@@ -412,28 +385,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-#[cfg(unix)]
 fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), BookError> {
-    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
-    let others = mode & 0o077;
-    if others == 0 {
-        return Ok(());
+    match private::too_open(metadata, 0o077) {
+        None => Ok(()),
+        Some(mode) => Err(BookError::TooOpen {
+            path: path.to_path_buf(),
+            mode,
+        }),
     }
-    Err(BookError::TooOpen {
-        path: path.to_path_buf(),
-        mode,
-    })
-}
-
-#[cfg(not(unix))]
-fn check_mode(_: &Path, _: &fs::Metadata) -> Result<(), BookError> {
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the unit tests of this layer share, and the tests of whole sessions.
 //!
 //! The keys of a session are given here, so that what goes over the wire can be foretold by a second implementation; handshakes have
-//! their tests in `noise.rs`, `handshake.rs` and `tests/brontide_vectors.rs`.
+//! their tests in `noise_tests.rs`, `handshake_tests.rs` and `tests/brontide_vectors.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

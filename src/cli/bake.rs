@@ -8,13 +8,12 @@ use super::failure::{Exit, Failure};
 use super::gateway::{Credentials, Files, date, unix_now};
 use super::output::Output;
 use super::{settings, span};
-use crate::admin::hex;
+use crate::hex;
+use crate::private;
 use crate::signer::gateway::{Caveat, Macaroon, Op, RootKey, TlsIdentity};
 use serde_json::{Value, json};
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -233,7 +232,7 @@ pub(super) fn renew(
     RootKey::load_or_generate(&files.root_key)?;
     drop(lock);
     let daemon = tell(&client)?.is_some();
-    let digest = hex(&identity.certificate_digest());
+    let digest = hex::encode(&identity.certificate_digest()).to_string();
     let path = files.tls.certificate.display().to_string();
     let value = json!({
         "certificate": path, "sha256": digest, "expires": identity.expires().as_secs(), "hosts": hosts,
@@ -361,15 +360,8 @@ impl<'a> Draft<'a> {
         let path = out.with_file_name(name);
         // Who has the lock is alone: it is left over from a process that died.
         let _ = std::fs::remove_file(&path);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let file = options.open(&path).map_err(|error| unwritable(out, &error));
-        let draft = Self { path, out };
-        let mut file = file?;
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| unwritable(out, &error))?;
-        Ok(draft)
+        private::make(&path, bytes).map_err(|error| unwritable(out, &error))?;
+        Ok(Self { path, out })
     }
 
     /// Gives it its name; in the place of what has it only if that is wanted.

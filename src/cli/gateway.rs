@@ -6,20 +6,18 @@ use super::failure::Failure;
 use super::settings::GatewaySettings;
 use crate::admin::{Caller, DataDir, DoorView, Problem, SignerDoor};
 use crate::clock::Clock;
+use crate::limits;
+use crate::private::Lock;
 use crate::signer::SignerContext;
 use crate::signer::gateway::{
     Caveat, CredentialsError, Gateway, GatewayConfig, GatewayError, RootKey, TlsFiles, TlsIdentity,
 };
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A certificate that ends within this time is spoken of: long enough to plan a visit to the signer's machine.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -27,23 +25,12 @@ const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
 /// How often a running daemon looks at its certificate's end.
 const LOOK_AGAIN: Duration = Duration::from_secs(86_400);
 
-/// Who works on the credentials is done in a blink; after this time it hangs.
-const LOCK_WITHIN: Duration = Duration::from_secs(10);
-
-/// Between two looks at a lock that another process has.
-const LOCK_AGAIN: Duration = Duration::from_millis(10);
-
 /// Where a gateway's credentials are.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     pub(super) tls: TlsFiles,
     pub(super) root_key: PathBuf,
     directory: PathBuf,
-}
-
-/// Whoever has it may read and change a gateway's files; nobody else does meanwhile. It ends with the process, however that ends.
-pub(super) struct Lock {
-    _file: File,
 }
 
 /// What a gateway starts with.
@@ -64,7 +51,7 @@ impl Files {
         }
     }
 
-    /// Keeps every other process from these files until it is dropped. Who waits for it in vain is told so.
+    /// Whoever has it may read and change these files; nobody else does meanwhile. Who waits for it in vain is told so.
     pub(super) fn lock(&self) -> Result<Lock, Failure> {
         let path = self.directory.join("credentials.lock");
         let place = || path.display().to_string();
@@ -75,26 +62,14 @@ impl Files {
                 "let the user that runs this own the data directory",
             )
         };
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(failed)?;
-        let until = Instant::now() + LOCK_WITHIN;
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { _file: file }),
-                Err(Errno::WOULDBLOCK) if Instant::now() < until => {
-                    std::thread::sleep(LOCK_AGAIN);
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(Failure::failed(
-                        "another process has held the credentials for too long",
-                        place(),
-                        "wait for it, or end it: it is a `pilotlight` that works on this data directory",
-                    ));
-                }
-                Err(error) => return Err(failed(error.into())),
-            }
-        }
+        let locked = Lock::within(&path, limits::CREDENTIALS_LOCK_WAIT).map_err(failed)?;
+        locked.ok_or_else(|| {
+            Failure::failed(
+                "another process has held the credentials for too long",
+                place(),
+                "wait for it, or end it: it is a `pilotlight` that works on this data directory",
+            )
+        })
     }
 
     /// What there is; what there is not is made. Needs the lock.

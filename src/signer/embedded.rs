@@ -4,9 +4,9 @@
 //! such a file. The file holds 64 hex digits and, if you like, an end of line. It never writes over a file, never prints a key, and
 //! never answers for a key that it could not read in full.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::future;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -14,7 +14,9 @@ use zeroize::Zeroizing;
 
 use super::{EcdhCall, EcdhFuture, Signer};
 use crate::error::{Culprit, Retry};
+use crate::hex;
 use crate::node_id::{LocalKey, NodeId};
+use crate::private;
 use crate::secret::Secret32;
 
 /// Hex digits in a key file.
@@ -283,24 +285,14 @@ fn read_text(source: &mut impl Read, one_line: bool) -> io::Result<Zeroizing<Vec
     }
 }
 
-#[cfg(unix)]
 fn check_mode(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyFileError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = metadata.permissions().mode() & 0o777;
-    let others = mode & 0o077;
-    if others == 0 {
-        Ok(())
-    } else {
-        Err(KeyFileError::TooOpen {
+    match private::too_open(metadata, 0o077) {
+        None => Ok(()),
+        Some(mode) => Err(KeyFileError::TooOpen {
             path: path.into(),
             mode,
-        })
+        }),
     }
-}
-
-#[cfg(not(unix))]
-fn check_mode(_path: &Path, _metadata: &std::fs::Metadata) -> Result<(), KeyFileError> {
-    Ok(())
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<LocalKey, KeyFileError> {
@@ -315,7 +307,7 @@ fn parse(path: &Path, text: &[u8]) -> Result<LocalKey, KeyFileError> {
     let mut bytes = Zeroizing::new([0_u8; 32]);
     for (index, (byte, pair)) in bytes.iter_mut().zip(digits.chunks_exact(2)).enumerate() {
         for (nibble, digit) in pair.iter().enumerate() {
-            let value = hex_value(*digit).ok_or_else(|| KeyFileError::NotHex {
+            let value = hex::value(*digit).ok_or_else(|| KeyFileError::NotHex {
                 path: path.into(),
                 position: 2 * index + nibble + 1,
             })?;
@@ -333,27 +325,10 @@ fn parse(path: &Path, text: &[u8]) -> Result<LocalKey, KeyFileError> {
     })
 }
 
-/// One hex digit's value; by arithmetic, not by a table whose cache lines would tell.
-fn hex_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
-}
-
 /// The key as the file has it: 64 lower-case hex digits and an end of line.
 fn encode(secret: &Secret32) -> Zeroizing<Vec<u8>> {
-    let hex = |nibble: u8| match nibble {
-        0..=9 => b'0' + nibble,
-        _ => b'a' + nibble - 10,
-    };
     let mut text = Zeroizing::new(Vec::with_capacity(HEX_LEN + 1));
-    for byte in secret.expose() {
-        text.push(hex(byte >> 4));
-        text.push(hex(byte & 0x0f));
-    }
+    text.extend(hex::digits(secret.expose()));
     text.push(b'\n');
     text
 }
@@ -366,33 +341,8 @@ fn write_new(path: &Path, text: &[u8]) -> Result<(), KeyFileError> {
             source,
         },
     };
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(unwritable)?;
-    file.write_all(text)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| sync_directory(path))
-        .map_err(|error| {
-            // Half a key file is worse than none. This process made it just now, so nothing of anybody's is lost.
-            let _ = std::fs::remove_file(path);
-            unwritable(error)
-        })
-}
-
-/// Makes the new name last through a power cut: a node that has shown its id must not forget its key.
-#[cfg(unix)]
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_path: &Path) -> io::Result<()> {
-    Ok(())
+    // A node that has shown its id must not forget its key: the name, too, is made to last.
+    private::make(path, text).map_err(unwritable)
 }
 
 #[cfg(test)]

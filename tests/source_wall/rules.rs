@@ -25,6 +25,8 @@ pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("node_id", 0),
     ("error", 0),
     ("routable", 0),
+    ("hex", 0),
+    ("private", 0),
 ];
 
 /// Ranks whose modules may use one another: the foundation, and a link with the vault that holds its secrets.

@@ -3,9 +3,10 @@
 //! Nobody else may look into it, and it goes with its owner, however the demo ends. It never takes a directory that is there.
 
 use super::DemoError;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use crate::private;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The directory. Dropping it removes it, with all that is in it.
@@ -40,11 +41,7 @@ impl Folder {
     /// The system refuses it.
     pub(super) fn put(&self, name: &str, content: &[u8]) -> Result<PathBuf, DemoError> {
         let path = self.path.join(name);
-        let mut options = OpenOptions::new();
-        let opened = options.write(true).create_new(true).mode(0o600).open(&path);
-        opened
-            .and_then(|mut file| file.write_all(content))
-            .map_err(|source| refused(&path, source))?;
+        private::make(&path, content).map_err(|source| refused(&path, source))?;
         Ok(path)
     }
 }

@@ -3,17 +3,18 @@
 //! For: the TLS key and certificate, and the root key of the macaroons. It never repairs permissions, never prints what a file
 //! holds, and never leaves half a file under the name of a whole one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::hex;
 use super::macaroon::RootKey;
 use crate::error::{Culprit, Retry};
+use crate::hex;
 use crate::limits::CREDENTIAL_FILE_MAX;
+use crate::private;
 use crate::secret::Secret32;
 
 /// Why a certificate, a key or a macaroon cannot be used. Each says what to do.
@@ -168,7 +169,7 @@ fn read(path: &Path, private: bool) -> Result<Zeroizing<Vec<u8>>, CredentialsErr
 
 #[cfg(unix)]
 fn check_access(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), CredentialsError> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::MetadataExt;
     let owner = metadata.uid();
     if owner != user {
         return Err(CredentialsError::ForeignOwner {
@@ -177,15 +178,12 @@ fn check_access(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), C
             user,
         });
     }
-    let mode = metadata.permissions().mode() & 0o777;
-    let others = mode & 0o077;
-    if others == 0 {
-        Ok(())
-    } else {
-        Err(CredentialsError::TooOpen {
+    match private::too_open(metadata, 0o077) {
+        None => Ok(()),
+        Some(mode) => Err(CredentialsError::TooOpen {
             path: path.into(),
             mode,
-        })
+        }),
     }
 }
 
@@ -203,31 +201,14 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Credentials
     let fresh = path.with_file_name(name);
     // Left over from a process that died here and had our id.
     let _ = fs::remove_file(&fresh);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+    let written = private::make(&fresh, bytes)
         .map_err(failed("write"))
         .and_then(|()| fs::rename(&fresh, path).map_err(failed("replace")));
     if written.is_err() {
         let _ = fs::remove_file(&fresh);
     }
     written?;
-    sync_directory(path).map_err(failed("write"))
-}
-
-#[cfg(unix)]
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| *parent != Path::new(""));
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
+    private::sync_folder_of(path).map_err(failed("write"))
 }
 
 /// The root key's file: its name in decimal, a space, 64 hex digits, an end of line.

@@ -20,8 +20,8 @@ use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::caveat::Caveat;
-use super::hex;
 use crate::error::{Culprit, Retry};
+use crate::hex;
 use crate::limits::{MACAROON_CAVEATS, MACAROON_MAX};
 use crate::secret::Secret32;
 

@@ -5,7 +5,7 @@
 //!          door                  service     └─────── stream: machine, driver ───────┘
 //! ```
 //!
-//! - `credentials`, `hex`, `tls`: certificate, key and root key on disk, both ends of TLS; `macaroon`, `caveat`: who may call.
+//! - `credentials`, `tls`: certificate, key and root key on disk, both ends of TLS; `macaroon`, `caveat`: who may call.
 //! - `door`, `places`, `told`: the listener, who may stand there, and what is said of who may not; `http2`: `h2` under tonic's service; `service`: who may open a stream; `access`: what is said to others.
 //! - `machine`, `terms`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
 //! - `seat`: who has the one place, and who is held off.
@@ -21,7 +21,6 @@ mod caveat;
 pub(super) mod credentials;
 mod door;
 mod flights;
-mod hex;
 pub(super) mod http2;
 mod macaroon;
 pub mod machine;
