@@ -281,8 +281,8 @@ pub const GATEWAY_REFUSAL_EVENTS: u32 = 64;
 /// After that, one is told in this time.
 pub const GATEWAY_REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest wait for a newcomer's next step: its TLS handshake, its call with a registration, its proof. lnd's signer gives 5 s for
-/// the same.
+/// Longest wait for a newcomer's next step: its TLS handshake, its HTTP/2 preface, its call with a registration, its proof; and for the
+/// last bytes of a stream that has ended. lnd's signer gives 5 s for the same.
 pub const GATEWAY_STEP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Longest request of the node's own that is passed to its signer. lnd's limit is 4 MiB; a PSBT with a hundred inputs is 100 KiB, the

@@ -55,8 +55,10 @@ pub enum AgentError {
     /// The server ended the stream.
     #[error("the server ended the stream")]
     Ended,
-    /// The server closed the connection without a word: it stopped, or was stopped.
-    #[error("the server closed the connection: it has stopped, or lost its network")]
+    /// The server closed the connection without a word: it stopped, or has no place for this signer.
+    #[error(
+        "the server closed the connection: it has stopped, has no place for this signer, or lost its network"
+    )]
     HungUp,
     /// A step took too long.
     #[error("{step} took longer than {limit:?}")]
@@ -75,9 +77,6 @@ pub enum AgentError {
     /// The key's holder panicked.
     #[error("the signer panicked on a request")]
     SignerPanicked,
-    /// The agent was told to stop.
-    #[error("the agent was stopped")]
-    Stopped,
 }
 
 impl AgentError {
@@ -100,16 +99,13 @@ impl AgentError {
             Self::Silent => "silent",
             Self::Clogged => "clogged",
             Self::SignerPanicked => "signer_panicked",
-            Self::Stopped => "stopped",
         }
     }
     /// Whose fault it was; the server is the peer here.
     pub fn culprit(&self) -> Culprit {
         match self {
             Self::Credentials(error) => error.culprit(),
-            Self::Macaroon(_) | Self::Server(_) | Self::OtherCertificate | Self::Stopped => {
-                Culprit::Operator
-            }
+            Self::Macaroon(_) | Self::Server(_) | Self::OtherCertificate => Culprit::Operator,
             Self::SignerPanicked => Culprit::Signer,
             _ => Culprit::Peer,
         }

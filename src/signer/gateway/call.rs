@@ -350,15 +350,19 @@ impl SignerHandle {
                 .borrow_and_update()
                 .clone()
                 .ok_or(crate::signer::SignerAway)?;
+            // Whether any signer may have seen it.
+            let mut seen = false;
+            let unseen = |seen, error| if seen { PassError::Interrupted } else { error };
             loop {
                 let room = u32::try_from(request.len()).unwrap_or(u32::MAX);
                 let room = Arc::clone(&stream.unsent).try_acquire_many_owned(room);
-                let room = room.map_err(|_| PassError::Overloaded)?;
+                let room = room.map_err(|_| unseen(seen, PassError::Overloaded))?;
                 let ask = Ask::Pass(field, request.clone(), room);
                 let submitted = stream.submit(shared, ask, Class::Node, deadline);
-                let (sent, answer) = match submitted {
-                    Ok(submitted) => (true, stream.answer(submitted).await),
-                    Err(failure) => (false, Err(failure)),
+                let sent = submitted.is_ok();
+                let answer = match submitted {
+                    Ok(submitted) => stream.answer(submitted).await,
+                    Err(failure) => Err(failure),
                 };
                 match answer {
                     Ok(Answer::Pass(answer)) => return Ok(answer),
@@ -367,11 +371,15 @@ impl SignerHandle {
                         return Err(PassError::Malformed);
                     }
                     Err(Failure::Late) => return Err(PassError::Late),
-                    Err(Failure::Throttled(_)) => return Err(PassError::Overloaded),
-                    // It has not seen it.
-                    Err(Failure::Away) if !sent => return Err(crate::signer::SignerAway.into()),
+                    Err(Failure::Throttled(_)) => {
+                        return Err(unseen(seen, PassError::Overloaded));
+                    }
+                    // This one has not seen it.
+                    Err(Failure::Away) if !sent => {
+                        return Err(unseen(seen, crate::signer::SignerAway.into()));
+                    }
                     Err(Failure::Away) if !repeat => return Err(PassError::Interrupted),
-                    Err(Failure::Away) => repeat = false,
+                    Err(Failure::Away) => (repeat, seen) = (false, true),
                 }
                 let stays = |now: &Option<LiveStream>| {
                     let now = now.as_ref();

@@ -335,10 +335,14 @@ impl StreamMachine {
         self.excused = false;
     }
 
-    /// We are late ourselves. Only once, so that a machine that is always late still finds out.
+    /// We are late ourselves, and what came meanwhile lies unread: it gets time to be read. Only once, so that a machine that is always late still finds out.
     fn excuse(&mut self, now: Moment) {
         if !std::mem::replace(&mut self.excused, true) {
-            self.dead_at = self.dead_at.max(now.after(self.window / 3));
+            let grace = now.after(self.window / 3);
+            self.dead_at = self.dead_at.max(grace);
+            if let Some(contest) = &mut self.contest {
+                contest.until = contest.until.max(grace);
+            }
         }
     }
 

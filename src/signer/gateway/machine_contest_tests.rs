@@ -35,6 +35,27 @@ fn the_challenge_of_a_contest_that_is_over_is_not_taken_for_the_next_ones() {
 }
 
 #[test]
+fn a_standstill_of_our_own_in_a_contest_costs_the_incumbent_nothing() {
+    let mut bench = Bench::live();
+    bench.step(Input::Contest);
+    bench.now += 4000;
+    // The answer lies unread; what was read first must not end the contest.
+    assert_eq!(bench.step(Input::PingAcked), []);
+    assert_eq!(bench.answer(3), [Output::Verify]);
+    assert_eq!(bench.step(Input::Verified(true)), [Output::Alive]);
+
+    let mut half_open = Bench::live();
+    half_open.step(Input::Contest);
+    half_open.now += 4000;
+    half_open.step(Input::Tick);
+    half_open.now += 999;
+    assert_eq!(half_open.step(Input::Tick), []);
+    half_open.now += 1;
+    half_open.step(Input::Tick);
+    assert_eq!(half_open.machine.phase(), Phase::Ended);
+}
+
+#[test]
 fn the_right_answer_to_a_challenge_counts_even_if_its_verdict_comes_when_the_time_is_over() {
     for right in [true, false] {
         let mut bench = Bench::live();

@@ -7,7 +7,7 @@
 //!
 //! - `credentials`, `tls`: certificate, key and root key on disk, both ends of TLS; `macaroon`, `caveat`: who may call.
 //! - `door`, `places`, `told`: the listener, who may stand there, and what is said of who may not; `http2`: `h2` under tonic's service; `service`: who may open a stream; `access`: what is said to others.
-//! - `machine`, `terms`, `queue`: what one stream does next; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
+//! - `machine`, `terms`, `queue`, `flights`: what one stream does next, and what it is owed; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
 //! - `seat`: who has the one place, and who is held off.
 //! - `budget`: what the signer's ECDH may be spent on.
 //! - `call`: what others ask of the attached signer.
@@ -197,11 +197,6 @@ impl Gateway {
     /// Whether new dials should wait: what is queued keeps the signer busy for longer than [`limits::ECDH_BACKLOG`].
     pub fn is_behind(&self) -> bool {
         *self.shared.behind.borrow()
-    }
-
-    /// The same, to be awaited.
-    pub fn behind(&self) -> watch::Receiver<bool> {
-        self.shared.behind.subscribe()
     }
 }
 

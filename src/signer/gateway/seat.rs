@@ -36,8 +36,6 @@ pub enum Verdict {
     Attach(StreamId),
     /// Ask this stream, the incumbent, for a sign of life.
     Challenge(StreamId),
-    /// Lapse the incumbent's session, as taken over; an `Attach` follows.
-    Lapse(StreamId),
     /// This stream does not get the place.
     Refuse(StreamId, Refusal),
 }
@@ -146,8 +144,9 @@ impl Seat {
         }
     }
 
-    /// The incumbent has not answered in time, or wrongly. The two verdicts are to be carried out in their order.
-    pub fn dead(&mut self, now: Moment, stream: StreamId) -> Option<[Verdict; 2]> {
+    /// The incumbent has not answered in time, or wrongly. Its session is to be lapsed, and then the newcomer, which has the place
+    /// now, attached.
+    pub fn dead(&mut self, now: Moment, stream: StreamId) -> Option<StreamId> {
         match self.state {
             State::Contested {
                 incumbent,
@@ -156,7 +155,7 @@ impl Seat {
             } if incumbent == stream => {
                 self.remember(now, macaroon);
                 self.state = State::Held(newcomer);
-                Some([Verdict::Lapse(incumbent), Verdict::Attach(newcomer)])
+                Some(newcomer)
             }
             _ => None,
         }

@@ -45,14 +45,11 @@ fn a_healthy_incumbent_keeps_its_place() {
 }
 
 #[test]
-fn a_dead_incumbent_is_lapsed_before_the_newcomer_attaches() {
+fn a_dead_incumbent_loses_the_place_to_the_newcomer() {
     let mut seat = Seat::new();
     seat.contend(at(0), A, MACAROON);
     seat.contend(at(1), B, MACAROON);
-    assert_eq!(
-        seat.dead(at(3), A),
-        Some([Verdict::Lapse(A), Verdict::Attach(B)])
-    );
+    assert_eq!(seat.dead(at(3), A), Some(B));
     assert_eq!(
         seat.left(A),
         None,
@@ -164,7 +161,13 @@ proptest! {
             let verdicts: Vec<Verdict> = match what {
                 0 => vec![seat.contend(at(now), stream, MACAROON)],
                 1 => seat.alive(stream).into_iter().collect(),
-                2 => seat.dead(at(now), stream).into_iter().flatten().collect(),
+                2 => {
+                    let newcomer = seat.dead(at(now), stream);
+                    if newcomer.is_some() {
+                        prop_assert!(seated.remove(&stream));
+                    }
+                    newcomer.map(Verdict::Attach).into_iter().collect()
+                }
                 _ => {
                     seated.remove(&stream);
                     seat.left(stream).into_iter().collect()
@@ -174,9 +177,6 @@ proptest! {
                 match verdict {
                     Verdict::Attach(id) => {
                         seated.insert(id);
-                    }
-                    Verdict::Lapse(id) => {
-                        prop_assert!(seated.remove(&id));
                     }
                     Verdict::Challenge(id) => prop_assert!(seated.contains(&id)),
                     Verdict::Refuse(id, _) => prop_assert!(!seated.contains(&id)),

@@ -174,17 +174,15 @@ impl Shared {
     /// The incumbent says of itself that it has lost the contest. `lapse` ends its session: it is called before the newcomer
     /// is told. Whether there is a newcomer.
     pub(super) fn dead(&self, stream: StreamId, lapse: impl FnOnce()) -> bool {
-        let verdicts = lock(&self.seat).dead(self.clock.now(), stream);
-        if let Some([_, attach]) = verdicts {
-            lapse();
-            if let Verdict::Attach(newcomer) = attach
-                && let (Some(from), Some(to)) = (self.address(stream), self.address(newcomer))
-            {
-                self.telemetry.emit(Event::SignerTakenOver { from, to });
-            }
-            self.tell(attach);
+        let Some(newcomer) = lock(&self.seat).dead(self.clock.now(), stream) else {
+            return false;
+        };
+        lapse();
+        if let (Some(from), Some(to)) = (self.address(stream), self.address(newcomer)) {
+            self.telemetry.emit(Event::SignerTakenOver { from, to });
         }
-        verdicts.is_some()
+        self.tell(Verdict::Attach(newcomer));
+        true
     }
 
     /// A stream's driver is gone, and its session with it.
@@ -201,8 +199,6 @@ impl Shared {
             Verdict::Attach(stream) => (stream, Control::Attach),
             Verdict::Challenge(stream) => (stream, Control::Contest),
             Verdict::Refuse(stream, refusal) => (stream, Control::Refuse(refusal)),
-            // Carried out by `dead` itself.
-            Verdict::Lapse(_) => return,
         };
         if let Some(driver) = lock(&self.streams).get(&stream) {
             // A driver that is gone is about to say so through `left`.
