@@ -49,6 +49,7 @@ pub mod error;
 mod hex;
 pub mod limits;
 pub mod link;
+mod network;
 pub mod node_id;
 mod private;
 #[cfg(feature = "cli")]

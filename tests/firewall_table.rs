@@ -12,7 +12,7 @@ use std::path::Path;
 
 use pilotlight::link::firewall::{
     CloseReason, Inbound, Outbound, Refusal, Situation, inbound, is_link_owned, needs_lease,
-    outbound, row_name,
+    outbound, row_name, would, would_refuse,
 };
 use pilotlight::wire::features::{GOSSIP_BITS, NEVER_ON_A_PERSONA};
 use pilotlight::wire::{
@@ -57,6 +57,13 @@ fn situations() -> Vec<(&'static str, Situation)> {
             },
         ),
         (
+            "away+observe",
+            Situation {
+                observe: true,
+                ..away
+            },
+        ),
+        (
             "live persona",
             Situation {
                 persona: true,
@@ -73,15 +80,16 @@ fn situations() -> Vec<(&'static str, Situation)> {
     ]
 }
 
-/// All 64 situations.
+/// All 128 situations.
 fn every_situation() -> impl Iterator<Item = Situation> {
-    (0..64_u8).map(|bits| Situation {
+    (0..128_u8).map(|bits| Situation {
         signer_away: bits & 1 != 0,
         persona: bits & 2 != 0,
         init_received: bits & 4 != 0,
         filter_received: bits & 8 != 0,
         queries_served: bits & 16 != 0,
         custom_even_ok: bits & 32 != 0,
+        observe: bits & 64 != 0,
     })
 }
 
@@ -301,7 +309,12 @@ fn p5_without_the_signer_nothing_that_needs_it_is_delivered_or_sent() {
         if !kind.needs_signer() && !needs_lease(kind) {
             continue;
         }
-        for situation in every_situation().filter(|it| it.signer_away || it.persona) {
+        // A firewall that observes lets storage and onion messages pass: that is what it is for.
+        let acts = |it: &Situation| !it.observe || it.persona || kind.plane() == Plane::Channel;
+        for situation in every_situation()
+            .filter(|it| it.signer_away || it.persona)
+            .filter(acts)
+        {
             for message in bodies(number) {
                 let came = inbound(&message, &situation);
                 assert!(
@@ -458,7 +471,8 @@ fn every_unserved_query_gets_an_answer_that_may_leave() {
     for query in [ids.encode(), range.encode()] {
         for situation in every_situation().filter(|it| it.init_received) {
             let answered = inbound(&query, &situation) == Inbound::AnswerUnserved;
-            let expected = situation.persona || situation.signer_away && !situation.queries_served;
+            let unserved = !situation.queries_served && !situation.observe;
+            let expected = situation.persona || situation.signer_away && unserved;
             assert_eq!(answered, expected, "{situation:?}");
             let answer = pilotlight::wire::queries::unserved_answer(&query)
                 .unwrap()
@@ -466,4 +480,40 @@ fn every_unserved_query_gets_an_answer_that_may_leave() {
             assert_eq!(outbound(&answer, &situation), Outbound::Pass);
         }
     }
+}
+
+/// `firewall = "observe"`: all that is let pass is counted under the name of what would have been done, and nothing else is; what
+/// BOLT 2 and BOLT 1 say holds as ever, and so does all of a persona's link and all that passes while a signer is there.
+#[test]
+fn a_firewall_that_observes_acts_on_channel_messages_only_and_says_what_it_lets_pass() {
+    let mut let_pass = std::collections::BTreeSet::new();
+    for strict in every_situation().filter(|it| !it.observe) {
+        let situation = Situation {
+            observe: true,
+            ..strict
+        };
+        let plain = (0..700).chain(32_700..32_900).map(message);
+        for message in plain.chain(special_messages().into_iter().map(|(_, message)| message)) {
+            let (acts, observes) = (inbound(&message, &strict), inbound(&message, &situation));
+            let would = would(&message, &situation);
+            assert_eq!(would.is_some(), acts != observes, "{situation:?}");
+            if let Some(would) = would {
+                assert!(situation.signer_away && !situation.persona);
+                assert_eq!(observes, Inbound::Deliver);
+                let_pass.insert(would);
+            }
+            let (acts, observes) = (outbound(&message, &strict), outbound(&message, &situation));
+            let would = would_refuse(&message, &situation);
+            assert_eq!(would, acts != observes, "{situation:?}");
+            if would {
+                assert!(situation.signer_away && !situation.persona);
+                assert_eq!(observes, Outbound::Pass);
+            }
+            let kind = MessageType::of(&message).unwrap_or(MessageType(0));
+            let on_channels = kind.plane() == Plane::Channel || kind == MessageType::ERROR;
+            assert!(!on_channels || !would, "{kind}");
+        }
+    }
+    let names = ["would_answer", "would_drop", "would_ignore"];
+    assert_eq!(let_pass.into_iter().collect::<Vec<_>>(), names);
 }

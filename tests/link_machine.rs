@@ -40,6 +40,8 @@ const SETTINGS: Settings = Settings {
     persona: false,
     queries_served: false,
     custom_even_ok: false,
+    observe: false,
+    max_age: None,
 };
 const PERSONA: Settings = Settings {
     persona: true,
@@ -286,6 +288,8 @@ fn whatever_comes_the_machine_keeps_its_word() {
             persona: random.bool(),
             queries_served: random.bool(),
             custom_even_ok: random.bool(),
+            observe: random.bool(),
+            max_age: None,
         };
         let mut now = Moment::START;
         let mut machine = machine(settings, now, seed);
@@ -582,4 +586,39 @@ fn the_transition_table_is_the_reviewed_one() {
         "{}",
         path.display()
     );
+}
+
+/// `vault.max_session_age`: between eight and nine tenths of it with a signer, at it without, and soon after a signer's return.
+#[test]
+fn a_session_is_made_anew_before_it_is_too_old_or_ends_as_it_is() {
+    let max_age = Duration::from_secs(1000);
+    let settings = Settings {
+        max_age: Some(max_age),
+        ..SETTINGS
+    };
+    let at = |seconds| Moment::START.after(Duration::from_secs(seconds));
+    let ambient = |seconds, signer_away| Ambient {
+        now: at(seconds),
+        signer_away,
+    };
+    let aged = Some(CloseReason::SessionAge);
+    let mut renewals = std::collections::BTreeSet::new();
+    for seed in 0..100 {
+        let mut machine = machine(settings, Moment::START, seed);
+        assert_eq!(machine.age(ambient(799, false)), None);
+        let renewal = machine.age_deadline().unwrap();
+        assert!(renewal >= at(800) && renewal <= at(900), "{renewal:?}");
+        renewals.insert(renewal);
+        // Nobody is there to make it anew: it lives on to its very age, and is looked at on the way.
+        assert_eq!(machine.age(ambient(901, true)), None);
+        assert!(machine.age_deadline().unwrap() <= at(951));
+        assert_eq!(machine.age(ambient(999, true)), None);
+        assert_eq!(machine.age_deadline(), Some(at(1000)));
+        assert_eq!(machine.age(ambient(999, false)), aged, "a signer is back");
+        assert_eq!(machine.age(ambient(1000, true)), aged);
+    }
+    assert!(renewals.len() > 90, "links do not do so in one instant");
+    let mut ageless = machine(SETTINGS, Moment::START, 1);
+    assert_eq!(ageless.age_deadline(), None);
+    assert_eq!(ageless.age(ambient(u64::from(u32::MAX), false)), None);
 }

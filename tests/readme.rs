@@ -146,7 +146,9 @@ fn readme_lists_every_setting_and_no_other() {
     // The kind has the row of the table that it is in.
     let signer = signer.iter().filter(|key| *key != "kind");
     keys.extend(signer.map(|key| format!("signer.{key}")));
-    keys.retain(|key| key != "peers");
+    let vault = listed("src/cli/config.rs", "const VAULT_KEYS");
+    keys.extend(vault.iter().map(|key| format!("vault.{key}")));
+    keys.retain(|key| key != "peers" && key != "vault");
     keys.push("[[peers]]".to_owned());
     keys.sort();
     assert_eq!(column(1), keys);

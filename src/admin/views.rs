@@ -175,6 +175,7 @@ fn fields(event: &Event) -> Value {
         Event::PeerComplained { peer, error, text } => {
             json!({ "node_id": peer.to_string(), "kind": if *error { "error" } else { "warning" }, "text": text })
         }
+        Event::Banned { .. } => banned(event),
         Event::Pong { peer, rtt } => json!({ "node_id": peer.to_string(), "rtt_ms": millis(*rtt) }),
         Event::KeyRotated { direction, times } => {
             json!({ "direction": direction.as_str(), "times": times })
@@ -183,6 +184,21 @@ fn fields(event: &Event) -> Value {
         Event::BookFailed { detail } => json!({ "detail": detail }),
         Event::Drained { closed, overran } => json!({ "closed": closed, "overran": overran }),
     }
+}
+
+/// A ban that begins.
+fn banned(event: &Event) -> Value {
+    let Event::Banned {
+        who,
+        offence,
+        lasts,
+    } = event
+    else {
+        return Value::Null;
+    };
+    json!({
+        "scope": who.kind(), "who": who.to_string(), "offence": offence.as_str(), "lasts_s": lasts.as_secs(),
+    })
 }
 
 /// The events of connections that are not links yet.

@@ -191,6 +191,16 @@ pub(super) struct AgentArguments {
     pub(super) macaroon: PathBuf,
 }
 
+/// What the firewall does while no signer is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum FirewallChoice {
+    /// Refuse what needs the signer
+    #[default]
+    Enforce,
+    /// Refuse channel messages, count the rest
+    Observe,
+}
+
 /// Where the node's key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum SignerChoice {

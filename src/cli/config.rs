@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "admin",
     "admin_hosts",
     "data_dir",
+    "firewall",
     "key_file",
     "listen",
     "log",
@@ -28,6 +29,7 @@ const KEYS: &[&str] = &[
     "peers_declared",
     "scrape_needs_token",
     "signer",
+    "vault",
 ];
 
 /// The keys of a `[[peers]]`.
@@ -35,6 +37,9 @@ const PEER_KEYS: &[&str] = &["address", "id", "tag", "weight"];
 
 /// The keys of a `[signer]`.
 pub(super) const SIGNER_KEYS: &[&str] = &["hosts", "kind", "listen", "liveness_window"];
+
+/// The keys of a `[vault]`.
+const VAULT_KEYS: &[&str] = &["max_session_age"];
 
 /// The file as it is written; what is absent is `None`.
 #[derive(Debug, Default, Deserialize)]
@@ -51,6 +56,9 @@ pub(super) struct Config {
     pub(super) node_id: Option<String>,
     pub(super) key_file: Option<PathBuf>,
     pub(super) log: Option<Spanned<String>>,
+    pub(super) firewall: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) vault: VaultTable,
     /// Whether the operator says that the peer book's tags are right.
     #[serde(default)]
     pub(super) peers_declared: bool,
@@ -78,6 +86,12 @@ pub(super) struct SignerTable {
     #[serde(default)]
     pub(super) hosts: Vec<String>,
     pub(super) liveness_window: Option<Spanned<String>>,
+}
+
+/// A `[vault]`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct VaultTable {
+    pub(super) max_session_age: Option<Spanned<String>>,
 }
 
 impl<'de> Deserialize<'de> for WrittenSigner {
@@ -166,10 +180,11 @@ impl Config {
         for peer in tables(table.get_ref(), "peers") {
             check_keys(&source, peer, PEER_KEYS)?;
         }
-        if let Some(signer) = table.get_ref().get("signer")
-            && let Some(signer) = signer.get_ref().as_table()
-        {
-            check_keys(&source, signer, SIGNER_KEYS)?;
+        for (name, keys) in [("signer", SIGNER_KEYS), ("vault", VAULT_KEYS)] {
+            let written = table.get_ref().get(name);
+            if let Some(written) = written.and_then(|written| written.get_ref().as_table()) {
+                check_keys(&source, written, keys)?;
+            }
         }
         let mut config: Self = toml::from_str(&source.text).map_err(|error| wrong(&error))?;
         for peer in std::mem::take(&mut config.peers) {
@@ -269,10 +284,15 @@ mod tests {
     #[test]
     fn the_readme_lists_every_key_and_variable() {
         let readme = include_str!("../../README.md");
-        let keys = KEYS.iter().filter(|key| **key != "peers").chain(PEER_KEYS);
+        let tables = ["peers", "vault"];
+        let keys = KEYS.iter().filter(|key| !tables.contains(key));
+        let keys = keys.chain(PEER_KEYS);
         let variables = crate::cli::args::VARIABLES;
         for name in keys.chain(variables) {
             assert!(readme.contains(&format!("`{name}`")), "{name}");
+        }
+        for key in VAULT_KEYS {
+            assert!(readme.contains(&format!("`vault.{key}`")), "{key}");
         }
         for key in SIGNER_KEYS.iter().filter(|key| **key != "kind") {
             assert!(readme.contains(&format!("`signer.{key}`")), "{key}");

@@ -2,7 +2,7 @@
 //!
 //! The daemon has no node: it keeps links up and gossip flowing, and counts what arrives.
 
-use super::args::SignerChoice;
+use super::args::{FirewallChoice, SignerChoice};
 use super::book;
 use super::config::ConfiguredPeer;
 use super::demo;
@@ -13,11 +13,10 @@ use super::output::Output;
 use super::settings::Settings;
 use super::signals::Signals;
 use crate::admin::{self, AdminServer, DataDir, Exporter, Parts, SignerControl, TokenKind};
-use crate::book::Book;
 use crate::clock::{Clock, SystemClock};
 use crate::node_id::NodeId;
 use crate::signer::{EmbeddedSigner, Signer, SignerContext};
-use crate::supervisor::{Inbound, Inbox, ListenError, PeerSpec, Supervisor};
+use crate::supervisor::{Builder, Inbound, Inbox, ListenError, PeerSpec, Supervisor};
 use crate::wire::{BITCOIN_MAINNET, GossipTimestampFilter};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -70,8 +69,11 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let server = AdminServer::bind(admin_settings(&settings)).await?;
     let admin_address = server.address();
     let declared = kept.tags.declared.clone();
-    let (supervisor, inbox) =
-        start_supervisor(context.clone(), Arc::clone(&clock), kept.book, declared).await?;
+    let starting = Supervisor::builder(context.clone())
+        .clock(Arc::clone(&clock))
+        .observes_only(settings.firewall == FirewallChoice::Observe)
+        .max_session_age(settings.max_session_age);
+    let (supervisor, inbox) = start_supervisor(starting.book(kept.book), declared).await?;
     let messages = Arc::new(AtomicU64::new(0));
     tokio::spawn(count_messages(inbox, Arc::clone(&messages)));
 
@@ -128,12 +130,9 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
 
 /// Starts the supervisor with the peers of the book, and says which peers have channels, if that is known.
 async fn start_supervisor(
-    context: SignerContext,
-    clock: Arc<dyn Clock>,
-    book: Arc<dyn Book>,
+    starting: Builder,
     declared: Option<Vec<NodeId>>,
 ) -> Result<(Supervisor, Inbox), Failure> {
-    let starting = Supervisor::builder(context).clock(clock).book(book);
     let (supervisor, inbox) = starting.start().await.map_err(|error| refused(&error))?;
     if let Some(peers) = declared {
         let declaring = supervisor.declare_channel_peers(peers).await;

@@ -1,6 +1,6 @@
 //! What the daemon runs with: defaults < the file < the environment < flags (clap lets a flag win over its variable).
 
-use super::args::{GatewayArguments, RunArguments, SignerChoice, VARIABLES};
+use super::args::{FirewallChoice, GatewayArguments, RunArguments, SignerChoice, VARIABLES};
 use super::config::{Config, ConfiguredPeer};
 use super::failure::{Failure, nearest};
 use super::logging::LogFormat;
@@ -34,6 +34,8 @@ pub(super) struct Settings {
     /// `None`: as the answers are.
     pub(super) log: Option<LogFormat>,
     pub(super) peers: Vec<ConfiguredPeer>,
+    pub(super) firewall: FirewallChoice,
+    pub(super) max_session_age: Option<Duration>,
     /// Whether the peer book's tags are right.
     pub(super) peers_declared: bool,
 }
@@ -82,7 +84,11 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
     let key_file = run.key_file.or_else(|| config.key_file.clone());
     let log = config.log.as_ref();
     let log = log.map(|log| (log.get_ref().as_str(), config.place(log)));
+    let firewall = config.firewall.as_ref();
+    let firewall = firewall.map(|word| (word.get_ref().as_str(), config.place(word)));
     Ok(Settings {
+        firewall: choice(None, firewall)?.unwrap_or_default(),
+        max_session_age: max_session_age(&config)?,
         key_file: key_file.unwrap_or_else(|| data_dir.file("identity.key")),
         data_dir,
         listen: run.listen.or(config.listen).unwrap_or(LISTEN),
@@ -179,6 +185,25 @@ fn liveness_window(text: &str, place: &str) -> Result<Duration, Failure> {
         ));
     }
     Ok(window)
+}
+
+fn max_session_age(config: &Config) -> Result<Option<Duration>, Failure> {
+    let Some(written) = &config.vault.max_session_age else {
+        return Ok(None);
+    };
+    let (text, place) = (written.get_ref(), config.place(written));
+    let age = span::parse(text, &place)?;
+    if age < limits::SESSION_AGE_MIN {
+        let least = limits::SESSION_AGE_MIN.as_secs();
+        return Err(Failure::usage(
+            format!(
+                "a session age of {text} is too short: every link would be made anew within {least} s"
+            ),
+            place,
+            "give 10m or more, or leave it out: BOLT 8 sets no limit",
+        ));
+    }
+    Ok(Some(age))
 }
 
 /// A word that has few values: the flag's, or else the file's.

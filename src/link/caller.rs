@@ -12,6 +12,8 @@
 
 use super::driver::{Connected, Env, Origin, establish, note_handshake, prepare};
 use super::handshake::{Acts, Done, HandshakeFailure, Partial, StaticKey};
+use super::places::Progress;
+use super::turnstile::{Slot, Ticker};
 use super::{Direction, LinkId};
 use crate::brontide::{ACT_ONE_LEN, AwaitActOne, ResponderEcdh};
 use crate::clock::Moment;
@@ -21,9 +23,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-
-/// An inbound connection's place among the handshakes under way, and among those of sockets that had been parked.
-pub(crate) type Slot = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 /// Who has connected, and how far the handshake is.
 pub(crate) struct Caller {
@@ -87,10 +86,20 @@ impl Caller {
     }
 
     /// The handshake and then the link, to its end. `Some`: there is no signer, or not any more, and the handshake can go on under
-    /// another session. `slot` is the place among the handshakes under way.
-    pub(crate) async fn proceed(mut self, slot: Slot) -> Option<Self> {
-        let result = self.shake().await;
-        drop(slot);
+    /// another session. `slot` is the place among the handshakes under way, `unparked` that among those of sockets that had been
+    /// parked.
+    pub(crate) async fn proceed(
+        mut self,
+        mut slot: Slot,
+        unparked: Option<OwnedSemaphorePermit>,
+    ) -> Option<Self> {
+        let ticker = slot.progress();
+        let result = tokio::select! {
+            biased;
+            () = slot.lost() => Err(HandshakeFailure::Crowded),
+            result = self.shake(&ticker) => result,
+        };
+        drop((slot, unparked));
         let result = match result {
             Ok(None) => return Some(self),
             Ok(Some(done)) => Ok(done),
@@ -122,7 +131,7 @@ impl Caller {
     }
 
     /// `None`: there is no signer.
-    async fn shake(&mut self) -> Result<Option<Done>, HandshakeFailure> {
+    async fn shake(&mut self, ticker: &Ticker) -> Result<Option<Done>, HandshakeFailure> {
         let env = Arc::clone(&self.env);
         let Ok(lease) = env.context.lease() else {
             return Ok(None);
@@ -134,6 +143,7 @@ impl Caller {
         let Some(asking) = self.asking.take() else {
             return Ok(None);
         };
+        ticker.note(Progress::Working);
         let acts = Acts {
             socket: &self.socket,
             clock: &*env.clock,
@@ -154,6 +164,7 @@ impl Caller {
         };
         // From here on it is of the session that answered, and dies with it.
         let epoch = answered_under.as_ref().unwrap_or(&lease).epoch();
+        ticker.note(Progress::OwesActThree);
         tokio::select! {
             biased;
             () = env.until_lapse(epoch) => Err(HandshakeFailure::Lapsed),

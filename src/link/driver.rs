@@ -20,6 +20,7 @@ use crate::wire::Features;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -45,6 +46,8 @@ pub(crate) struct NodeSettings {
     pub(crate) networks: Vec<[u8; 32]>,
     pub(crate) queries_served: bool,
     pub(crate) custom_even_ok: bool,
+    pub(crate) observe: bool,
+    pub(crate) max_session_age: Option<Duration>,
 }
 
 /// What a link's task tells the supervisor.

@@ -2,7 +2,9 @@
 //!
 //! The table acts on every link while the signer is away (`Waiting`, `Safe`) and on a persona's link always; otherwise messages go
 //! to the node and come from it, and only BOLT 1's own rules hold: `init` first and once, pings, an all-zero error, unknown even
-//! types. `tests/tables/firewall.txt` is the whole of it, printed by a test: a change of policy is a diff of that file.
+//! types. An embedder may have it [`observe`](Situation::observe): then it acts on channel messages only and lets the rest pass, and
+//! [`would`] and [`would_refuse`] say what it has let pass. `tests/tables/firewall.txt` is the whole of it, printed by a test: a
+//! change of policy is a diff of that file.
 //!
 //! Never sends, counts, waits or keeps state: a verdict depends on the message and the [`Situation`] alone. It cannot tell gossip
 //! that the node has newly signed from gossip that it relays; while the signer is away there is nobody to sign.
@@ -34,12 +36,27 @@ pub struct Situation {
     pub queries_served: bool,
     /// The embedder has registered custom types: even ones from 32768 on are known to it.
     pub custom_even_ok: bool,
+    /// `firewall = "observe"`: without a signer only what BOLT 2 says is refused, and BOLT 1's own rules hold. A persona's link is
+    /// none of this: what it refuses would speak for the node.
+    pub observe: bool,
 }
 
 impl Situation {
     /// Whether the table acts, rather than the node.
     fn firewalled(self) -> bool {
         self.signer_away || self.persona
+    }
+
+    /// Whether the table lets pass what is no channel message.
+    fn observes(self) -> bool {
+        self.observe && self.signer_away && !self.persona
+    }
+
+    fn acting(self) -> Self {
+        Self {
+            observe: false,
+            ..self
+        }
     }
 }
 
@@ -173,6 +190,8 @@ enum Out {
     Pass,
     /// Only the node's own, under its identity and with its signer.
     NodeWithSigner,
+    /// The same, and no channel message.
+    NodeAside,
     /// Relayed gossip: after the peer's filter, and never on a persona's link.
     Relay,
     /// An answer to a query; on a persona's link only the empty one.
@@ -278,7 +297,7 @@ const TABLE: &[Row] = &[
         name: "storage, onion",
         types: &[7..=7, 9..=9, 513..=513],
         inbound: In::Drop,
-        outbound: Out::NodeWithSigner,
+        outbound: Out::NodeAside,
     },
 ];
 
@@ -378,8 +397,8 @@ pub fn inbound(message: &[u8], situation: &Situation) -> Inbound {
         In::UnknownEven => Inbound::Close(CloseReason::UnknownEven),
         In::Warn if firewalled => Inbound::WarnNotDelivered,
         In::Close(reason) if firewalled => Inbound::Close(reason),
-        In::Drop if firewalled => Inbound::Drop,
-        In::Ignore if firewalled => Inbound::Ignore,
+        In::Drop if firewalled && !situation.observes() => Inbound::Drop,
+        In::Ignore if firewalled && !situation.observes() => Inbound::Ignore,
         In::ToNode | In::Warn | In::Close(_) | In::Drop | In::Ignore => Inbound::Deliver,
     }
 }
@@ -395,10 +414,36 @@ fn inbound_query(message: &[u8], situation: Situation) -> Inbound {
     if to_node {
         return Inbound::Deliver;
     }
-    well_formed(
-        matches!(unserved_answer(message), Ok(Some(_))),
-        Inbound::AnswerUnserved,
-    )
+    let unserved = if situation.observes() {
+        Inbound::Deliver
+    } else {
+        Inbound::AnswerUnserved
+    };
+    well_formed(matches!(unserved_answer(message), Ok(Some(_))), unserved)
+}
+
+/// What the table would have done with a message that it has let pass, because it only observes: a label.
+pub fn would(message: &[u8], situation: &Situation) -> Option<&'static str> {
+    if !situation.observes() {
+        return None;
+    }
+    let strictly = inbound(message, &situation.acting());
+    if strictly == inbound(message, situation) {
+        return None;
+    }
+    match strictly {
+        Inbound::Drop => Some("would_drop"),
+        Inbound::Ignore => Some("would_ignore"),
+        Inbound::AnswerUnserved => Some("would_answer"),
+        _ => None,
+    }
+}
+
+/// Whether the table would have refused a message that it lets leave, because it only observes.
+pub fn would_refuse(message: &[u8], situation: &Situation) -> bool {
+    situation.observes()
+        && matches!(outbound(message, situation), Outbound::Pass)
+        && matches!(outbound(message, &situation.acting()), Outbound::Refuse(_))
 }
 
 fn well_formed(is: bool, then: Inbound) -> Inbound {
@@ -431,10 +476,13 @@ pub fn outbound(message: &[u8], situation: &Situation) -> Outbound {
     };
     match row.outbound {
         Out::Init => outbound_init(message, situation),
-        Out::NodeWithSigner => barred.map_or(Outbound::Pass, Outbound::Refuse),
+        Out::NodeAside if situation.observes() => Outbound::Pass,
+        Out::NodeWithSigner | Out::NodeAside => barred.map_or(Outbound::Pass, Outbound::Refuse),
         Out::Lease => barred.map_or(Outbound::PassWithLease, Outbound::Refuse),
         Out::Relay if situation.persona => Outbound::Refuse(Refusal::Persona),
-        Out::Relay if situation.signer_away && !situation.filter_received => {
+        Out::Relay
+            if situation.signer_away && !situation.filter_received && !situation.observes() =>
+        {
             Outbound::Refuse(Refusal::NoFilter)
         }
         Out::Answer if situation.persona && !says_nothing(message) => {

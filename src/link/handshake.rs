@@ -86,6 +86,9 @@ pub enum HandshakeFailure {
         /// 1 to 3.
         act: u8,
     },
+    /// The peer was the one that had been silent the longest when a newcomer found no place.
+    #[error("another connection has taken its place while it was silent")]
+    Crowded,
     /// The signer did not answer in the time that the act has. The answer, should it come, is dropped.
     #[error("the signer did not answer within {} s in act {act}", limits::ACT_DEADLINE.as_secs())]
     EcdhLate {
@@ -124,6 +127,7 @@ impl HandshakeFailure {
             Self::Io { .. } => "io",
             Self::Closed { .. } => "closed",
             Self::Timeout { .. } => "timeout",
+            Self::Crowded => "crowded",
             Self::Protocol(_) => "protocol",
             Self::Ecdh(EcdhError::SignerAway(_))
             | Self::Lapsed
@@ -161,6 +165,7 @@ impl HandshakeFailure {
             Self::Connect(_) | Self::ConnectTimeout => "limits::CONNECT_DEADLINE",
             Self::Io { .. } | Self::Closed { .. } => "BOLT 8 § Handshake Exchange",
             Self::Timeout { .. } | Self::EcdhLate { .. } => "limits::ACT_DEADLINE",
+            Self::Crowded => "limits::INBOUND_HANDSHAKES",
             Self::Protocol(error) => error.rule(),
             Self::Ecdh(_) | Self::Lapsed => "design.md P6",
             Self::NotAdmitted(_) => "design.md § The link's driver",

@@ -32,6 +32,10 @@ pub struct Ambient {
 
 /// What a link is, for as long as it lives.
 #[derive(Debug, Clone, Copy)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state machine in disguise"
+)]
 pub struct Settings {
     /// The link was made with a throwaway key.
     pub persona: bool,
@@ -39,6 +43,10 @@ pub struct Settings {
     pub queries_served: bool,
     /// The node knows what to do with even types that no BOLT defines.
     pub custom_even_ok: bool,
+    /// Without a signer the firewall refuses channel messages only.
+    pub observe: bool,
+    /// How old the session secrets may become; `None`: any age.
+    pub max_age: Option<Duration>,
 }
 
 /// What is to be done with an inbound message.
@@ -111,6 +119,7 @@ pub struct LinkMachine {
     /// Silence after which the next ping is due; drawn anew after each pong.
     patience: Duration,
     outstanding: Option<Outstanding>,
+    aging: Option<Aging>,
     filter_received: bool,
     warnings: Allowance,
     /// Pong bytes that the peer may still ask for.
@@ -121,6 +130,34 @@ pub struct LinkMachine {
 enum Phase {
     AwaitInit { until: Moment },
     Up,
+}
+
+/// How a link's session secrets age.
+#[derive(Debug, Clone, Copy)]
+struct Aging {
+    /// The link may be made anew from then on, if a signer is there.
+    renew: Moment,
+    /// It must be gone by then.
+    end: Moment,
+    /// When to look next, and between two looks for a signer.
+    look: Moment,
+    step: Duration,
+}
+
+impl Aging {
+    fn new(max_age: Duration, now: Moment, random: &mut fastrand::Rng) -> Self {
+        let tenth = max_age / 10;
+        let spread = random.u64(0..=u64::try_from(tenth.as_nanos()).unwrap_or(u64::MAX));
+        let renew = now
+            .after(tenth.saturating_mul(8))
+            .after(Duration::from_nanos(spread));
+        Self {
+            renew,
+            end: now.after(max_age),
+            look: renew,
+            step: max_age / 20,
+        }
+    }
 }
 
 /// A ping that is not answered yet.
@@ -137,6 +174,9 @@ impl LinkMachine {
     pub fn new(settings: Settings, networks: Vec<ChainHash>, now: Moment, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let patience = patience(&mut random);
+        let aging = settings
+            .max_age
+            .map(|max_age| Aging::new(max_age, now, &mut random));
         Self {
             settings,
             networks,
@@ -148,6 +188,7 @@ impl LinkMachine {
             heard: now,
             patience,
             outstanding: None,
+            aging,
             filter_received: false,
             warnings: Allowance::full(limits::WARNING_BURST, 1, limits::WARNING_INTERVAL, now),
             pongs: Allowance::full(
@@ -221,8 +262,42 @@ impl LinkMachine {
         firewall::outbound(message, &self.situation(ambient.signer_away))
     }
 
-    /// When [`expire`](Self::expire) should be called next.
+    /// What the firewall would have done with a message that was delivered because it only observes: a label.
+    pub fn would(&self, ambient: Ambient, message: &[u8]) -> Option<&'static str> {
+        firewall::would(message, &self.situation(ambient.signer_away))
+    }
+
+    /// Whether the firewall would have refused a message that may leave because it only observes.
+    pub fn would_refuse(&self, ambient: Ambient, message: &[u8]) -> bool {
+        firewall::would_refuse(message, &self.situation(ambient.signer_away))
+    }
+
+    /// When [`expire`](Self::expire) and [`age`](Self::age) should be called next.
     pub fn deadline(&self) -> Moment {
+        let keepalive = self.keepalive_deadline();
+        self.age_deadline()
+            .map_or(keepalive, |age| age.min(keepalive))
+    }
+
+    /// When [`age`](Self::age) should be called next, whatever the peer does; `None`: never.
+    pub fn age_deadline(&self) -> Option<Moment> {
+        self.aging.map(|aging| aging.look)
+    }
+
+    /// Whether the session secrets are too old: as old as they may become, or nearly so with a signer there for new ones.
+    pub fn age(&mut self, ambient: Ambient) -> Option<CloseReason> {
+        let aging = self.aging.as_mut()?;
+        let now = ambient.now;
+        if now >= aging.end || now >= aging.renew && !ambient.signer_away {
+            return Some(CloseReason::SessionAge);
+        }
+        if now >= aging.look {
+            aging.look = now.after(aging.step).min(aging.end);
+        }
+        None
+    }
+
+    fn keepalive_deadline(&self) -> Moment {
         match (self.phase, self.outstanding) {
             (Phase::AwaitInit { until }, _) => until,
             (Phase::Up, Some(ping)) => ping.until,
@@ -232,7 +307,7 @@ impl LinkMachine {
 
     /// What is due at `now`. A ping that it asks for counts as sent.
     pub fn expire(&mut self, now: Moment) -> Due {
-        if now < self.deadline() {
+        if now < self.keepalive_deadline() {
             return Due::Nothing;
         }
         match (self.phase, self.outstanding) {
@@ -272,6 +347,7 @@ impl LinkMachine {
             filter_received: self.filter_received,
             queries_served: self.settings.queries_served,
             custom_even_ok: self.settings.custom_even_ok,
+            observe: self.settings.observe,
         }
     }
 

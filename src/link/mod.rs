@@ -19,9 +19,11 @@ pub mod firewall;
 pub(crate) mod handshake;
 pub mod machine;
 pub(crate) mod outbox;
+pub(crate) mod places;
 pub mod raw;
 pub(crate) mod shared;
 mod task;
+pub(crate) mod turnstile;
 
 use crate::error::{Culprit, Retry};
 use crate::node_id::NodeId;
@@ -170,6 +172,8 @@ pub enum CloseReason {
     PingFlood,
     /// The peer did not answer a ping in time.
     PongTimeout,
+    /// Its session secrets had become as old as they may, or soon would.
+    SessionAge,
     /// The peer sent no `init` in time.
     InitTimeout,
     /// A newer or better link with the same peer took its place.
@@ -182,6 +186,10 @@ pub enum CloseReason {
     Requested,
     /// No place was left, or the supervisor did not want the link.
     Refused,
+    /// A newcomer has taken the place of a stranger's link that was idle the longest.
+    Evicted,
+    /// The peer is banned for a time, for what it did on earlier links.
+    Banned,
     /// The supervisor is draining.
     Draining,
     /// A channel message could not be sent or taken because no signer is there.
@@ -206,12 +214,15 @@ impl CloseReason {
             Self::ErrorReceived => "error_received",
             Self::PingFlood => "ping_flood",
             Self::PongTimeout => "pong_timeout",
+            Self::SessionAge => "session_age",
             Self::InitTimeout => "init_timeout",
             Self::Duplicate => "duplicate",
             Self::Demoted => "demoted",
             Self::Removed => "removed",
             Self::Requested => "requested",
             Self::Refused => "refused",
+            Self::Evicted => "evicted",
+            Self::Banned => "banned",
             Self::Draining => "draining",
             Self::SignerAway => "signer_away",
             Self::Book => "book",
@@ -230,8 +241,11 @@ impl CloseReason {
                 | Self::Removed
                 | Self::Requested
                 | Self::Refused
+                | Self::Evicted
+                | Self::Banned
                 | Self::Draining
                 | Self::Book
+                | Self::SessionAge
                 | Self::Internal
         )
     }

@@ -21,6 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -82,6 +83,8 @@ pub(crate) struct Counters {
     pub(crate) frames_out: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    /// When something other than a ping or a pong last came, in nanoseconds from the clock's start; 0 for never.
+    pub(crate) active: AtomicU64,
     /// Unix seconds of the last gossip message; 0 for none.
     pub(crate) last_gossip: AtomicU64,
 }
@@ -289,6 +292,13 @@ impl LinkState {
         self.wake.notify_one();
     }
 
+    /// When the link was last of use: something other than a ping or a pong came.
+    pub(crate) fn active(&self) -> Moment {
+        Moment::from_start(Duration::from_nanos(
+            self.counters.active.load(Ordering::Relaxed),
+        ))
+    }
+
     /// Why the link shall close, if it shall.
     pub(crate) fn close_requested(&self) -> Option<CloseReason> {
         *self.close.lock().unwrap_or_else(PoisonError::into_inner)
@@ -357,6 +367,7 @@ impl LinkState {
             filter_received: self.filter_received.load(Ordering::Acquire),
             queries_served: self.env.settings.queries_served,
             custom_even_ok: self.env.settings.custom_even_ok,
+            observe: self.env.settings.observe,
         }
     }
 

@@ -83,6 +83,8 @@ impl LinkTask {
             persona,
             queries_served: env.settings.queries_served,
             custom_even_ok: env.settings.custom_even_ok,
+            observe: env.settings.observe,
+            max_age: env.settings.max_session_age,
         };
         // Spreads the pings; predictable is good enough, and it must not fail.
         let seed = shared.state.id.get() ^ env.seed;
@@ -141,6 +143,9 @@ impl LinkTask {
         // A peer that never stops sending takes its turn with the other links of this thread.
         consume_budget().await;
         if let Some(reason) = self.state().close_requested() {
+            return Err(reason);
+        }
+        if let Some(reason) = self.machine.age(self.ambient()) {
             return Err(reason);
         }
         if self.state().take_probe() {
@@ -242,11 +247,15 @@ impl LinkTask {
     /// The timer is set anew only when it would ring too late: most messages push the deadline back, and the alarm then finds
     /// nothing due and is set again.
     fn set_alarm(&mut self) {
-        if self.deaf {
+        let deadline = if self.deaf {
+            self.machine.age_deadline()
+        } else {
+            Some(self.machine.deadline())
+        };
+        let Some(deadline) = deadline else {
             self.alarm = None;
             return;
-        }
-        let deadline = self.machine.deadline();
+        };
         if self.alarm.as_ref().is_none_or(|(at, _)| *at > deadline) {
             self.alarm = Some((deadline, self.env().clock.sleep_until(deadline)));
         }
@@ -323,6 +332,10 @@ impl LinkTask {
     async fn take_message(&mut self, ambient: Ambient, message: Bytes) -> Result<(), CloseReason> {
         let kind = MessageType::of(&message).unwrap_or(MessageType(0));
         self.count(Direction::Inbound, kind, message.len());
+        if kind.plane() != Plane::Control {
+            let now = u64::try_from(ambient.now.since_start().as_nanos()).unwrap_or(u64::MAX);
+            self.state().counters.active.store(now, Ordering::Relaxed);
+        }
         // Read for each message: the mode may change within a batch.
         let ambient = Ambient {
             signer_away: self.signer_away(),
@@ -334,7 +347,12 @@ impl LinkTask {
         }
         match self.machine.receive(ambient, &message) {
             Received::Up(_) => self.up(message).await,
-            Received::Deliver { lease } => self.deliver(kind, lease, message)?,
+            Received::Deliver { lease } => {
+                if let Some(action) = self.machine.would(ambient, &message) {
+                    Telemetry::count_refused(kind.label(), action);
+                }
+                self.deliver(kind, lease, message)?;
+            }
             Received::Pong { bytes } => self.pongs.push_back(bytes),
             Received::PongArrived { rtt } => self.emit(Event::Pong {
                 peer: self.state().peer,

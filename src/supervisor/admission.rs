@@ -27,6 +27,11 @@ impl SupervisorMachine {
             out.push(Output::Refuse { link, reason });
             return;
         }
+        if direction == Direction::Inbound && !self.has_room_for(id) {
+            let reason = CloseReason::Refused;
+            out.push(Output::Refuse { link, reason });
+            return;
+        }
         self.owners.insert(link, id);
         if direction == Direction::Outbound {
             // A stranger's success must not set off dials of ours.
@@ -36,7 +41,7 @@ impl SupervisorMachine {
         let peer = self.peers.entry(id).or_default();
         peer.seen_at(address, direction);
         let Some(incumbent) = peer.incumbent else {
-            self.admit(id, link, direction, out);
+            self.admit(now, id, link, direction, out);
             return;
         };
         if let Some(earlier) = peer.contender.take() {
@@ -88,6 +93,7 @@ impl SupervisorMachine {
     /// Lets a link in, unless something bars it since it was authenticated.
     pub(super) fn admit(
         &mut self,
+        now: Moment,
         id: NodeId,
         link: LinkId,
         direction: Direction,
@@ -96,6 +102,10 @@ impl SupervisorMachine {
         if let Some(reason) = self.bar(id) {
             out.push(Output::Refuse { link, reason });
             return;
+        }
+        let seen_at = self.peers.get(&id).and_then(|peer| peer.seen_at);
+        if let (Direction::Inbound, Some(from)) = (direction, seen_at) {
+            self.receive_guest(now, link, id, from.ip(), out);
         }
         self.make_incumbent(
             id,

@@ -17,6 +17,7 @@ use crate::vault::Vault;
 use crate::wire::{BITCOIN_MAINNET, ChainHash, Features};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// How a supervisor is made: see [`Supervisor::builder`].
@@ -40,6 +41,8 @@ impl Builder {
                 networks: vec![BITCOIN_MAINNET],
                 queries_served: false,
                 custom_even_ok: false,
+                observe: false,
+                max_session_age: None,
             },
             seed: None,
         }
@@ -78,6 +81,20 @@ impl Builder {
     /// Whether the node understands custom messages of even types (32768 and above). Default: no.
     pub fn understands_custom_types(mut self, understands: bool) -> Self {
         self.settings.custom_even_ok = understands;
+        self
+    }
+
+    /// Whether the firewall only counts what it would do to gossip links while no signer is there, and acts on channel messages alone.
+    /// Default: no. For trying it out: the node is then handed, and may send, what it would otherwise be spared.
+    pub fn observes_only(mut self, observes: bool) -> Self {
+        self.settings.observe = observes;
+        self
+    }
+
+    /// How old a link's session secrets may become. With a signer the link is closed and made anew between eight and nine tenths of
+    /// this age, each link at a moment of its own; without, it is closed at it, its secrets wiped. Default: any age, as in BOLT 8.
+    pub fn max_session_age(mut self, age: Option<Duration>) -> Self {
+        self.settings.max_session_age = age;
         self
     }
 
@@ -151,7 +168,7 @@ impl Builder {
             writing.abort();
         });
         let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
-        let doorway = Arc::new(Doorway::new(env, relit));
+        let doorway = Arc::new(Doorway::new(env, relit, Arc::clone(&shared.watchman)));
         Ok((
             Supervisor {
                 commands,

@@ -6,15 +6,16 @@
 use super::bookkeeper::BookKeeper;
 use super::cause::Cause;
 use super::commands::{Command, LinkWaiter};
+use super::conduct::Offence;
 use super::machine::{Input, Output, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
-use super::{ConnectError, PeerSpec, PeerView, Shared};
+use super::{ConnectError, PeerSpec, PeerView, Shared, watchman};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
 use crate::link::driver::{DialOrder, Env, Report, Verdict, dial};
 use crate::link::shared::Stage;
-use crate::link::{CloseReason, HandshakeFailure, LinkHandle, LinkId, Tag};
+use crate::link::{CloseReason, Direction, HandshakeFailure, LinkHandle, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, Purpose, SignerState};
 use crate::telemetry::Event;
@@ -315,6 +316,12 @@ impl Driver {
                 verdict,
             } => {
                 self.verdicts.insert(link, verdict);
+                if direction == Direction::Inbound {
+                    if self.machine.is_stranger(peer) && self.shared.watchman.bars(peer) {
+                        return self.judge(link, Verdict::Refuse(CloseReason::Banned));
+                    }
+                    watchman::tell_activity(&mut self.machine, &self.env);
+                }
                 self.feed(Input::Authenticated {
                     link,
                     peer,
@@ -336,6 +343,9 @@ impl Driver {
             } => {
                 self.verdicts.remove(&link);
                 let (label, detail) = (failure.label(), failure.to_string());
+                self.shared
+                    .watchman
+                    .note(address.ip(), None, Offence::of_failure(label));
                 self.env.telemetry.emit(Event::InboundFailed {
                     address,
                     failure: label,
@@ -345,6 +355,11 @@ impl Driver {
             }
             Report::Ended { link, reason } => {
                 self.handles.remove(&link);
+                if let Some((id, ip)) = self.machine.stranger_on(link) {
+                    self.shared
+                        .watchman
+                        .note(ip, Some(id), Offence::of_end(reason));
+                }
                 let peer = self.machine.owner(link);
                 let cause = Cause::Ended(HandshakeFailure::BeforeInit(reason), reason);
                 self.feed_with(Input::Ended { link, reason }, Some(&cause));

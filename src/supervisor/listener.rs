@@ -5,11 +5,14 @@
 //! peers have had their start; else the socket is closed. Everything here is bounded (P9) and nothing of it can cause a signer call,
 //! a stall or a shutdown while the signer is away (P5).
 
+use super::watchman::Watchman;
 use crate::error::is_of_one_connection;
 use crate::limits;
 use crate::link::LinkId;
 use crate::link::caller::Caller;
 use crate::link::driver::Env;
+use crate::link::turnstile::{Slot, Turnstile};
+use crate::network::Subnet;
 use crate::signer::Epoch;
 use crate::telemetry::Event;
 use std::collections::HashMap;
@@ -22,8 +25,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 /// Admits inbound connections for one supervisor.
 pub(crate) struct Doorway {
     env: Arc<Env>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Turnstile>,
     parking: Arc<Parking>,
+    watchman: Arc<Watchman>,
     /// Places for handshakes of sockets that had been parked.
     unparked: Arc<Semaphore>,
     /// The newest session whose channel peers have had their turn.
@@ -33,11 +37,16 @@ pub(crate) struct Doorway {
 }
 
 impl Doorway {
-    pub(crate) fn new(env: Arc<Env>, relit: watch::Receiver<Option<Epoch>>) -> Self {
+    pub(crate) fn new(
+        env: Arc<Env>,
+        relit: watch::Receiver<Option<Epoch>>,
+        watchman: Arc<Watchman>,
+    ) -> Self {
         Self {
             env,
-            handshakes: Arc::new(Semaphore::new(limits::INBOUND_HANDSHAKES)),
+            handshakes: Arc::default(),
             parking: Arc::new(Parking::default()),
+            watchman,
             unparked: Arc::new(Semaphore::new(limits::UNPARKED_HANDSHAKES)),
             relit,
             next: AtomicU64::new(1),
@@ -56,10 +65,9 @@ impl Doorway {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, address)) => {
-                    let (doorway, stop) = (Arc::clone(&self), stop.clone());
-                    tokio::spawn(async move { doorway.admit(socket, address, stop).await });
-                }
+                // Unread, and before it has a place or a task.
+                Ok((_, address)) if self.watchman.turns_away(address.ip()) => {}
+                Ok((socket, address)) => self.take(socket, address, &stop),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no inbound connection can be taken; trying again");
@@ -72,52 +80,84 @@ impl Doorway {
         }
     }
 
-    async fn admit(&self, socket: TcpStream, address: SocketAddr, mut stop: watch::Receiver<bool>) {
+    /// Gives a connection its place before the next one is accepted: so that a flood costs no more tasks than there are places, and
+    /// places are taken in the order of arrival.
+    fn take(
+        self: &Arc<Self>,
+        socket: TcpStream,
+        address: SocketAddr,
+        stop: &watch::Receiver<bool>,
+    ) {
         let link = LinkId(self.next.fetch_add(2, Ordering::Relaxed));
-        let mut caller = Caller::new(Arc::clone(&self.env), link, socket, address);
-        let mut signerless = !self.env.context.is_live();
-        loop {
-            let unparked = if signerless {
-                let turn = self.park(&mut caller, &mut stop).await;
-                if turn.is_none() {
-                    caller.turned_away();
-                    return;
-                }
-                turn
-            } else {
-                None
-            };
-            let Ok(slot) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-                self.turn_away(
-                    address,
-                    "handshakes_full",
-                    "all places for handshakes are taken",
-                );
-                caller.turned_away();
-                return;
-            };
-            let Some(back) = caller.proceed((slot, unparked)).await else {
-                return;
-            };
-            (caller, signerless) = (back, true);
-        }
+        let caller = Caller::new(Arc::clone(&self.env), link, socket, address);
+        let entry = if self.env.context.is_live() {
+            self.enter(address).map(Entry::Handshake)
+        } else {
+            self.enter_parking(address).map(Entry::Parking)
+        };
+        let Some(entry) = entry else {
+            return;
+        };
+        let (doorway, stop) = (Arc::clone(self), stop.clone());
+        tokio::spawn(async move { doorway.admit(caller, entry, stop).await });
     }
 
-    /// Waits for a signer, if there is a place to wait, and then for a turn. `None`: the connection is to be closed.
-    async fn park(
-        &self,
-        caller: &mut Caller,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Option<OwnedSemaphorePermit> {
-        let address = caller.address();
-        let Some(place) = Parking::enter(&self.parking, address.ip()) else {
+    async fn admit(&self, mut caller: Caller, entry: Entry, mut stop: watch::Receiver<bool>) {
+        let mut entry = Some(entry);
+        while let Some(entered) = entry {
+            let (slot, unparked) = match entered {
+                Entry::Handshake(slot) => (Some(slot), None),
+                Entry::Parking(place) => match self.park(&mut caller, place, &mut stop).await {
+                    Some(turn) => (self.enter(caller.address()), Some(turn)),
+                    None => (None, None),
+                },
+            };
+            let Some(slot) = slot else {
+                break;
+            };
+            let Some(back) = caller.proceed(slot, unparked).await else {
+                return;
+            };
+            caller = back;
+            entry = self.enter_parking(caller.address()).map(Entry::Parking);
+        }
+        caller.turned_away();
+    }
+
+    /// A place among the handshakes under way.
+    fn enter(&self, address: SocketAddr) -> Option<Slot> {
+        let slot = Turnstile::enter(&self.handshakes, address.ip());
+        if slot.is_none() {
+            self.turn_away(
+                address,
+                "handshakes_full",
+                "all places for handshakes are taken by such as wait for the signer",
+            );
+        }
+        slot
+    }
+
+    /// A place to wait for a signer.
+    fn enter_parking(&self, address: SocketAddr) -> Option<ParkingPlace> {
+        let place = Parking::enter(&self.parking, address.ip());
+        if place.is_none() {
             self.turn_away(
                 address,
                 "signer_away",
                 "no signer, and no place left to wait for one",
             );
-            return None;
-        };
+        }
+        place
+    }
+
+    /// Waits for a signer, and then for a turn. `None`: the connection is to be closed.
+    async fn park(
+        &self,
+        caller: &mut Caller,
+        place: ParkingPlace,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Option<OwnedSemaphorePermit> {
+        let address = caller.address();
         self.note_parked();
         let deadline = self.env.clock.sleep_until(caller.park());
         let came = tokio::select! {
@@ -165,6 +205,11 @@ impl Doorway {
         self.parking.occupied()
     }
 
+    /// Addresses and nodes that are banned.
+    pub(super) fn bans(&self) -> usize {
+        self.watchman.bans()
+    }
+
     fn note_parked(&self) {
         self.env.telemetry.emit(Event::Parked {
             now: self.parking.occupied(),
@@ -195,26 +240,12 @@ struct Parking {
     by_subnet: Mutex<HashMap<Subnet, usize>>,
 }
 
-/// A /24 or a /48: what one party easily has all addresses of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Subnet {
-    V4([u8; 3]),
-    V6([u8; 6]),
-}
-
-impl Subnet {
-    fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => {
-                let [a, b, c, _] = ip.octets();
-                Self::V4([a, b, c])
-            }
-            IpAddr::V6(ip) => {
-                let octets = ip.octets();
-                Self::V6(octets.first_chunk().copied().unwrap_or_default())
-            }
-        }
-    }
+/// What a connection is given.
+enum Entry {
+    /// A place among the handshakes under way.
+    Handshake(Slot),
+    /// A place to wait for a signer.
+    Parking(ParkingPlace),
 }
 
 /// A place that is given back when it is dropped.

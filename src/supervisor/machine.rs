@@ -12,6 +12,7 @@
 //! it replays from a list of inputs.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::guests::Guests;
 use super::relight::Relight;
 use super::roster::{Backoff, DialKey, Incumbent, OurSide, Peer, Wait};
 use crate::clock::Moment;
@@ -44,6 +45,7 @@ pub struct SupervisorMachine {
     pub(super) our_side: OurSide,
     pub(super) timers: BTreeSet<(Moment, NodeId)>,
     pub(super) relight: Option<Relight>,
+    pub(super) guests: Guests,
 }
 
 impl SupervisorMachine {
@@ -63,6 +65,7 @@ impl SupervisorMachine {
             our_side: OurSide::default(),
             timers: BTreeSet::new(),
             relight: None,
+            guests: Guests::default(),
         }
     }
 
@@ -143,6 +146,7 @@ impl SupervisorMachine {
             }
             Input::Up(link) => self.up(now, link, out),
             Input::Alive(link) => self.alive(link, out),
+            Input::Active(link, at) => return self.guests.active(link, at),
             Input::Ended { link, reason } => self.ended(now, link, reason, out),
             Input::Withdrawn(link) => self.withdrawn(now, link, out),
             Input::Tick => self.tick(now, out),
@@ -448,6 +452,7 @@ impl SupervisorMachine {
         let Some(id) = self.owners.remove(&link) else {
             return;
         };
+        self.guests.leave(link);
         self.dial_is_over(id, link);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -463,7 +468,7 @@ impl SupervisorMachine {
         }
         if let Some(contender) = peer.contender.take() {
             // The old link's end has been reported, so its successor may speak, unless it is barred by now.
-            self.admit(id, contender.link, contender.direction, out);
+            self.admit(now, id, contender.link, contender.direction, out);
             self.reschedule(id);
             self.pursue(id, out);
             return;

@@ -13,9 +13,11 @@ mod bookkeeper;
 mod builder;
 mod cause;
 mod commands;
+mod conduct;
 mod dialling;
 pub(crate) mod driver;
 mod error;
+mod guests;
 mod inbox;
 mod listener;
 pub mod machine;
@@ -25,8 +27,10 @@ mod relight;
 mod roster;
 mod view;
 mod waits;
+mod watchman;
 
 pub use builder::Builder;
+pub use conduct::{Banned, Offence};
 pub use error::{ConnectError, ListenError, StartError, Stopped};
 pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};
@@ -48,6 +52,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use view::Surroundings;
+use watchman::Watchman;
 
 /// What the node can do at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,6 +134,7 @@ pub(crate) struct Shared {
     mode: Mutex<Said>,
     last_lapse: reaper::LastLapse,
     stop: watch::Sender<bool>,
+    watchman: Arc<Watchman>,
 }
 
 /// The mode that was said last.
@@ -155,6 +161,7 @@ impl Said {
 
 impl Shared {
     fn new(env: Arc<Env>, stop: watch::Sender<bool>) -> Self {
+        let watchman = Watchman::new(Arc::clone(&env.clock), env.telemetry.clone());
         let (since, entered) = (env.clock.unix(), env.clock.now());
         let said = Said {
             mode: Mode::Waiting,
@@ -168,6 +175,7 @@ impl Shared {
             mode: Mutex::new(said),
             last_lapse: reaper::LastLapse::default(),
             stop,
+            watchman: Arc::new(watchman),
         }
     }
 
@@ -381,6 +389,7 @@ impl Supervisor {
             since: said.since,
             last,
             parked: self.doorway.parked(),
+            bans: self.doorway.bans(),
             signer_away: said.away_until(env.clock.now()),
         };
         Snapshot::new(env, around)

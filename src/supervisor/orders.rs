@@ -3,6 +3,7 @@
 
 use super::roster::Urgency;
 use crate::book::PeerRecord;
+use crate::clock::Moment;
 use crate::link::{CloseReason, Direction, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::Epoch;
@@ -60,6 +61,8 @@ pub enum Input {
     Up(LinkId),
     /// A link has shown life after a probe.
     Alive(LinkId),
+    /// A peer's link was last of use at this moment: it has brought more than pings and pongs.
+    Active(LinkId, Moment),
     /// An admitted link has ended, and the node has been told.
     Ended {
         /// Which.

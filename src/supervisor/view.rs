@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub last_gossip_at: Option<Duration>,
     /// Inbound sockets that wait for a signer.
     pub parked: usize,
+    /// Addresses and nodes that are banned.
+    pub bans: usize,
     /// ECDHs that handshakes wait for, those that wait in the signer's own queue included.
     pub ecdh_in_flight: usize,
     /// How long no signer has been there since the start, in all.
@@ -76,6 +78,7 @@ pub(super) struct Surroundings {
     pub(super) since: Duration,
     pub(super) last: Option<(Duration, LapseReport)>,
     pub(super) parked: usize,
+    pub(super) bans: usize,
     pub(super) signer_away: Duration,
 }
 
@@ -114,6 +117,7 @@ impl Snapshot {
             oldest_session: census.oldest,
             last_gossip_at: env.telemetry.frames().last_gossip_at(),
             parked: around.parked,
+            bans: around.bans,
             ecdh_in_flight: env.context.ecdh_in_flight(),
             signer_away: around.signer_away,
             signer_attached: env.context.is_live(),

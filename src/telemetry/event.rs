@@ -3,7 +3,7 @@
 use crate::link::{CloseReason, Direction, Identity, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, LapseReason};
-use crate::supervisor::Mode;
+use crate::supervisor::{Banned, Mode, Offence};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -232,6 +232,15 @@ pub enum Event {
         /// Its text, made fit for a log.
         text: String,
     },
+    /// A stranger is banned for a time: new connections of its are turned away, those from an address unread.
+    Banned {
+        /// An address or a node.
+        who: Banned,
+        /// The last of what it did.
+        offence: Offence,
+        /// For how long, from now.
+        lasts: Duration,
+    },
     /// A pong arrived.
     Pong {
         /// From whom.
@@ -292,6 +301,7 @@ impl Event {
             Self::Refused { .. } => "refused",
             Self::MistagSuspected { .. } => "mistag_suspected",
             Self::PeerComplained { .. } => "peer_complained",
+            Self::Banned { .. } => "banned",
             Self::Pong { .. } => "pong",
             Self::KeyRotated { .. } => "key_rotated",
             Self::Parked { .. } => "parked",
@@ -347,6 +357,7 @@ impl Event {
             | Self::LinkUp { .. }
             | Self::LinkDown { .. }
             | Self::Tagged { .. }
+            | Self::Banned { .. }
             | Self::Drained { .. } => tracing::info!(event, details = ?self),
             _ => tracing::debug!(event, details = ?self),
         }

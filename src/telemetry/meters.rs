@@ -321,6 +321,16 @@ pub const METRICS: &[Metric] = &[
         "Inbound connections that did not become links, by why; those that were turned away unread among them.",
     )),
     gauge_row(
+        "pilotlight_bans",
+        &[],
+        "Addresses and nodes that are banned for a time.",
+    ),
+    later(counter_row(
+        "pilotlight_bans_total",
+        &["scope", "offence"],
+        "Bans that have begun, by what is banned and by what was done last.",
+    )),
+    gauge_row(
         "pilotlight_parked_handshakes",
         &[],
         "Inbound sockets that wait for a signer, or for their turn at one that has returned.",
@@ -475,6 +485,7 @@ pub fn publish(now: &Snapshot) {
         gauge!("pilotlight_vault_sessions", "tag" => tag.as_str()).set(sessions as f64);
     }
     gauge!("pilotlight_vault_oldest_session_seconds").set(now.oldest_session.as_secs_f64());
+    gauge!("pilotlight_bans").set(now.bans as f64);
     gauge!("pilotlight_parked_handshakes").set(now.parked as f64);
     gauge!("pilotlight_ecdh_in_flight").set(now.ecdh_in_flight as f64);
     let gossip = now.last_gossip_at.unwrap_or_default();
@@ -538,10 +549,11 @@ pub(crate) fn record(event: &Event) {
             histogram!("pilotlight_ecdh_duration_seconds").record(*took);
         }
         Event::Pong { rtt, .. } => histogram!("pilotlight_pong_rtt_seconds").record(*rtt),
-        Event::SignerRefused { .. }
+        Event::Banned { .. }
+        | Event::SignerRefused { .. }
         | Event::SignerStalled { .. }
         | Event::SignerOdd { .. }
-        | Event::EcdhThrottled { .. } => record_gateway(event),
+        | Event::EcdhThrottled { .. } => record_refusal(event),
         Event::GatewayListening { .. }
         | Event::SignerTakenOver { .. }
         | Event::Listening { .. }
@@ -571,9 +583,13 @@ fn lapsed(report: &LapseReport) {
     histogram!("pilotlight_teardown_duration_seconds").record(report.teardown);
 }
 
-/// What the gateway says.
-fn record_gateway(event: &Event) {
+/// What the gateway says, and who is banned.
+fn record_refusal(event: &Event) {
     match event {
+        Event::Banned { who, offence, .. } => {
+            counter!("pilotlight_bans_total", "scope" => who.kind(), "offence" => offence.as_str())
+                .increment(1);
+        }
         Event::SignerRefused { failure, .. } => signer_refused(failure),
         Event::SignerStalled { stalled } => {
             gauge!("pilotlight_signer_stalled").set(f64::from(u8::from(*stalled)));
@@ -592,7 +608,7 @@ pub(super) fn signer_refused(failure: &'static str) {
     counter!("pilotlight_signers_refused_total", "reason" => failure).increment(1);
 }
 
-fn inbound_failed(reason: &'static str) {
+pub(super) fn inbound_failed(reason: &'static str) {
     counter!("pilotlight_inbound_failed_total", "reason" => reason).increment(1);
 }
 

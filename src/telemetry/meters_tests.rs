@@ -12,6 +12,7 @@ use crate::link::{CloseReason, LinkId};
 use crate::node_id::{LocalKey, NodeId};
 use crate::signer::SignerContext;
 use crate::supervisor::Supervisor;
+use crate::supervisor::{Banned, Offence};
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,11 @@ fn lapse() -> Event {
 /// One of each that the gateway and the listener record.
 fn gateway_events() -> Vec<Event> {
     vec![
+        Event::Banned {
+            who: Banned::Address([192, 0, 2, 1].into()),
+            offence: Offence::Handshake,
+            lasts: Duration::from_secs(600),
+        },
         Event::InboundFailed {
             address: ([192, 0, 2, 1], 9735).into(),
             failure: "handshakes_full",

@@ -92,6 +92,11 @@ impl Telemetry {
         contained(|| meters::signer_refused(failure));
     }
 
+    /// Counts a connection that was turned away, without an event: for when there are too many of them.
+    pub(crate) fn count_inbound_failed(reason: &'static str) {
+        contained(|| meters::inbound_failed(reason));
+    }
+
     /// The counters of frames and bytes, which are too frequent to be events.
     pub fn frames(&self) -> &FrameMeters {
         &self.frames

@@ -10,6 +10,7 @@ use crate::link::firewall::Outbound;
 use crate::link::outbox::Taken;
 use crate::link::shared::{LinkState, Written};
 use crate::link::{CloseReason, Direction};
+use crate::telemetry::Telemetry;
 use crate::wire::{MessageType, Pong};
 use bytes::Buf;
 use std::collections::VecDeque;
@@ -79,6 +80,9 @@ impl LinkTask {
             Outbound::Refuse(_) => false,
         };
         if allowed {
+            if self.machine.would_refuse(self.ambient(), message) {
+                Telemetry::count_refused(kind.label(), "would_not_send");
+            }
             return self.seal(message);
         }
         if self.state().dead_scope().is_some() {
@@ -160,6 +164,7 @@ impl LinkTask {
                 CloseReason::Draining
                     | CloseReason::Requested
                     | CloseReason::Removed
+                    | CloseReason::SessionAge
                     | CloseReason::Demoted
             );
             self.ending = if patient {

@@ -1,0 +1,178 @@
+//! How many links strangers may have, and which of them goes for a newcomer: the supervisor's machine alone, as a table of cases.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use pilotlight::clock::Moment;
+use pilotlight::limits;
+use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
+use pilotlight::node_id::{LocalKey, NodeId};
+use pilotlight::supervisor::machine::{Input, Output, SupervisorMachine};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+fn peer(number: u64) -> NodeId {
+    let mut bytes = [0x33; 32];
+    bytes[24..].copy_from_slice(&number.to_be_bytes());
+    LocalKey::from_bytes(&mut bytes).unwrap().node_id()
+}
+
+/// An address in a network of its own.
+fn apart(number: u64) -> IpAddr {
+    let [.., high, low] = number.to_be_bytes();
+    Ipv4Addr::new(10, high, low, 1).into()
+}
+
+/// A machine whose clock a test moves, with a signer and no channel peers.
+struct Bench {
+    machine: SupervisorMachine,
+    now: Moment,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self {
+            machine: SupervisorMachine::new(peer(0), 1),
+            now: Moment::START,
+        };
+        bench.take(Input::Declare(Vec::new()));
+        bench
+    }
+
+    fn take(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.machine.handle(self.now, input, &mut out);
+        out
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+    }
+
+    /// A peer dials us: its link's number, and the links that go for it.
+    fn come(&mut self, number: u64, ip: IpAddr) -> Result<Vec<LinkId>, CloseReason> {
+        let link = LinkId::new(2 * number + 1);
+        let outputs = self.take(Input::Authenticated {
+            link,
+            peer: peer(number),
+            direction: Direction::Inbound,
+            address: SocketAddr::new(ip, 1),
+        });
+        let mut gone = Vec::new();
+        let mut admitted = Err(CloseReason::Internal);
+        for output in outputs {
+            match output {
+                Output::Admit { link: of, .. } if of == link => admitted = Ok(()),
+                Output::Refuse { link: of, reason } if of == link => admitted = Err(reason),
+                Output::Close { link, reason } => {
+                    assert_eq!(reason, CloseReason::Evicted);
+                    gone.push(link);
+                }
+                _ => {}
+            }
+        }
+        self.take(Input::Up(link));
+        admitted.map(|()| gone)
+    }
+
+    fn end(&mut self, number: u64) {
+        self.take(Input::Ended {
+            link: LinkId::new(2 * number + 1),
+            reason: CloseReason::Evicted,
+        });
+    }
+}
+
+fn link(number: u64) -> LinkId {
+    LinkId::new(2 * number + 1)
+}
+
+const ALL: u64 = limits::STRANGERS_MAX as u64;
+
+/// All strangers' places are taken, each from a network of its own, one a second: peers 1 to 100.
+fn full() -> Bench {
+    let mut bench = Bench::new();
+    for number in 1..=ALL {
+        assert_eq!(bench.come(number, apart(number)), Ok(vec![]));
+        bench.pass(1);
+    }
+    bench
+}
+
+#[test]
+fn p9_the_stranger_that_is_idle_the_longest_goes_for_a_newcomer() {
+    let mut bench = full();
+    // The first two have been of use; the third has not.
+    for number in [1, 2] {
+        bench.take(Input::Active(link(number), bench.now));
+    }
+    assert_eq!(bench.come(ALL + 1, apart(ALL + 1)), Ok(vec![link(3)]));
+    // It has not ended yet, and is not told twice.
+    assert_eq!(bench.come(ALL + 2, apart(ALL + 2)), Ok(vec![link(4)]));
+    bench.end(3);
+    bench.end(4);
+    assert_eq!(bench.machine.guests().count(), limits::STRANGERS_MAX);
+    // A place that comes free costs nobody his.
+    bench.end(5);
+    assert_eq!(bench.come(ALL + 3, apart(ALL + 3)), Ok(vec![]));
+    assert_eq!(bench.come(ALL + 4, apart(ALL + 4)), Ok(vec![link(6)]));
+}
+
+#[test]
+fn whom_the_node_wants_or_has_a_channel_with_is_never_closed_for_a_newcomer() {
+    let mut bench = full();
+    bench.take(Input::Want {
+        peer: peer(1),
+        addresses: vec![],
+        tag: None,
+        weight: None,
+    });
+    bench.take(Input::Tag(peer(2), Tag::GossipOnly));
+    bench.take(Input::Tag(peer(3), Tag::ChannelBearing));
+    // Two are protected now, so two more fit; who has merely been spoken of is not.
+    for number in 1..=2 {
+        assert_eq!(bench.come(ALL + number, apart(ALL + number)), Ok(vec![]));
+    }
+    assert_eq!(bench.come(ALL + 3, apart(ALL + 3)), Ok(vec![link(2)]));
+    assert_eq!(bench.come(ALL + 4, apart(ALL + 4)), Ok(vec![link(4)]));
+    // Nor does such a newcomer cost anybody his place.
+    bench.take(Input::Want {
+        peer: peer(900),
+        addresses: vec![],
+        tag: None,
+        weight: None,
+    });
+    assert_eq!(bench.come(900, apart(900)), Ok(vec![]));
+}
+
+#[test]
+fn p9_an_address_and_a_network_cost_only_themselves() {
+    let mut bench = Bench::new();
+    bench.come(1, apart(1)).unwrap();
+    let ip = |host| IpAddr::from(Ipv4Addr::new(192, 0, 2, host));
+    let per_address = limits::STRANGERS_PER_ADDRESS as u64;
+    for number in 10..10 + per_address {
+        assert_eq!(bench.come(number, ip(1)), Ok(vec![]));
+    }
+    assert_eq!(bench.come(100, ip(1)), Ok(vec![link(10)]));
+    let rest = (limits::STRANGERS_PER_SUBNET - limits::STRANGERS_PER_ADDRESS) as u64;
+    for number in 0..rest {
+        let host = u8::try_from(number).unwrap() + 2;
+        assert_eq!(bench.come(200 + number, ip(host)), Ok(vec![]));
+    }
+    assert_eq!(bench.come(300, ip(99)), Ok(vec![link(11)]));
+}
+
+/// Tor's daemon dials from there, on behalf of all who come through it.
+#[test]
+fn the_machines_own_address_may_have_all_places() {
+    let mut bench = Bench::new();
+    for number in 1..=ALL {
+        assert_eq!(bench.come(number, Ipv4Addr::LOCALHOST.into()), Ok(vec![]));
+    }
+    let gone = bench.come(ALL + 1, Ipv4Addr::LOCALHOST.into());
+    assert_eq!(gone, Ok(vec![link(1)]));
+}
