@@ -174,16 +174,58 @@ pub const OUR_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// say little of the others: a signer that refuses every other request makes two in a row.
 pub const OUR_FAILURES: u32 = 16;
 
-/// A link that has lived this long clears its peer's backoff.
+/// The wait of channel peers after the return of a signer that has lapsed twice of late; it doubles with each further lapse.
+pub const HOLD_DOWN_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest such wait. A relight of a thousand peers takes some seconds: a signer that comes and goes more often than this would
+/// spend all its time on handshakes.
+pub const HOLD_DOWN_MAX: Duration = Duration::from_secs(60);
+
+/// Longest rest of a hold-down for which the link of a channel peer that dialled us waits, its handshake done. A peer gives our
+/// `init` at least [`INIT_DEADLINE`]; beyond this it is turned away before `init`, and dialled when the hold-down is over.
+pub const HELD_DOWN_INBOUND: Duration = Duration::from_secs(4);
+
+/// A link that has lived this long clears its peer's backoff; so much time without a lapse of the signer's clears the hold-down.
 pub const STABLE_AFTER: Duration = Duration::from_secs(600);
 
 /// Shortest `vault.max_session_age` of the daemon: that of a link that counts as stable, or backoffs would never be cleared.
 pub const SESSION_AGE_MIN: Duration = STABLE_AFTER;
+/// Gossip links that there shall be while no signer is there, unless the operator says otherwise. Five peers relay all that there is, and two
+/// that are slow or lie do not matter.
+pub const GOSSIP_FLOOR: usize = 5;
+
+/// How long after a lapse or the start no persona dials. A signer that is gone for an instant, or attaches right after the start, costs
+/// nothing; gossip still flows within a second.
+pub const PERSONA_GRACE: Duration = Duration::from_millis(250);
+
+/// After this a persona's dial that is not up does not count for the gossip floor any more, and another peer is dialled beside it.
+/// A peer that is up answers three round trips in less.
+pub const PERSONA_OVERDUE: Duration = Duration::from_secs(2);
+
+/// How long a persona's link stays beside the node's own link with the same peer once that is up: the peer has had the time to take our
+/// gossip filter on the new one, so nothing falls between the two.
+pub const PERSONA_OVERLAP: Duration = Duration::from_secs(10);
+
+/// New personas in [`PERSONAS_PERIOD`]; a signer that goes more often meets the last one again. Every new key at one address is a
+/// line in somebody's log.
+pub const PERSONAS_NEW: usize = 4;
+
+/// See [`PERSONAS_NEW`].
+pub const PERSONAS_PERIOD: Duration = Duration::from_secs(3600);
+
+/// Candidates for the gossip floor that are looked through for one in a network that no gossip comes from yet.
+pub const PERSONA_CHOICE: usize = 64;
+
+/// How far back a catch-up asks at least. LDK serves its backlog only to a filter that begins more than six hours ago.
+pub const CATCH_UP_AT_LEAST: Duration = Duration::from_secs(6 * 3600);
+
+/// How much further back it asks: clocks differ, and gossip travels for up to an hour.
+pub const CATCH_UP_MARGIN: Duration = Duration::from_secs(3600);
 
 /// Peers in the roster. The public graph has 17,000 nodes; ten times as many still fit in 100 MB.
 pub const PEERS_MAX: usize = 200_000;
 
-/// Addresses kept for one peer. Nodes announce one to four.
+/// Addresses kept for one peer, at most 32. Nodes announce one to four.
 pub const ADDRESSES_MAX: usize = 8;
 
 /// Events that a slow listener may fall behind before it is told how many it missed.

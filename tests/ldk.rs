@@ -28,6 +28,8 @@ mod exchange;
 mod introductions;
 #[path = "ldk/lapse.rs"]
 mod lapse;
+#[path = "ldk/persona.rs"]
+mod persona;
 #[path = "ldk/pings.rs"]
 mod pings;
 #[path = "ldk/real_gossip.rs"]

@@ -27,7 +27,7 @@ use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::signer::{EmbeddedSigner, Epoch, LapseReason, Signer, SignerContext};
 use pilotlight::supervisor::machine::{
-    Failure, Input, Output, PeerState, SupervisorMachine, Urgency,
+    Failure, Input, Output, PeerState, Policy, SupervisorMachine, Urgency,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -93,10 +93,21 @@ struct Desk {
     attached: usize,
 }
 
+/// Without personas: what the node does under its own key.
+const OWN_KEY_ONLY: Policy = Policy {
+    hold_down: limits::HOLD_DOWN_MAX,
+    gossip_floor: 0,
+    personas: false,
+};
+
 impl Desk {
     fn new() -> Self {
+        Self::with(OWN_KEY_ONLY)
+    }
+
+    fn with(policy: Policy) -> Self {
         Self {
-            machine: SupervisorMachine::new(own(), 7),
+            machine: SupervisorMachine::new(own(), 7).with_policy(policy),
             now: Moment::START,
             epochs: epochs(4),
             attached: 0,
@@ -345,6 +356,170 @@ fn p8_a_quick_return_counts_the_peers_that_were_being_dialled() {
     );
 }
 
+// --- hold-down ---
+
+/// Brings the signer back, and takes it away again, so many times, a second for each session.
+fn flap(desk: &mut Desk, times: usize) {
+    for _ in 0..times {
+        desk.attached = 0;
+        desk.attach();
+        desk.now = desk.now.after(Duration::from_secs(1));
+        desk.feed(Input::Lapsed);
+    }
+    desk.attached = 0;
+}
+
+/// What a return says of a hold-down, and when it is over.
+fn held_down(outputs: &[Output]) -> Option<Duration> {
+    outputs.iter().find_map(|output| match output {
+        Output::HeldDown { wait, .. } => Some(*wait),
+        _ => None,
+    })
+}
+
+#[test]
+fn p8_channel_peers_wait_longer_the_more_the_signer_flaps_and_gossip_peers_do_not() {
+    let expected = [0, 0, 1, 2, 4, 8, 16, 32, 60, 60];
+    for (lapses, seconds) in expected.into_iter().enumerate() {
+        let mut desk = Desk::new();
+        let ids = peers(2);
+        desk.feed(Input::Want {
+            peer: ids[0],
+            addresses: vec![address(0)],
+            tag: Some(Tag::ChannelBearing),
+            weight: None,
+        });
+        flap(&mut desk, lapses);
+        // The first dial of each session is still under way when the next begins: its end is late news.
+        if let Some(dial) = (lapses > 0).then_some(LinkId::new(2)) {
+            desk.feed(Input::DialFailed {
+                link: dial,
+                failure: Failure::SignerAway,
+            });
+        }
+        desk.want(ids[1], 1, Tag::GossipOnly);
+        let outputs = desk.attach();
+        let wait = Duration::from_secs(seconds);
+        let dialled: Vec<NodeId> = dials(&outputs).into_iter().map(|(_, peer)| peer).collect();
+        if wait.is_zero() {
+            assert_eq!(held_down(&outputs), None, "{lapses} lapses");
+            assert_eq!(dialled, ids, "{lapses} lapses: all at once");
+            continue;
+        }
+        assert_eq!(held_down(&outputs), Some(wait), "{lapses} lapses");
+        assert_eq!(
+            dialled,
+            [ids[1]],
+            "{lapses} lapses: the gossip peer waits for nothing"
+        );
+        assert_eq!(desk.state(ids[0]), Some(PeerState::Held));
+        assert!(desk.machine.is_relighting());
+        desk.now = desk.now.after(wait - Duration::from_nanos(1));
+        assert_eq!(desk.feed(Input::Tick), [], "not a moment too early");
+        desk.now = desk.now.after(Duration::from_nanos(1));
+        let released = dials(&desk.feed(Input::Tick));
+        assert_eq!(released.len(), 1);
+        assert_eq!(released[0].1, ids[0]);
+        // The clock of the relight runs from here.
+        desk.now = desk.now.after(Duration::from_millis(7));
+        let up = desk.bring_up(released[0].0, ids[0]);
+        let took = up.iter().find_map(|output| match output {
+            Output::Relit { took, .. } => *took,
+            _ => None,
+        });
+        assert_eq!(took, Some(Duration::from_millis(7)));
+    }
+}
+
+#[test]
+fn a_hold_down_is_forgotten_after_ten_minutes_without_a_lapse_and_ends_with_the_session() {
+    for (quiet, wait) in [
+        (limits::STABLE_AFTER - Duration::from_secs(1), Some(8)),
+        (limits::STABLE_AFTER, None),
+    ] {
+        let mut desk = Desk::new();
+        flap(&mut desk, 5);
+        desk.now = desk.now.after(quiet);
+        assert_eq!(held_down(&desk.attach()), wait.map(Duration::from_secs));
+    }
+    let mut desk = Desk::new();
+    flap(&mut desk, 5);
+    assert!(held_down(&desk.attach()).is_some());
+    desk.feed(Input::Lapsed);
+    assert_eq!(desk.machine.held_down_until(), None);
+    assert_eq!(desk.machine.deadline(), None, "nothing is timed");
+}
+
+/// A channel peer that dials us: its link waits if it will wait so long, else it is turned away before `init`.
+#[test]
+fn p8_an_inbound_channel_link_waits_out_the_hold_down_too() {
+    for (lapses, waits) in [(3, true), (4, true), (5, false)] {
+        let mut desk = Desk::new();
+        let peer = peers(1)[0];
+        desk.feed(Input::Tag(peer, Tag::ChannelBearing));
+        flap(&mut desk, lapses);
+        let wait = held_down(&desk.attach()).unwrap();
+        let outputs = desk.authenticated(LinkId::new(1), peer, Direction::Inbound);
+        if !waits {
+            let refused = Output::Refuse {
+                link: LinkId::new(1),
+                reason: CloseReason::HeldDown,
+            };
+            assert_eq!(outputs, [refused]);
+            continue;
+        }
+        assert_eq!(outputs, [], "{lapses} lapses");
+        // It dials again: the newer link is the one that it means.
+        let outputs = desk.authenticated(LinkId::new(3), peer, Direction::Inbound);
+        assert_eq!(
+            outputs,
+            [Output::Refuse {
+                link: LinkId::new(1),
+                reason: CloseReason::Duplicate,
+            }]
+        );
+        desk.feed(Input::Withdrawn(LinkId::new(1)));
+        desk.now = desk.now.after(wait);
+        let outputs = desk.feed(Input::Tick);
+        assert_eq!(
+            outputs,
+            [Output::Admit {
+                link: LinkId::new(3),
+                tag: Tag::ChannelBearing,
+            }]
+        );
+    }
+    // A lapse turns it away at once.
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    flap(&mut desk, 3);
+    desk.attach();
+    desk.authenticated(LinkId::new(1), peer, Direction::Inbound);
+    assert!(desk.feed(Input::Lapsed).contains(&Output::Refuse {
+        link: LinkId::new(1),
+        reason: CloseReason::Lapse,
+    }));
+}
+
+/// What the node says of a peer meanwhile counts at once.
+#[test]
+fn a_peer_that_becomes_a_channel_peer_is_held_down_and_one_that_is_none_any_more_is_not() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    flap(&mut desk, 3);
+    desk.attach();
+    assert_eq!(dials(&desk.want(peer, 0, Tag::ChannelBearing)), []);
+    assert_eq!(desk.state(peer), Some(PeerState::Held));
+    let link = dials(&desk.feed(Input::Tag(peer, Tag::GossipOnly)))[0].0;
+    let failure = Failure::Unreachable;
+    desk.feed(Input::DialFailed { link, failure });
+    assert_eq!(desk.state(peer), Some(PeerState::Backoff));
+    desk.feed(Input::Tag(peer, Tag::ChannelBearing));
+    assert_eq!(desk.state(peer), Some(PeerState::Held));
+    desk.now = desk.machine.deadline().unwrap();
+    assert_eq!(dials(&desk.feed(Input::Tick)).len(), 1);
+}
+
 // --- backoff ---
 
 #[test]
@@ -437,6 +612,119 @@ fn backoffs_spread() {
             "{share} of 1000 waits in tenth {tenth}"
         );
     }
+}
+
+/// Whatever the number of failures: the waits of a thousand peers fill the second half of the interval evenly, to the nanosecond.
+#[test]
+fn backoffs_spread_at_every_length() {
+    let mut waits: BTreeMap<u32, Vec<Duration>> = BTreeMap::new();
+    let mut desk = Desk::new();
+    desk.attach();
+    let mut failing: Vec<(LinkId, NodeId, u32)> = (0..limits::DIALS_IN_FLIGHT)
+        .map(|number| {
+            let (link, peer) = dials(&desk.want(numbered(number), 0, Tag::GossipOnly))[0];
+            (link, peer, 0)
+        })
+        .collect();
+    let mut failures: BTreeMap<NodeId, u32> = BTreeMap::new();
+    while let Some((link, peer, failed)) = failing.pop() {
+        let failure = Failure::Unreachable;
+        let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+        waits.entry(failed).or_default().push(wait);
+        failures.insert(peer, failed + 1);
+        while failing.is_empty() && failures.values().any(|failed| *failed < 14) {
+            desk.now = desk.machine.deadline().unwrap();
+            for (link, peer) in dials(&desk.feed(Input::Tick)) {
+                failing.push((link, peer, failures[&peer]));
+            }
+        }
+    }
+    for (failed, waits) in waits.range(..14) {
+        assert!(waits.len() >= limits::DIALS_IN_FLIGHT);
+        let all = limits::BACKOFF_FIRST
+            .saturating_mul(2_u32.pow(*failed))
+            .min(limits::BACKOFF_MAX);
+        let half = all / 2;
+        for tenth in 0..10 {
+            let (from, to) = (half + half * tenth / 10, half + half * (tenth + 1) / 10);
+            let share = waits
+                .iter()
+                .filter(|wait| **wait >= from && **wait <= to)
+                .count();
+            let even = waits.len() / 10;
+            assert!(
+                (even / 2..even * 2).contains(&share),
+                "failure {failed}: {share} of {} waits in tenth {tenth}",
+                waits.len()
+            );
+        }
+        let fractions: BTreeSet<u32> = waits.iter().map(Duration::subsec_nanos).collect();
+        assert!(
+            fractions.len() > waits.len() * 9 / 10,
+            "whole seconds spread nothing"
+        );
+    }
+}
+
+/// Somebody else at an address is no reason to wait for the peer there: its other addresses are tried in turn. When there is none
+/// left, the wait is the longest at once.
+#[test]
+fn where_somebody_else_answers_a_peer_is_not_dialled_again_while_it_has_other_addresses() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    desk.attach();
+    let dialled = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| match output {
+            Output::Dial { link, address, .. } => Some((*link, *address)),
+            _ => None,
+        })
+    };
+    let addresses: Vec<SocketAddr> = (0..3).map(address).collect();
+    let want = Input::Want {
+        peer,
+        addresses: addresses.clone(),
+        tag: None,
+        weight: None,
+    };
+    let mut next = dialled(&desk.feed(want.clone()));
+    let mut order = Vec::new();
+    for failure in [
+        Failure::WrongKey,
+        Failure::Unreachable,
+        Failure::Handshake,
+        Failure::WrongKey,
+        Failure::Unreachable,
+        Failure::Unreachable,
+    ] {
+        let (link, at) = next.unwrap();
+        order.push(at);
+        let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+        assert!(
+            wait < limits::BACKOFF_MAX / 2,
+            "{failure:?} at {at}: {wait:?}"
+        );
+        desk.now = desk.now.after(wait);
+        next = dialled(&desk.feed(Input::Tick));
+    }
+    let expected = [0, 1, 2, 1, 2, 2].map(|index| addresses[index]);
+    assert_eq!(order, expected);
+    let (link, at) = next.unwrap();
+    assert_eq!(at, addresses[2]);
+    let failure = Failure::WrongKey;
+    let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+    assert!(
+        wait >= limits::BACKOFF_MAX / 2 && wait <= limits::BACKOFF_MAX,
+        "{wait:?}"
+    );
+    // Asked for by name, or after an attach: all of them may be right again.
+    let (link, at) = dialled(&desk.feed(want)).unwrap();
+    assert_eq!(at, addresses[0]);
+    desk.feed(Input::DialFailed { link, failure });
+    desk.feed(Input::Lapsed);
+    let (link, _) = dialled(&desk.attach()).unwrap();
+    let failure = Failure::Unreachable;
+    let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+    assert!(wait <= limits::BACKOFF_FIRST);
 }
 
 // --- the signer's backlog ---
@@ -595,6 +883,178 @@ fn only_a_dial_that_works_after_a_run_of_failures_ends_the_waits() {
     }
 }
 
+// --- personas and the gossip floor ---
+
+/// A machine that is away with so many gossip peers known and a floor of three. Each peer has its address from `at`.
+fn away(count: usize, at: impl Fn(usize) -> SocketAddr) -> (Desk, Vec<Output>) {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 3,
+        personas: true,
+        ..OWN_KEY_ONLY
+    });
+    for index in 0..count {
+        desk.feed(Input::Want {
+            peer: numbered(index),
+            addresses: vec![at(index)],
+            tag: Some(Tag::GossipOnly),
+            weight: None,
+        });
+    }
+    assert_eq!(desk.machine.dialing(), 0, "a signer may be about to come");
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    let outputs = desk.feed(Input::Tick);
+    (desk, outputs)
+}
+
+/// The numbers of the personas that dial.
+fn personas(outputs: &[Output]) -> Vec<u64> {
+    let persona = |output: &Output| match output {
+        Output::Dial { persona, .. } => *persona,
+        _ => None,
+    };
+    outputs.iter().filter_map(persona).collect()
+}
+
+#[test]
+fn p7_only_what_is_missing_is_dialled_and_a_peer_that_keeps_silent_is_not_waited_for() {
+    let (mut desk, outputs) = away(10, address);
+    assert_eq!(personas(&outputs), [1, 1, 1]);
+    assert!(outputs.contains(&Output::FloorMissing {
+        missing: 3,
+        wanted: 3
+    }));
+    let dialled = dials(&outputs);
+    // Two come up, the third says nothing: another is dialled beside it.
+    for (link, peer) in &dialled[..2] {
+        assert_eq!(personas(&desk.bring_up(*link, *peer)), [0_u64; 0]);
+    }
+    desk.now = desk.now.after(limits::PERSONA_OVERDUE);
+    assert_eq!(personas(&desk.feed(Input::Tick)), [1]);
+    // One refuses: the next is dialled in the same instant.
+    let failure = Failure::Unreachable;
+    let link = dialled[2].0;
+    assert_eq!(
+        personas(&desk.feed(Input::DialFailed { link, failure })),
+        [0_u64; 0]
+    );
+}
+
+/// A peer that claims a channel may be mis-tagged: a mere suspicion changes no tag, and no persona dials it in this absence.
+#[test]
+fn p7_a_peer_that_claims_a_channel_meets_no_persona() {
+    let (mut desk, outputs) = away(3, address);
+    let (link, peer) = dials(&outputs)[0];
+    desk.bring_up(link, peer);
+    let reason = CloseReason::Mistag;
+    assert_eq!(dials(&desk.feed(Input::Ended { link, reason })), []);
+    desk.now = desk.now.after(Duration::from_secs(3600));
+    assert!(
+        !dials(&desk.feed(Input::Tick))
+            .iter()
+            .any(|(_, of)| *of == peer)
+    );
+    assert_eq!(desk.machine.tag_of(peer), Tag::GossipOnly);
+    // Nor when the node asks for it: only the signer's return, with the node's own key.
+    let want = Input::Want {
+        peer,
+        addresses: vec![],
+        tag: None,
+        weight: None,
+    };
+    assert_eq!(dials(&desk.feed(want)), []);
+    assert!(dials(&desk.attach()).iter().any(|(_, of)| *of == peer));
+}
+
+/// All but two of a hundred peers are in one network: those two are among the first that are dialled.
+#[test]
+fn p7_the_floor_spans_distinct_networks_as_far_as_there_are_any() {
+    for seed in 0..20_usize {
+        let at = |index: usize| {
+            let third = u8::try_from(index).unwrap();
+            let second = if index == seed {
+                7
+            } else if index == seed + 20 {
+                8
+            } else {
+                9
+            };
+            SocketAddr::from(([192, second, third, 1], 9735))
+        };
+        let (_, outputs) = away(60, at);
+        let networks: BTreeSet<u8> = outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Dial {
+                    address: SocketAddr::V4(address),
+                    ..
+                } => Some(address.ip().octets()[1]),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(networks, BTreeSet::from([7, 8, 9]));
+    }
+}
+
+/// One persona an absence; the same one when the signer only flaps; never more than four new ones in an hour.
+#[test]
+fn p7_a_persona_is_kept_across_flaps_and_new_ones_are_few() {
+    let (mut desk, outputs) = away(3, address);
+    let mut used = BTreeSet::from_iter(personas(&outputs));
+    assert_eq!(used, BTreeSet::from([1]));
+    let mut absence = |desk: &mut Desk, live_for: Duration| {
+        desk.attached = 0;
+        desk.attach();
+        let open: Vec<LinkId> = desk
+            .machine
+            .peers()
+            .filter_map(|(_, peer)| peer.persona_link())
+            .collect();
+        for link in open {
+            desk.feed(Input::DialFailed {
+                link,
+                failure: Failure::Duplicate,
+            });
+        }
+        desk.now = desk.now.after(live_for);
+        desk.feed(Input::Lapsed);
+        let own: Vec<LinkId> = desk
+            .machine
+            .peers()
+            .filter_map(|(id, _)| {
+                (1..2000)
+                    .map(LinkId::new)
+                    .find(|link| desk.machine.owner(*link) == Some(id))
+            })
+            .collect();
+        for link in own {
+            desk.feed(Input::DialFailed {
+                link,
+                failure: Failure::SignerAway,
+            });
+        }
+        desk.now = desk.now.after(limits::PERSONA_GRACE);
+        let of = personas(&desk.feed(Input::Tick));
+        assert_eq!(of.len(), 3);
+        used.extend(of);
+        *used.last().unwrap()
+    };
+    for _ in 0..5 {
+        assert_eq!(absence(&mut desk, Duration::from_secs(30)), 1, "it flaps");
+    }
+    // Sessions of ten minutes and more: each absence is one of its own, up to four in an hour.
+    let long: Vec<u64> = (0..9)
+        .map(|_| absence(&mut desk, limits::STABLE_AFTER))
+        .collect();
+    assert_eq!(long[..3], [2, 3, 4]);
+    assert!(long[8] > 4, "{long:?}");
+    assert!(long.windows(2).all(|pair| pair[1] - pair[0] <= 1));
+    assert_eq!(
+        long.iter().collect::<BTreeSet<_>>().len(),
+        usize::try_from(long[8] - 1).unwrap()
+    );
+    println!("{long:?}");
+}
+
 // --- a lapse and those who contend for a place ---
 
 /// Whoever waits for the place of an incumbent was authenticated under the session that ends: were it kept, a quick return would let it
@@ -650,6 +1110,9 @@ fn p6_a_lapse_refuses_every_contender_and_a_quick_return_dials_at_once() {
 /// The name of an output, without what differs from run to run.
 fn name(output: &Output) -> String {
     match output {
+        Output::Dial {
+            persona: Some(_), ..
+        } => "dial as persona".into(),
         Output::Dial { tag, .. } => format!("dial {tag}"),
         Output::Admit { tag, .. } => format!("admit {tag}"),
         Output::Refuse { reason, .. } => format!("refuse {reason}"),
@@ -665,6 +1128,8 @@ fn name(output: &Output) -> String {
         Output::Save(_) => "save".into(),
         Output::Forget(_) => "forget".into(),
         Output::Held(_) => "held".into(),
+        Output::FloorMissing { missing, .. } => format!("floor lacks {missing}"),
+        Output::HeldDown { lapses, .. } => format!("held down after {lapses}"),
         other => panic!("{other:?} has no name in the table"),
     }
 }
@@ -676,7 +1141,7 @@ struct Case {
     link: LinkId,
 }
 
-const CASES: [&str; 11] = [
+const CASES: [&str; 16] = [
     "unknown, live",
     "idle, live",
     "held",
@@ -688,7 +1153,45 @@ const CASES: [&str; 11] = [
     "up, gossip",
     "up, newcomer probed",
     "away, link doomed",
+    "held down",
+    "away, gossip lost",
+    "away, persona dials",
+    "away, persona up",
+    "back, persona stays",
 ];
+
+/// The states of a gossip peer while no signer is there, with a floor of one link.
+fn persona_case(name: &str, peer: NodeId) -> Case {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 1,
+        personas: true,
+        ..OWN_KEY_ONLY
+    });
+    desk.attach();
+    let own = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+    desk.bring_up(own, peer);
+    desk.feed(Input::Lapsed);
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    desk.feed(Input::Tick);
+    desk.feed(Input::Ended {
+        link: own,
+        reason: CloseReason::PeerClosed,
+    });
+    if name == "away, gossip lost" {
+        let link = own;
+        return Case { desk, peer, link };
+    }
+    desk.now = desk.machine.deadline().unwrap();
+    let link = dials(&desk.feed(Input::Tick))[0].0;
+    if name != "away, persona dials" {
+        desk.bring_up(link, peer);
+    }
+    if name == "back, persona stays" {
+        let own = dials(&desk.attach())[0].0;
+        desk.bring_up(own, peer);
+    }
+    Case { desk, peer, link }
+}
 
 /// Brings a machine into a state of the table. The peer is one for which our own key is the smaller, so that our dials win.
 fn case(name: &str) -> Case {
@@ -700,6 +1203,23 @@ fn case(name: &str) -> Case {
     } else {
         Tag::ChannelBearing
     };
+    if name.contains("persona") || name == "away, gossip lost" {
+        return persona_case(name, peer);
+    }
+    if name == "held down" {
+        // Back after its second lapse.
+        desk.want(peer, 0, tag);
+        for _ in 0..2 {
+            desk.attach();
+            desk.feed(Input::Lapsed);
+        }
+        desk.feed(Input::DialFailed {
+            link,
+            failure: Failure::SignerAway,
+        });
+        desk.attach();
+        return Case { desk, peer, link };
+    }
     if name == "held" {
         desk.want(peer, 0, tag);
         return Case { desk, peer, link };
@@ -771,6 +1291,7 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
     for failure in [
         Failure::Unreachable,
         Failure::Handshake,
+        Failure::WrongKey,
         Failure::SignerAway,
         Failure::Duplicate,
         Failure::Ours,
@@ -879,6 +1400,7 @@ struct WorldLink {
     peer: NodeId,
     outbound: bool,
     stage: Stage,
+    persona: bool,
     /// The session that was live when the dial began or the peer connected; a lapse of it ends the link or the handshake.
     session: Option<usize>,
     tag: Tag,
@@ -911,13 +1433,30 @@ struct World {
     known: Vec<NodeId>,
     wanted: BTreeSet<NodeId>,
     relit: usize,
+    /// The greatest number of a persona.
+    personas: u64,
+    /// Gossip links missing, as was last said.
+    missing: usize,
+    /// The gossip floor, and whether personas may dial.
+    floor: (usize, bool),
     history: Vec<String>,
 }
 
 impl World {
     fn new(seed: u64, epochs: &[Epoch]) -> Self {
+        // The signer of a history flaps all the time: some do not mind, or little.
+        let hold_down = [
+            Duration::ZERO,
+            Duration::from_secs(2),
+            limits::HOLD_DOWN_MAX,
+        ];
+        let policy = Policy {
+            hold_down: hold_down[usize::try_from(seed % 3).unwrap()],
+            gossip_floor: usize::try_from(seed % 5).unwrap(),
+            personas: seed % 5 > 1,
+        };
         Self {
-            machine: SupervisorMachine::new(own(), seed),
+            machine: SupervisorMachine::new(own(), seed).with_policy(policy),
             random: Rng::with_seed(seed),
             now: Moment::START,
             links: BTreeMap::new(),
@@ -930,6 +1469,9 @@ impl World {
             known: peers(8),
             wanted: BTreeSet::new(),
             relit: 0,
+            personas: 0,
+            missing: 0,
+            floor: (policy.gossip_floor, policy.personas),
             history: Vec::new(),
         }
     }
@@ -950,19 +1492,35 @@ impl World {
     fn obey(&mut self, output: Output, live: bool, behind: bool) {
         match output {
             Output::Dial {
-                link, peer, tag, ..
+                link,
+                peer,
+                tag,
+                persona,
+                ..
             } => {
-                assert!(
-                    live && !self.draining,
-                    "a dial while no signer is there, or while draining"
+                assert!(!self.draining, "a dial while draining");
+                assert_eq!(
+                    live,
+                    persona.is_none(),
+                    "under the node's key with a signer, under a persona without"
                 );
+                assert!(
+                    persona.is_none() || self.machine.tag_of(peer) == Tag::GossipOnly,
+                    "a persona dials a channel peer"
+                );
+                self.personas = self.personas.max(persona.unwrap_or_default());
                 assert!(!behind, "a new dial while the signer is behind");
+                assert!(
+                    tag == Tag::GossipOnly || self.machine.held_down_until().is_none(),
+                    "a channel peer is dialled during a hold-down"
+                );
                 assert!(self.wanted.contains(&peer), "a dial that nobody wants");
                 assert!(link.get() % 2 == 0);
                 let session = Some(self.sessions);
                 let new = WorldLink {
                     peer,
                     outbound: true,
+                    persona: persona.is_some(),
                     stage: Stage::Dialing,
                     session,
                     tag,
@@ -979,10 +1537,20 @@ impl World {
                     live || tag == Tag::GossipOnly,
                     "a channel peer was admitted without a signer"
                 );
-                let peer = self.links[&link].peer;
+                assert!(
+                    tag == Tag::GossipOnly || self.machine.held_down_until().is_none(),
+                    "a channel peer was admitted during a hold-down"
+                );
+                let WorldLink { peer, persona, .. } = self.links[&link];
                 let rivals = |link: &&WorldLink| {
-                    link.peer == peer && matches!(link.stage, Stage::Admitted | Stage::Up)
+                    link.peer == peer
+                        && link.persona == persona
+                        && matches!(link.stage, Stage::Admitted | Stage::Up)
                 };
+                assert!(
+                    !persona || (!live && tag == Tag::GossipOnly),
+                    "a persona is let in while the signer is there, or promoted"
+                );
                 assert_eq!(
                     self.links.values().filter(rivals).count(),
                     0,
@@ -1012,6 +1580,12 @@ impl World {
             Output::Probe(link) => assert!(self.links.contains_key(&link)),
             Output::Retag { link, tag } => {
                 let link = self.links.get_mut(&link).unwrap();
+                assert!(!link.persona, "a persona's link is never promoted");
+                let lapsed = !live || link.session != Some(self.sessions);
+                if link.tag == Tag::ChannelBearing && lapsed {
+                    // What the reaper comes for it comes for, whatever the tag says by then.
+                    link.close.get_or_insert(CloseReason::Lapse);
+                }
                 link.tag = tag;
                 // As the driver does it: without a signer the link cannot move into its scope.
                 if tag == Tag::ChannelBearing && !live {
@@ -1021,6 +1595,11 @@ impl World {
             Output::Relit { up, failed, .. } => {
                 self.relit += 1;
                 assert!(up + failed > 0 && up + failed <= self.known.len());
+            }
+            Output::FloorMissing { missing, wanted } => {
+                assert!(missing != self.missing && missing <= wanted);
+                assert!(missing == 0 || (!live && !self.draining));
+                self.missing = missing;
             }
             Output::Failed {
                 retry_in: Some(delay),
@@ -1052,10 +1631,21 @@ impl World {
                 .links
                 .iter()
                 .filter(|(_, link)| {
-                    link.peer == id && matches!(link.stage, Stage::Admitted | Stage::Up)
+                    link.peer == id
+                        && !link.persona
+                        && matches!(link.stage, Stage::Admitted | Stage::Up)
                 })
                 .map(|(link, _)| *link)
                 .collect();
+            let persona = self
+                .links
+                .iter()
+                .find(|(_, link)| link.peer == id && link.persona)
+                .filter(|(_, link)| !matches!(link.stage, Stage::Refused(_)) || !self.live);
+            let persona_is_up = persona.is_some_and(|(_, link)| link.stage == Stage::Up);
+            if let Some((link, _)) = persona {
+                assert_eq!(peer.persona_link(), Some(*link), "the persona's link");
+            }
             assert!(incumbents.len() <= 1, "two incumbents");
             assert_eq!(
                 peer.link(),
@@ -1066,7 +1656,7 @@ impl World {
                 assert_eq!(self.machine.owner(*link), Some(id));
                 assert_eq!(
                     peer.state() == PeerState::Up,
-                    self.links[link].stage == Stage::Up
+                    self.links[link].stage == Stage::Up || persona_is_up
                 );
             }
             if self.wanted.contains(&id) && !self.draining {
@@ -1089,8 +1679,11 @@ impl World {
         }
         assert_eq!(
             self.machine.deadline(),
-            due.into_iter().min(),
-            "the deadline is the earliest of the peers'"
+            due.into_iter()
+                .chain(self.machine.held_down_until())
+                .chain(self.machine.floor_due())
+                .min(),
+            "the deadline is the earliest of the peers', or the end of the hold-down"
         );
         for (id, link) in &self.links {
             let owned = self.machine.owner(*id) == Some(link.peer);
@@ -1219,6 +1812,7 @@ impl World {
         let new = WorldLink {
             peer,
             outbound: false,
+            persona: false,
             stage: Stage::Waiting,
             session,
             tag: Tag::GossipOnly,
@@ -1246,13 +1840,14 @@ impl World {
 
     fn advance(&mut self, id: LinkId, fate: u8) {
         let link = self.links[&id];
-        let lapsed = !self.live || link.session != Some(self.sessions);
+        let lapsed = !link.persona && (!self.live || link.session != Some(self.sessions));
         match link.stage {
             Stage::Dialing if lapsed => self.fail(id, Failure::SignerAway),
             Stage::Dialing if link.close.is_some() => self.fail(id, Failure::Duplicate),
             Stage::Dialing => match fate {
                 0..2 => self.fail(id, Failure::Unreachable),
                 2 if self.random.bool() => self.fail(id, Failure::Handshake),
+                2 if self.random.bool() => self.fail(id, Failure::WrongKey),
                 2 => self.fail(id, Failure::Ours),
                 _ => {
                     self.links.get_mut(&id).unwrap().stage = Stage::Waiting;
@@ -1268,7 +1863,7 @@ impl World {
             // Only the verdict gets it out of here.
             Stage::Waiting => {}
             Stage::Refused(reason) => {
-                let away = reason == CloseReason::SignerAway;
+                let away = matches!(reason, CloseReason::SignerAway | CloseReason::HeldDown);
                 self.fail(
                     id,
                     if away {
@@ -1312,6 +1907,52 @@ impl World {
         self.feed(Input::Ended { link, reason });
     }
 
+    /// No signer comes, and every peer behaves: then the gossip floor must come back as far as there are peers for it, within seconds of
+    /// the last failure's wait.
+    fn settle_away(&mut self) {
+        if self.live {
+            self.switch_signer();
+        }
+        let (floor, personas) = self.floor;
+        for _ in 0..10_000 {
+            let moving = self.links.iter().find(|(_, link)| {
+                let stale = !link.persona && link.tag == Tag::ChannelBearing;
+                let busy = link.stage != Stage::Up || link.close.is_some() || stale;
+                busy && link.stage != Stage::Waiting
+            });
+            match (moving.map(|(id, _)| *id), self.machine.deadline()) {
+                (Some(id), _) => self.advance(id, 9),
+                (None, Some(at)) => {
+                    self.now = self.now.max(at);
+                    self.feed(Input::Tick);
+                }
+                (None, None) => break,
+            }
+        }
+        let gossip = |id: &&NodeId| self.machine.tag_of(**id) == Tag::GossipOnly;
+        let candidates = self.wanted.iter().filter(gossip).count();
+        let up = self
+            .machine
+            .peers()
+            .filter(|(id, peer)| {
+                self.machine.tag_of(*id) == Tag::GossipOnly && peer.state() == PeerState::Up
+            })
+            .count();
+        if personas {
+            assert!(
+                up >= floor.min(candidates),
+                "{up} gossip links; the floor is {floor}, and there are {candidates} peers for it"
+            );
+        }
+        assert_eq!(
+            self.missing,
+            floor.saturating_sub(up),
+            "what is missing is told"
+        );
+        let hours = self.now.since_start().as_secs() / 3600 + 1;
+        assert!(self.personas <= hours * limits::PERSONAS_NEW as u64);
+    }
+
     /// A signer comes and stays, and every peer behaves: then everybody wanted must come up.
     fn settle(&mut self) {
         if !self.live {
@@ -1348,6 +1989,11 @@ impl World {
                 None => break,
             }
         }
+        let personas = self.links.values().filter(|link| link.persona).count();
+        assert_eq!(
+            personas, 0,
+            "personas stay though every peer has a link of the node's own"
+        );
         for (id, peer) in self
             .machine
             .peers()
@@ -1390,13 +2036,17 @@ fn whatever_happens_the_machine_keeps_its_word() {
         .and_then(|text| text.parse::<u64>().ok());
     let seeds = first.map_or(0..200, |seed| seed..seed + 1);
     let epochs = epochs(200);
-    let mut relit = 0;
+    let (mut relit, mut personas) = (0, 0);
     for seed in seeds {
         let mut world = World::new(seed, &epochs);
         let history = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..400 {
                 world.step();
             }
+            if seed % 3 > 0 {
+                world.settle_away();
+            }
+            personas += world.personas;
             world.settle();
             relit += world.relit;
             if seed % 2 == 0 {
@@ -1413,7 +2063,7 @@ fn whatever_happens_the_machine_keeps_its_word() {
         }
     }
     println!(
-        "seeds {:?}: {relit} relights",
+        "seeds {:?}: {relit} relights, {personas} personas",
         first.map_or(0..200, |seed| seed..seed + 1)
     );
     assert!(

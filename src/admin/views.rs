@@ -148,6 +148,8 @@ fn fields(event: &Event) -> Value {
         } => {
             json!({ "epoch": epoch.get(), "took_ms": took.map(millis), "up": up, "failed": failed })
         }
+        Event::GossipFloor { missing, wanted } => json!({ "missing": missing, "wanted": wanted }),
+        Event::HeldDown { lapses, wait } => json!({ "lapses": lapses, "wait_ms": millis(*wait) }),
         Event::Dialing { .. } | Event::DialFailed { .. } | Event::InboundFailed { .. } => {
             attempt(event)
         }
@@ -204,17 +206,22 @@ fn banned(event: &Event) -> Value {
 /// The events of connections that are not links yet.
 fn attempt(event: &Event) -> Value {
     match event {
-        Event::Dialing { peer, address } => {
-            json!({ "node_id": peer.to_string(), "addr": address.to_string() })
-        }
+        Event::Dialing {
+            peer,
+            address,
+            identity,
+        } => json!({
+            "node_id": peer.to_string(), "addr": address.to_string(), "identity": identity.as_str(),
+        }),
         Event::DialFailed {
             peer,
             address,
+            identity,
             failure,
             detail,
             retry_in,
         } => json!({
-            "node_id": peer.to_string(), "addr": address.to_string(), "failure": failure, "detail": detail,
+            "node_id": peer.to_string(), "addr": address.to_string(), "identity": identity.as_str(), "failure": failure, "detail": detail,
             "retry_in_ms": retry_in.map(millis),
         }),
         Event::InboundFailed {

@@ -14,7 +14,7 @@ use super::driver::{Connected, Env, Origin, establish, note_handshake, prepare};
 use super::handshake::{Acts, Done, HandshakeFailure, Partial, StaticKey};
 use super::places::Progress;
 use super::turnstile::{Slot, Ticker};
-use super::{Direction, LinkId};
+use super::{Direction, Identity, LinkId};
 use crate::brontide::{ACT_ONE_LEN, AwaitActOne, ResponderEcdh};
 use crate::clock::Moment;
 use crate::limits;
@@ -77,11 +77,20 @@ impl Caller {
         self.since.after(limits::PARKED_FOR)
     }
 
+    fn origin(&self) -> Origin {
+        Origin {
+            link: self.link,
+            address: self.address,
+            direction: Direction::Inbound,
+            identity: Identity::Node,
+        }
+    }
+
     /// It is closed without a handshake, or without the end of one.
     pub(crate) fn turned_away(&self) {
         if let Some(began) = self.began {
             let failure = HandshakeFailure::Lapsed;
-            note_handshake(&self.env, Direction::Inbound, began, Some(&failure));
+            note_handshake(&self.env, self.origin(), began, Some(&failure));
         }
     }
 
@@ -105,21 +114,12 @@ impl Caller {
             Ok(Some(done)) => Ok(done),
             Err(failure) => Err(failure),
         };
+        let origin = self.origin();
         let Self {
-            env,
-            link,
-            socket,
-            address,
-            began,
-            ..
+            env, socket, began, ..
         } = self;
         let began = began.unwrap_or_else(|| env.clock.now());
-        note_handshake(&env, Direction::Inbound, began, result.as_ref().err());
-        let origin = Origin {
-            link,
-            address,
-            direction: Direction::Inbound,
-        };
+        note_handshake(&env, origin, began, result.as_ref().err());
         let result = match result {
             Ok(done) => establish(&env, Connected { socket, done }, origin).await,
             Err(failure) => Err(failure),

@@ -48,6 +48,8 @@ pub(crate) struct NodeSettings {
     pub(crate) custom_even_ok: bool,
     pub(crate) observe: bool,
     pub(crate) max_session_age: Option<Duration>,
+    /// Each gossip link asks for what was missed as soon as it is up.
+    pub(crate) auto_sync: bool,
 }
 
 /// What a link's task tells the supervisor.
@@ -95,14 +97,33 @@ pub(crate) struct DialOrder {
     pub(crate) link: LinkId,
     pub(crate) peer: NodeId,
     pub(crate) address: SocketAddr,
-    /// What the signer is told that its ECDH is for.
-    pub(crate) purpose: Purpose,
-    /// For a channel-bearing peer: the lease that the link is in the scope of from its first byte.
-    pub(crate) lease: Option<Lease>,
+    pub(crate) as_whom: DialAs,
     /// Gives the dial up, as long as the link is not admitted.
     pub(crate) cancel: oneshot::Receiver<CloseReason>,
     /// Set when the handshake is done: from then on the link reports its own end, even if its task panics.
     pub(crate) authenticated: Arc<AtomicBool>,
+}
+
+/// Under which of our keys a dial is made.
+pub(crate) enum DialAs {
+    /// The node's own.
+    Node {
+        /// What the signer is told that its ECDH is for.
+        purpose: Purpose,
+        /// For a channel-bearing peer: the lease that the link is in the scope of from its first byte.
+        lease: Option<Lease>,
+    },
+    /// A throwaway key; `None`: the system gave no randomness for one. No signer is asked, and no session's end touches it.
+    Persona(Option<Arc<LocalKey>>),
+}
+
+impl DialAs {
+    pub(crate) fn identity(&self) -> Identity {
+        match self {
+            Self::Node { .. } => Identity::Node,
+            Self::Persona(_) => Identity::Persona,
+        }
+    }
 }
 
 impl Env {
@@ -157,26 +178,19 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
         link,
         peer,
         address,
-        purpose,
-        lease,
+        as_whom,
         cancel,
         authenticated,
     } = order;
+    let origin = Origin {
+        link,
+        address,
+        direction: Direction::Outbound,
+        identity: as_whom.identity(),
+    };
     // Set when the connection is there: before that no handshake begins.
     let started = OnceLock::new();
-    let work = async {
-        let socket = connect(&*env.clock, address).await?;
-        let _ = started.set(env.clock.now());
-        let acts = Acts {
-            socket: &socket,
-            clock: &*env.clock,
-            observer: Some(&env.telemetry),
-        };
-        let key = StaticKey::Signer(env.context.clone());
-        let ephemeral = Env::ephemeral()?;
-        let done = acts.initiate(&key, peer, ephemeral, purpose, lease).await?;
-        Ok(Connected { socket, done })
-    };
+    let work = shake(&env, peer, address, as_whom, &started);
     let cancelled = async {
         match cancel.await {
             Ok(reason) => reason,
@@ -185,22 +199,17 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     };
     let connected = tokio::select! {
         reason = cancelled => Err(HandshakeFailure::NotAdmitted(reason)),
-        connected = env.under_signer(work) => connected,
+        connected = async {
+            match origin.identity {
+                Identity::Node => env.under_signer(work).await,
+                Identity::Persona => work.await,
+            }
+        } => connected,
     };
     if let Some(started) = started.get() {
-        note_handshake(
-            &env,
-            Direction::Outbound,
-            *started,
-            connected.as_ref().err(),
-        );
+        note_handshake(&env, origin, *started, connected.as_ref().err());
     }
     authenticated.store(connected.is_ok(), Ordering::Release);
-    let origin = Origin {
-        link,
-        address,
-        direction: Direction::Outbound,
-    };
     let result = match connected {
         Ok(connected) => establish(&env, connected, origin).await,
         Err(failure) => Err(failure),
@@ -208,6 +217,35 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     if let Err(failure) = result {
         env.report(origin.failed(failure)).await;
     }
+}
+
+/// Connects and goes through the acts as initiator.
+async fn shake(
+    env: &Env,
+    peer: NodeId,
+    address: SocketAddr,
+    as_whom: DialAs,
+    started: &OnceLock<Moment>,
+) -> Result<Connected, HandshakeFailure> {
+    let (key, purpose, lease) = match as_whom {
+        DialAs::Node { purpose, lease } => (StaticKey::Signer(env.context.clone()), purpose, lease),
+        DialAs::Persona(key) => {
+            let key = key.ok_or(HandshakeFailure::Entropy)?;
+            (StaticKey::Local(key), Purpose::GossipDial, None)
+        }
+    };
+    let socket = connect(&*env.clock, address).await?;
+    let _ = started.set(env.clock.now());
+    let asks_signer = matches!(key, StaticKey::Signer(_));
+    let acts = Acts {
+        socket: &socket,
+        clock: &*env.clock,
+        // What it is told of is what the signer is asked.
+        observer: asks_signer.then_some(&env.telemetry),
+    };
+    let ephemeral = Env::ephemeral()?;
+    let done = acts.initiate(&key, peer, ephemeral, purpose, lease).await?;
+    Ok(Connected { socket, done })
 }
 
 async fn connect(clock: &dyn Clock, address: SocketAddr) -> Result<TcpStream, HandshakeFailure> {
@@ -229,13 +267,13 @@ pub(super) fn prepare(socket: &TcpStream) {
 
 pub(super) fn note_handshake(
     env: &Env,
-    direction: Direction,
+    origin: Origin,
     started: Moment,
     failure: Option<&HandshakeFailure>,
 ) {
     env.telemetry.emit(Event::Handshake {
-        direction,
-        identity: Identity::Node,
+        direction: origin.direction,
+        identity: origin.identity,
         result: failure.map_or("ok", HandshakeFailure::label),
         took: env.clock.now().since(started),
     });
@@ -247,6 +285,7 @@ pub(super) struct Origin {
     pub(super) link: LinkId,
     pub(super) address: SocketAddr,
     pub(super) direction: Direction,
+    pub(super) identity: Identity,
 }
 
 impl Origin {
@@ -255,6 +294,7 @@ impl Origin {
             link,
             address,
             direction,
+            ..
         } = self;
         match direction {
             Direction::Outbound => Report::DialFailed { link, failure },
@@ -281,7 +321,7 @@ pub(super) async fn establish(
         peer,
         address: origin.address,
         direction: origin.direction,
-        identity: Identity::Node,
+        identity: origin.identity,
         lease: done.lease,
     };
     let shared = Arc::new(LinkShared::new(
@@ -325,6 +365,7 @@ async fn admission(env: &Env, state: &LinkState, origin: Origin) -> Option<Close
         link,
         address,
         direction,
+        ..
     } = origin;
     env.report(Report::Authenticated {
         link,
@@ -479,6 +520,7 @@ impl Obituary {
             id: link,
             address,
             direction,
+            identity,
             ..
         } = **state;
         let report = if state.stage() == Stage::Authenticated {
@@ -486,6 +528,7 @@ impl Obituary {
                 link,
                 address,
                 direction,
+                identity,
             }
             .failed(HandshakeFailure::Panicked)
         } else {

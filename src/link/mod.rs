@@ -13,6 +13,7 @@
 
 pub mod allowance;
 pub(crate) mod caller;
+pub mod catch_up;
 pub(crate) mod delivery;
 pub(crate) mod driver;
 pub mod firewall;
@@ -194,6 +195,10 @@ pub enum CloseReason {
     Draining,
     /// A channel message could not be sent or taken because no signer is there.
     SignerAway,
+    /// The signer comes and goes, and the peer's link must wait longer than the peer would.
+    HeldDown,
+    /// The link was a persona's, and its time is over: the node's own link is there, or the peer bears a channel.
+    Persona,
     /// The peer book could not record a promotion, so no channel message may leave.
     Book,
     /// A bug of ours ended the link's task.
@@ -225,6 +230,8 @@ impl CloseReason {
             Self::Banned => "banned",
             Self::Draining => "draining",
             Self::SignerAway => "signer_away",
+            Self::HeldDown => "held_down",
+            Self::Persona => "persona",
             Self::Book => "book",
             Self::Internal => "internal",
         }
@@ -244,6 +251,8 @@ impl CloseReason {
                 | Self::Evicted
                 | Self::Banned
                 | Self::Draining
+                | Self::HeldDown
+                | Self::Persona
                 | Self::Book
                 | Self::SessionAge
                 | Self::Internal

@@ -459,6 +459,11 @@ impl LinkHandle {
         self.state.id
     }
 
+    /// Which of our keys it was made with.
+    pub fn identity(&self) -> Identity {
+        self.state.identity
+    }
+
     /// Queues a message (its 2-byte type first), waiting for room. `Ok` means queued: not written, not received.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 mod sending;
 
 use super::allowance::Allowance;
+use super::catch_up;
 use super::delivery::{Delivery, Room};
 use super::driver::{Env, Report};
 use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
@@ -20,7 +21,9 @@ use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
 use crate::clock::{Moment, Sleep};
 use crate::limits;
 use crate::telemetry::{Event, Telemetry};
-use crate::wire::{ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning};
+use crate::wire::{
+    BITCOIN_MAINNET, ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning,
+};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -419,6 +422,20 @@ impl LinkTask {
                 handle,
             })
             .await;
+        self.catch_up();
+    }
+
+    /// Asks a gossip peer for what the node has missed, if that is the supervisor's to do.
+    fn catch_up(&mut self) {
+        let (state, env) = (self.state(), self.env());
+        let for_gossip = state.identity == Identity::Persona || state.tag() == Tag::GossipOnly;
+        if !env.settings.auto_sync || !for_gossip {
+            return;
+        }
+        let chain = env.settings.networks.first().copied();
+        let last = env.telemetry.frames().last_gossip_at();
+        let request = catch_up::request(chain.unwrap_or(BITCOIN_MAINNET), env.clock.unix(), last);
+        self.control.push_back(request);
     }
 
     /// Queues a message for the node, under the lease rule.

@@ -23,6 +23,10 @@ impl SupervisorMachine {
         address: SocketAddr,
         out: &mut Vec<Output>,
     ) {
+        if self.is_persona(link) {
+            self.persona_authenticated(link, id, out);
+            return;
+        }
         if let Some(reason) = self.bar(id) {
             out.push(Output::Refuse { link, reason });
             return;
@@ -107,6 +111,10 @@ impl SupervisorMachine {
         if let (Direction::Inbound, Some(from)) = (direction, seen_at) {
             self.receive_guest(now, link, id, from.ip(), out);
         }
+        if self.is_held_down(id) {
+            self.wait_out_hold_down(now, id, link, direction, out);
+            return;
+        }
         self.make_incumbent(
             id,
             Incumbent {
@@ -120,6 +128,35 @@ impl SupervisorMachine {
             link,
             tag: self.tag_of(id),
         });
+    }
+
+    /// The signer flaps: the link waits for the end of the hold-down if the peer will wait so long, else it is turned away.
+    fn wait_out_hold_down(
+        &mut self,
+        now: Moment,
+        id: NodeId,
+        link: LinkId,
+        direction: Direction,
+        out: &mut Vec<Output>,
+    ) {
+        let soon = now.after(limits::HELD_DOWN_INBOUND);
+        let waits = self.held_down_until().is_some_and(|until| until <= soon);
+        let refused = match self.peers.get_mut(&id) {
+            Some(peer) if waits => {
+                let contender = Contender {
+                    link,
+                    direction,
+                    probe_until: None,
+                };
+                // The newest is the one that the peer means.
+                let earlier = peer.contender.replace(contender);
+                earlier.map(|earlier| (earlier.link, CloseReason::Duplicate))
+            }
+            _ => Some((link, CloseReason::HeldDown)),
+        };
+        if let Some((link, reason)) = refused {
+            out.push(Output::Refuse { link, reason });
+        }
     }
 
     /// The incumbent has shown life: the newcomer is refused. Its own end cleans up after it.

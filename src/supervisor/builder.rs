@@ -5,6 +5,7 @@ use super::driver::{Channels, Driver};
 use super::error::StartError;
 use super::inbox::Inbox;
 use super::listener::Doorway;
+use super::machine::Policy;
 use super::{Shared, Supervisor, reaper};
 use crate::book::{Book, MemoryBook};
 use crate::clock::{Clock, SystemClock};
@@ -20,6 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+/// What becomes of gossip links that are lost or missing while no signer is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Redial {
+    /// They are dialled under a throwaway key.
+    #[default]
+    Persona,
+    /// They wait for the signer. What is missing of the gossip floor is still told.
+    Hold,
+}
+
 /// How a supervisor is made: see [`Supervisor::builder`].
 #[must_use]
 pub struct Builder {
@@ -27,6 +38,9 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     book: Arc<dyn Book>,
     settings: NodeSettings,
+    policy: Policy,
+    redial: Redial,
+    only_onion: bool,
     seed: Option<u64>,
 }
 
@@ -43,7 +57,11 @@ impl Builder {
                 custom_even_ok: false,
                 observe: false,
                 max_session_age: None,
+                auto_sync: false,
             },
+            policy: Policy::default(),
+            redial: Redial::Persona,
+            only_onion: false,
             seed: None,
         }
     }
@@ -98,10 +116,51 @@ impl Builder {
         self
     }
 
+    /// Longest wait of channel peers after the return of a signer that has lapsed again and again of late. It grows with such lapses (0,
+    /// 1, 2, 4 … s) and is forgotten after ten minutes without one. Default: [`HOLD_DOWN_MAX`](limits::HOLD_DOWN_MAX); zero: none.
+    pub fn hold_down(mut self, longest: Duration) -> Self {
+        self.policy.hold_down = longest;
+        self
+    }
+
+    /// Gossip links that there shall be while no signer is there. What is missing is dialled under a persona: a throwaway key, for
+    /// gossip only, never with a channel peer. A persona is not anonymity: it comes from the same address at the same moment.
+    /// Default: [`GOSSIP_FLOOR`](limits::GOSSIP_FLOOR).
+    pub fn gossip_floor(mut self, links: usize) -> Self {
+        self.policy.gossip_floor = links;
+        self
+    }
+
+    /// What becomes of gossip links that are lost or missing while no signer is there. Default: [`Redial::Persona`].
+    pub fn redial(mut self, redial: Redial) -> Self {
+        self.redial = redial;
+        self
+    }
+
+    /// The node announces only onion addresses: then no persona ever dials, for it would show where the node is. Default: no.
+    pub fn only_onion_addresses(mut self, only: bool) -> Self {
+        self.only_onion = only;
+        self
+    }
+
+    /// Whether each gossip link asks its peer, once it is up, for the gossip that the node has missed: a `gossip_timestamp_filter` from the
+    /// last gossip seen or six hours ago, whichever is earlier, and an hour before that. Default: no, the node asks itself.
+    pub fn auto_sync(mut self, asks: bool) -> Self {
+        self.settings.auto_sync = asks;
+        self
+    }
+
     /// Fixes what is otherwise drawn at random (jitter), for tests that must replay.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            personas: self.redial == Redial::Persona && !self.only_onion,
+            ..self.policy
+        }
     }
 
     /// Starts the supervisor on the current tokio runtime. A recorder for the crate's metrics, if there is to be one, must be
@@ -110,7 +169,7 @@ impl Builder {
     /// # Errors
     /// The book cannot be read, or the system refuses a thread or randomness.
     pub async fn start(self) -> Result<(Supervisor, Inbox), StartError> {
-        let known = self.book.load().await?;
+        let (known, policy) = (self.book.load().await?, self.policy());
         let seed = match self.seed {
             Some(seed) => seed,
             None => random_seed()?,
@@ -151,6 +210,7 @@ impl Builder {
             Arc::clone(&shared),
             Arc::clone(&keeper),
             relighting,
+            policy,
             known,
         );
         let clock = self.clock;

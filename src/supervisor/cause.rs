@@ -2,6 +2,7 @@
 
 use super::ConnectError;
 use super::machine::Failure;
+use crate::brontide::{Act, HandshakeError};
 use crate::error::Culprit;
 use crate::link::{CloseReason, HandshakeFailure};
 use crate::signer::EcdhError;
@@ -27,11 +28,15 @@ impl Cause {
     /// What it says of the peer.
     pub(super) fn blame(failure: &HandshakeFailure) -> Failure {
         match failure {
-            HandshakeFailure::NotAdmitted(CloseReason::SignerAway) | HandshakeFailure::Lapsed => {
-                Failure::SignerAway
-            }
-            HandshakeFailure::Ecdh(EcdhError::SignerAway(_)) => Failure::SignerAway,
+            HandshakeFailure::NotAdmitted(CloseReason::SignerAway | CloseReason::HeldDown)
+            | HandshakeFailure::Lapsed
+            | HandshakeFailure::Ecdh(EcdhError::SignerAway(_)) => Failure::SignerAway,
             HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
+            HandshakeFailure::Protocol(
+                HandshakeError::Tag { act: Act::Two }
+                | HandshakeError::Point { act: Act::Two }
+                | HandshakeError::Version { act: Act::Two, .. },
+            ) => Failure::WrongKey,
             failure if failure.culprit() != Culprit::Peer => Failure::Ours,
             failure if failure.was_connected() => Failure::Handshake,
             _ => Failure::Unreachable,

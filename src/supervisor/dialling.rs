@@ -20,7 +20,7 @@ impl SupervisorMachine {
         if self.draining || !peer.is_missing() || peer.wait != Wait::None {
             return;
         }
-        if self.live {
+        if self.live && !self.is_held_down(id) {
             let key = DialKey::of(self.tag_of(id), peer);
             self.set_wait(id, Wait::Queued(key));
         } else {
@@ -28,7 +28,7 @@ impl SupervisorMachine {
         }
     }
 
-    /// No signer is there: the dial waits for its return.
+    /// No signer is there, or it flaps: the dial waits for its return, or for the end of the hold-down.
     pub(super) fn hold(&mut self, id: NodeId, out: &mut Vec<Output>) {
         self.set_wait(id, Wait::Held);
         out.push(Output::Held(id));
@@ -50,6 +50,7 @@ impl SupervisorMachine {
                 continue;
             };
             peer.dial = Some(link);
+            peer.dialled = Some(address);
             self.owners.insert(link, id);
             self.dialing += 1;
             out.push(Output::Dial {
@@ -57,6 +58,7 @@ impl SupervisorMachine {
                 peer: id,
                 address,
                 tag,
+                persona: None,
             });
         }
     }
@@ -116,10 +118,13 @@ impl SupervisorMachine {
     pub(super) fn try_soon(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
         let live = self.live;
         let peer = self.peers.get_mut(&id)?;
-        if !live || self.draining || !peer.is_missing() {
+        if self.draining || !peer.is_missing() {
             return None;
         }
         let delay = peer.strain.next(limits::OUR_BACKOFF_MAX, &mut self.random);
+        if !live {
+            return self.persona_retry(now, id, delay);
+        }
         let until = now.after(delay);
         self.set_wait(id, Wait::Backoff { until, ours: true });
         Some(delay)
@@ -147,14 +152,26 @@ impl SupervisorMachine {
         }
     }
 
+    /// Somebody else answers at the peer's address: on to its next one. If there is none left the wait is the longest there is.
+    pub(super) fn look_elsewhere(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
+        let peer = self.peers.get_mut(&id)?;
+        if peer.is_elsewhere() {
+            peer.backoff = Backoff::hopeless();
+        }
+        self.back_off(now, id)
+    }
+
     /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.
     pub(super) fn back_off(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
         let live = self.live;
         let peer = self.peers.get_mut(&id)?;
         peer.next_address = peer.next_address.wrapping_add(1);
         let delay = peer.backoff.next(limits::BACKOFF_MAX, &mut self.random);
-        if !live || self.draining || !peer.is_missing() {
+        if self.draining || !peer.is_missing() {
             return None;
+        }
+        if !live {
+            return self.persona_retry(now, id, delay);
         }
         let until = now.after(delay);
         self.set_wait(id, Wait::Backoff { until, ours: false });

@@ -3,28 +3,27 @@
 //! It never waits for a link, a peer, the signer, the book or the node: whatever takes time runs in a task of its own and reports
 //! back. So nobody's report to it is held up for long.
 
+mod acts;
+
 use super::bookkeeper::BookKeeper;
 use super::cause::Cause;
 use super::commands::{Command, LinkWaiter};
 use super::conduct::Offence;
-use super::machine::{Input, Output, SupervisorMachine};
+use super::machine::{Input, Output, Policy, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
 use super::{ConnectError, PeerSpec, PeerView, Shared, watchman};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
-use crate::link::driver::{DialOrder, Env, Report, Verdict, dial};
-use crate::link::shared::Stage;
-use crate::link::{CloseReason, Direction, HandshakeFailure, LinkHandle, LinkId, Tag};
-use crate::node_id::NodeId;
-use crate::signer::{Epoch, Purpose, SignerState};
+use crate::link::driver::{Env, Report, Verdict};
+use crate::link::{CloseReason, Direction, HandshakeFailure, Identity, LinkHandle, LinkId, Tag};
+use crate::node_id::{LocalKey, NodeId};
+use crate::signer::{Epoch, SignerState};
 use crate::telemetry::Event;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Waker};
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
 
@@ -44,6 +43,8 @@ pub(crate) struct Driver {
     tasks: JoinSet<()>,
     /// Whose dial a task is, in case it panics: the signer's code runs in it.
     dialers: HashMap<task::Id, LinkId>,
+    /// The throwaway key in use, and its number.
+    persona: Option<(u64, Arc<LocalKey>)>,
     epoch: Option<Epoch>,
     /// Whether the signer of that session is behind, if it can say so.
     behind: Option<watch::Receiver<bool>>,
@@ -57,6 +58,7 @@ pub(crate) struct Driver {
 /// A dial under way.
 struct Dialing {
     address: SocketAddr,
+    identity: Identity,
     /// Gives it up, as long as its handshake is not done.
     give_up: Option<oneshot::Sender<CloseReason>>,
     /// Its handshake is done: it reports its own end.
@@ -76,9 +78,10 @@ impl Driver {
         shared: Arc<Shared>,
         keeper: Arc<BookKeeper>,
         relit: watch::Sender<Option<Epoch>>,
+        policy: Policy,
         known: Vec<PeerRecord>,
     ) -> Self {
-        let machine = SupervisorMachine::new(env.context.node_id(), env.seed);
+        let machine = SupervisorMachine::new(env.context.node_id(), env.seed).with_policy(policy);
         let mut driver = Self {
             env,
             shared,
@@ -90,6 +93,7 @@ impl Driver {
             waiters: HashMap::new(),
             tasks: JoinSet::new(),
             dialers: HashMap::new(),
+            persona: None,
             epoch: None,
             behind: None,
             relit,
@@ -420,176 +424,18 @@ impl Driver {
         }
     }
 
-    fn act(&mut self, output: Output, cause: Option<&Cause>) {
-        match output {
-            Output::Dial {
-                link,
-                peer,
-                address,
-                tag,
-            } => self.dial(link, peer, address, tag),
-            Output::Admit { link, tag } => self.admit(link, tag),
-            Output::Refuse { link, reason } => self.judge(link, Verdict::Refuse(reason)),
-            Output::Probe(link) => {
-                if let Some(shared) = self.env.vault.get(link) {
-                    shared.state.request_probe();
-                }
-            }
-            Output::Close { link, reason } => self.close(link, reason),
-            Output::Retag { link, tag } => self.retag(link, tag),
-            Output::Save(record) => self.keeper.save(record),
-            Output::Forget(peer) => {
-                self.keeper.forget(peer);
-                self.answer(peer, |_| Err(ConnectError::Removed));
-            }
-            Output::Tagged { peer, tag } => self.env.telemetry.emit(Event::Tagged { peer, tag }),
-            Output::Failed {
-                peer,
-                link,
-                retry_in,
-            } => self.failed(peer, link, retry_in, cause),
-            Output::Held(peer) => self.answer(peer, |_| Err(ConnectError::SignerAway)),
-            Output::Relit {
-                epoch,
-                took,
-                up,
-                failed,
-            } => {
-                self.env.telemetry.emit(Event::Relit {
-                    epoch,
-                    took,
-                    up,
-                    failed,
-                });
-            }
-        }
-    }
-
-    fn dial(&mut self, link: LinkId, peer: NodeId, address: SocketAddr, tag: Tag) {
-        // A lapse since the machine decided shows in the dial itself: it fails at once.
-        let (purpose, lease) = match tag {
-            Tag::ChannelBearing => (Purpose::ChannelDial, self.env.context.lease().ok()),
-            Tag::GossipOnly => (Purpose::GossipDial, None),
-        };
-        let (give_up, cancel) = oneshot::channel();
-        let authenticated = Arc::new(AtomicBool::new(false));
-        let dialing = Dialing {
-            address,
-            give_up: Some(give_up),
-            authenticated: Arc::clone(&authenticated),
-        };
-        self.dials.insert(link, dialing);
-        self.env.telemetry.emit(Event::Dialing { peer, address });
-        let order = DialOrder {
-            link,
-            peer,
-            address,
-            purpose,
-            lease,
-            cancel,
-            authenticated,
-        };
-        let mut dial = Box::pin(dial(Arc::clone(&self.env), order));
-        // Begun here, up to the first wait: tasks start in any order, often the last one first, and the most urgent peer's SYN
-        // shall leave first (P8). The task looks again at once, so nothing is lost with the idle waker.
-        let begun = dial.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let task = self.tasks.spawn(async move {
-            if begun.is_pending() {
-                dial.await;
-            }
-        });
-        self.dialers.insert(task.id(), link);
-    }
-
-    /// Lets a link in, in the scope that its peer's tag asks for: from here on the vault has it as what it is.
-    fn admit(&mut self, link: LinkId, tag: Tag) {
-        if let Some(shared) = self.env.vault.get(link) {
-            shared.state.set_stage(Stage::Admitted);
-            shared.follow_tag(tag);
-        }
-        self.judge(link, Verdict::Admit);
-    }
-
-    fn judge(&mut self, link: LinkId, verdict: Verdict) {
-        if let Some(waiting) = self.verdicts.remove(&link) {
-            // A task that has gone reports its own end.
-            let _ = waiting.send(verdict);
-        }
-    }
-
-    fn close(&mut self, link: LinkId, reason: CloseReason) {
-        if let Some(shared) = self.env.vault.get(link) {
-            shared.state.request_close(reason);
-        } else if let Some(give_up) = self
-            .dials
-            .get_mut(&link)
-            .and_then(|dial| dial.give_up.take())
-        {
-            let _ = give_up.send(reason);
-        }
-    }
-
-    /// Moves a live link into the signer's scope or out of it, as its peer's tag says.
-    fn retag(&mut self, link: LinkId, tag: Tag) {
-        let Some(shared) = self.env.vault.get(link) else {
-            return;
-        };
-        let before = shared.state.leased_under();
-        shared.follow_tag(tag);
-        if before.is_none()
-            && let Some(epoch) = shared.state.leased_under()
-        {
-            self.env.telemetry.emit(Event::Leased {
-                peer: shared.state.peer,
-                link,
-                epoch,
-            });
-        }
-    }
-
-    fn failed(
-        &mut self,
-        peer: NodeId,
-        link: LinkId,
-        retry_in: Option<Duration>,
-        cause: Option<&Cause>,
-    ) {
-        let (Some(dial), Some(cause)) = (self.dials.get(&link), cause) else {
-            return;
-        };
-        let (address, failure, detail) = (dial.address, cause.label(), cause.detail());
-        self.env.telemetry.emit(Event::DialFailed {
-            peer,
-            address,
-            failure,
-            detail,
-            retry_in,
-        });
-        if self.handle_of(peer).is_none() {
-            self.answer(peer, |_| Err(cause.error()));
-        }
-    }
-
-    fn answer(
-        &mut self,
-        peer: NodeId,
-        answer: impl Fn(NodeId) -> Result<LinkHandle, ConnectError>,
-    ) {
-        for waiter in self.waiters.remove(&peer).into_iter().flatten() {
-            let _ = waiter.send(answer(peer));
-        }
-    }
-
     fn handle_of(&self, peer: NodeId) -> Option<LinkHandle> {
-        let link = self.machine.peer(peer)?.link()?;
-        self.handles.get(&link).cloned()
+        let peer = self.machine.peer(peer)?;
+        let own = peer.link().and_then(|link| self.handles.get(&link));
+        let persona = || self.handles.get(&peer.persona_link()?);
+        own.or_else(persona).cloned()
     }
 
     fn peers(&self) -> Vec<PeerView> {
         let now = self.env.clock.now();
         let unix = self.env.clock.unix();
         let view = |(id, peer): (NodeId, &super::roster::Peer)| {
-            let link = peer.link().and_then(|link| self.env.vault.get(link));
+            let link = peer.any_link().and_then(|link| self.env.vault.get(link));
             let link = link.as_ref().map(|link| &*link.state);
             PeerView::new(id, peer, self.machine.tag_of(id), link, now, unix)
         };

@@ -5,6 +5,7 @@ use crate::error::{Culprit, Retry};
 use crate::limits;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Why [`Supervisor::connect`](super::Supervisor::connect) gave no link. The peer stays wanted all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +14,12 @@ pub enum ConnectError {
     /// No signer is there: the dial is held until it returns.
     #[error("no signer is there: the peer is dialled when it returns")]
     SignerAway,
+    /// The signer is there, but has come and gone so often that channel peers wait.
+    #[error("the signer comes and goes: the peer is dialled in {:.0} s if it stays", wait.as_secs_f64().ceil())]
+    HeldDown {
+        /// How long from now.
+        wait: Duration,
+    },
     /// The attempt failed; the next follows with backoff.
     #[error("{detail} (it is tried again)")]
     Failed {
@@ -48,7 +55,7 @@ impl ConnectError {
     /// Whose fault it is.
     pub fn culprit(&self) -> Culprit {
         match self {
-            Self::SignerAway => Culprit::Signer,
+            Self::SignerAway | Self::HeldDown { .. } => Culprit::Signer,
             Self::Failed { .. } => Culprit::Peer,
             Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Culprit::Operator,
             Self::Draining | Self::Stopped => Culprit::Us,
@@ -59,6 +66,7 @@ impl ConnectError {
     pub fn rule(&self) -> &'static str {
         match self {
             Self::SignerAway => "design.md P5",
+            Self::HeldDown { .. } => "limits::HOLD_DOWN_MAX",
             Self::Failed { .. } => "BOLT 8 § Handshake Exchange",
             Self::NoAddress | Self::OwnKey | Self::Removed => "design.md § Architecture",
             Self::RosterFull => "limits::PEERS_MAX",
@@ -70,7 +78,7 @@ impl ConnectError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::SignerAway => Retry::WhenSignerReturns,
-            Self::Failed { .. } => Retry::Later,
+            Self::Failed { .. } | Self::HeldDown { .. } => Retry::Later,
             Self::NoAddress
             | Self::OwnKey
             | Self::RosterFull

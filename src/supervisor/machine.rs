@@ -12,7 +12,9 @@
 //! it replays from a list of inputs.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::floor::Floor;
 use super::guests::Guests;
+use super::hold_down::HoldDown;
 use super::relight::Relight;
 use super::roster::{Backoff, DialKey, Incumbent, OurSide, Peer, Wait};
 use crate::clock::Moment;
@@ -21,10 +23,9 @@ use crate::link::{CloseReason, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::Epoch;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use super::orders::{Failure, Input, Output};
+pub use super::orders::{Failure, Input, Output, Policy};
 pub use super::roster::{PeerState, Urgency};
 
 /// The state of all peers.
@@ -46,6 +47,10 @@ pub struct SupervisorMachine {
     pub(super) timers: BTreeSet<(Moment, NodeId)>,
     pub(super) relight: Option<Relight>,
     pub(super) guests: Guests,
+    pub(super) hold_down: HoldDown,
+    pub(super) floor: Floor,
+    /// The live session.
+    pub(super) epoch: Option<Epoch>,
 }
 
 impl SupervisorMachine {
@@ -66,7 +71,18 @@ impl SupervisorMachine {
             timers: BTreeSet::new(),
             relight: None,
             guests: Guests::default(),
+            hold_down: HoldDown::new(limits::HOLD_DOWN_MAX),
+            floor: Floor::new(limits::GOSSIP_FLOOR, true),
+            epoch: None,
         }
+    }
+
+    /// With what the operator has chosen.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.hold_down = HoldDown::new(policy.hold_down);
+        self.floor = Floor::new(policy.gossip_floor, policy.personas);
+        self
     }
 
     /// Outbound links have even numbers; the listener numbers inbound ones oddly.
@@ -77,7 +93,11 @@ impl SupervisorMachine {
 
     /// When [`Input::Tick`] is due next.
     pub fn deadline(&self) -> Option<Moment> {
-        self.timers.first().map(|(at, _)| *at)
+        let peers = self.timers.first().map(|(at, _)| *at);
+        [peers, self.hold_down.until(), self.floor.starts_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Dials under way, from [`Output::Dial`] until the link is up or the dial is over.
@@ -121,6 +141,7 @@ impl SupervisorMachine {
 
     /// Takes one input and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
+        let subject = self.subject(&input);
         match input {
             Input::Want {
                 peer,
@@ -133,7 +154,7 @@ impl SupervisorMachine {
             Input::Declare(peers) => self.declare(&peers, out),
             Input::Urgency(peer, urgency) => self.set_urgency(peer, urgency),
             Input::Attached(epoch) => self.attached(now, epoch, out),
-            Input::Lapsed => self.lapsed(out),
+            Input::Lapsed => self.lapsed(now, out),
             Input::Behind(behind) => self.our_side.behind = behind,
             Input::DialFailed { link, failure } => self.dial_failed(now, link, failure, out),
             Input::Authenticated {
@@ -153,17 +174,29 @@ impl SupervisorMachine {
             Input::Drain => self.drain(out),
         }
         self.fill_places(out);
+        self.review_subject(&subject);
+        self.fill_floor(now, out);
         self.finish_relight(out);
     }
 
     /// Whether channel peers are still to come back after the newest attach.
     pub fn is_relighting(&self) -> bool {
-        self.relight.is_some()
+        self.relight.is_some() || self.hold_down.until().is_some()
+    }
+
+    /// Until when channel peers wait because the signer flaps.
+    pub fn held_down_until(&self) -> Option<Moment> {
+        self.hold_down.until()
     }
 
     /// Whether no new dial begins because the signer has too much to do.
     pub fn is_behind(&self) -> bool {
         self.our_side.behind
+    }
+
+    /// When the absence of the signer has lasted long enough for personas to dial, until it has.
+    pub fn floor_due(&self) -> Option<Moment> {
+        self.floor.starts_at()
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -178,181 +211,85 @@ impl SupervisorMachine {
         self.own_key
     }
 
-    fn want(
-        &mut self,
-        id: NodeId,
-        mut addresses: Vec<SocketAddr>,
-        tag: Option<Tag>,
-        weight: Option<u32>,
-        out: &mut Vec<Output>,
-    ) {
-        // A dial of ourselves could only be refused, again and again.
-        if id == self.own_key || !self.peers.contains_key(&id) && self.is_full() {
-            return;
-        }
-        let peer = self.peers.entry(id).or_default();
-        peer.wanted = true;
-        if !addresses.is_empty() {
-            addresses.truncate(limits::ADDRESSES_MAX);
-            peer.addresses = addresses;
-            peer.next_address = 0;
-        }
-        if let Some(weight) = weight {
-            peer.weight = weight;
-        }
-        out.push(Output::Save(peer.record(id)));
-        if let Some(tag) = tag {
-            self.say(id, tag, out);
-        }
-        // Asked for by name: an earlier failure is no reason to wait. Who is held already is said to be so again, for whoever asks
-        // now must hear at once that no signer is there (P5).
-        if self
-            .peers
-            .get(&id)
-            .is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. } | Wait::Held))
-        {
-            self.set_wait(id, Wait::None);
-        }
-        self.pursue(id, out);
-        // It may have been in the queue under another weight.
-        self.requeue(id);
-    }
-
-    fn unwant(&mut self, id: NodeId, out: &mut Vec<Output>) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        peer.wanted = false;
-        peer.said = None;
-        // It may live on until its link has ended, but as a stranger: what the node said of it is gone.
-        peer.addresses.clear();
-        peer.weight = 0;
-        if let Some(contender) = peer.contender.take() {
-            out.push(Output::Refuse {
-                link: contender.link,
-                reason: CloseReason::Removed,
-            });
-        }
-        for link in peer.links() {
-            out.push(Output::Close {
-                link,
-                reason: CloseReason::Removed,
-            });
-        }
-        peer.urgency = Urgency::default();
-        self.set_wait(id, Wait::None);
-        if let Some(relight) = &mut self.relight {
-            relight.forget(id);
-        }
-        out.push(Output::Forget(id));
-        self.forget_if_idle(id);
-    }
-
-    /// The node says what a peer is.
-    fn say(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
-        // A full table must not make a channel peer look like a stranger: those the node vouches for have no bound but the node's.
-        if tag == Tag::GossipOnly && !self.peers.contains_key(&id) && self.is_full() {
-            return;
-        }
-        let before = self.tag_of(id);
-        let peer = self.peers.entry(id).or_default();
-        if peer.said.replace(tag) != Some(tag) {
-            out.push(Output::Save(peer.record(id)));
-        }
-        if before != tag {
-            self.retagged(id, tag, out);
-        }
-    }
-
-    fn retagged(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
-        out.push(Output::Tagged { peer: id, tag });
-        let live = self.live;
-        if let Some(incumbent) = self
-            .peers
-            .get_mut(&id)
-            .and_then(|peer| peer.incumbent.as_mut())
-        {
-            // Without a signer it gets no lease, and is closed.
-            incumbent.doomed |= tag == Tag::ChannelBearing && !live;
-            out.push(Output::Retag {
-                link: incumbent.id,
-                tag,
-            });
-        }
-        self.requeue(id);
-    }
-
-    /// The list is the whole truth: whoever is not in it has no channel with the node.
-    fn declare(&mut self, channel_peers: &[NodeId], out: &mut Vec<Output>) {
-        let before: Vec<(NodeId, Tag)> = self
-            .peers
-            .keys()
-            .map(|id| (*id, self.tag_of(*id)))
-            .collect();
-        let listed: BTreeSet<NodeId> = channel_peers
-            .iter()
-            .copied()
-            .take(limits::PEERS_MAX)
-            .collect();
-        for id in &listed {
-            self.say(*id, Tag::ChannelBearing, out);
-        }
-        self.declared = true;
-        for (id, tag) in before {
-            if listed.contains(&id) {
-                continue;
-            }
-            if let Some(peer) = self.peers.get_mut(&id)
-                && peer.said == Some(Tag::ChannelBearing)
-            {
-                peer.said = Some(Tag::GossipOnly);
-                out.push(Output::Save(peer.record(id)));
-            }
-            let tag_now = self.tag_of(id);
-            if tag_now != tag {
-                self.retagged(id, tag_now, out);
-            }
-        }
-    }
-
-    fn set_urgency(&mut self, id: NodeId, urgency: Urgency) {
-        if !self.peers.contains_key(&id) && self.is_full() {
-            return;
-        }
-        self.peers.entry(id).or_default().urgency = urgency;
-        self.requeue(id);
-        self.forget_if_idle(id);
-    }
-
     fn attached(&mut self, now: Moment, epoch: Epoch, out: &mut Vec<Output>) {
         self.live = true;
+        self.epoch = Some(epoch);
         self.our_side.failures = 0;
+        let wait = if self.draining {
+            Duration::ZERO
+        } else {
+            self.hold_down.attached(now)
+        };
+        self.relight = None;
+        if wait.is_zero() {
+            self.begin_relight(now);
+        } else {
+            let lapses = self.hold_down.lapses();
+            out.push(Output::HeldDown { lapses, wait });
+        }
+        self.personas_give_way(now, out);
         let ids: Vec<NodeId> = self.peers.keys().copied().collect();
-        let mut waiting = BTreeSet::new();
         for id in ids {
-            let tag = self.tag_of(id);
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
-            peer.backoff = Backoff::default();
-            peer.strain = Backoff::default();
-            let missing = peer.will_be_missing();
-            let queued = matches!(peer.wait, Wait::Queued(_));
-            if !queued {
+            peer.absolve();
+            if !matches!(peer.wait, Wait::Queued(_)) {
                 self.set_wait(id, Wait::None);
-            }
-            if missing && tag == Tag::ChannelBearing {
-                waiting.insert(id);
             }
             self.pursue(id, out);
         }
-        self.relight = Some(Relight::new(epoch, now, waiting));
     }
 
-    fn lapsed(&mut self, out: &mut Vec<Output>) {
+    /// From now on the return of the channel peers is counted: all that are wanted and have no link that lives on.
+    fn begin_relight(&mut self, now: Moment) {
+        let missing = |(id, peer): (&NodeId, &Peer)| {
+            let missing = peer.will_be_missing() && self.tag_of(*id) == Tag::ChannelBearing;
+            missing.then_some(*id)
+        };
+        let waiting = self.peers.iter().filter_map(missing).collect();
+        self.relight = self.epoch.map(|epoch| Relight::new(epoch, now, waiting));
+    }
+
+    /// The hold-down is over: who dialled us meanwhile is let in, everybody else is dialled.
+    fn release(&mut self, now: Moment, out: &mut Vec<Output>) {
+        self.begin_relight(now);
+        let held: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.wait == Wait::Held || peer.contender.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in held {
+            if let Some(peer) = self.peers.get_mut(&id)
+                && peer.incumbent.is_none()
+                && let Some(contender) = peer.contender.take()
+            {
+                self.admit(now, id, contender.link, contender.direction, out);
+            }
+            if self
+                .peers
+                .get(&id)
+                .is_some_and(|peer| peer.wait == Wait::Held)
+            {
+                self.set_wait(id, Wait::None);
+            }
+            self.pursue(id, out);
+        }
+    }
+
+    /// Whether a peer waits because the signer flaps.
+    pub(super) fn is_held_down(&self, id: NodeId) -> bool {
+        self.hold_down.until().is_some() && self.tag_of(id) == Tag::ChannelBearing
+    }
+
+    fn lapsed(&mut self, now: Moment, out: &mut Vec<Output>) {
         self.live = false;
+        self.epoch = None;
         self.our_side.behind = false;
         self.relight = None;
+        self.hold_down.lapsed(now);
+        self.absence_begins(now);
         self.refuse_contenders(CloseReason::Lapse, out);
         let channel_peers: Vec<NodeId> = self
             .peers
@@ -376,11 +313,18 @@ impl SupervisorMachine {
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {
+            // What it waited for as the node it waits for under a persona too.
+            if let Some(Wait::Backoff { until, .. }) = self.peers.get(&id).map(|peer| peer.wait) {
+                self.persona_retry(now, id, until.since(now));
+            }
             self.hold(id, out);
         }
     }
 
     fn dial_failed(&mut self, now: Moment, link: LinkId, failure: Failure, out: &mut Vec<Output>) {
+        if self.is_persona(link) {
+            return self.persona_over(now, link, Some(failure), out);
+        }
         if self.is_incumbent(link) {
             // It was let in and ended before it could know.
             let reason = if failure == Failure::SignerAway {
@@ -397,6 +341,7 @@ impl SupervisorMachine {
         self.drop_contender(id, link);
         let retry_in = match failure {
             Failure::Unreachable | Failure::Handshake => self.back_off(now, id),
+            Failure::WrongKey => self.look_elsewhere(now, id),
             Failure::Ours => {
                 self.our_side.failures = self.our_side.failures.saturating_add(1);
                 self.try_soon(now, id)
@@ -423,10 +368,14 @@ impl SupervisorMachine {
     }
 
     fn up(&mut self, now: Moment, link: LinkId, out: &mut Vec<Output>) {
+        if self.is_persona(link) {
+            return self.persona_up(now, link);
+        }
         let Some(id) = self.owner(link) else {
             return;
         };
         self.dial_is_over(id, link);
+        self.retire_persona(now, id);
         let mut doomed = false;
         if let Some(incumbent) = self
             .peers
@@ -439,6 +388,7 @@ impl SupervisorMachine {
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.strain = Backoff::default();
+            peer.wrong = 0;
         }
         self.set_wait(id, Wait::None);
         if let Some(relight) = self.relight.as_mut().filter(|_| !doomed) {
@@ -449,6 +399,17 @@ impl SupervisorMachine {
     }
 
     fn ended(&mut self, now: Moment, link: LinkId, reason: CloseReason, out: &mut Vec<Output>) {
+        if let Some(peer) = self.owner(link).and_then(|id| self.peers.get_mut(&id)) {
+            peer.suspect |= reason == CloseReason::Mistag;
+        }
+        if self.is_persona(link) {
+            let failure = if reason.is_ours() {
+                (reason != CloseReason::Persona).then_some(Failure::Ours)
+            } else {
+                Some(Failure::Handshake)
+            };
+            return self.persona_over(now, link, failure, out);
+        }
         let Some(id) = self.owners.remove(&link) else {
             return;
         };
@@ -466,7 +427,13 @@ impl SupervisorMachine {
         if lived >= limits::STABLE_AFTER {
             peer.backoff = Backoff::default();
         }
-        if let Some(contender) = peer.contender.take() {
+        if let Some(persona) = &mut peer.persona {
+            persona.retire_at = None;
+        }
+        peer.lost = incumbent.up_since.is_some() && !self.live;
+        let successor = peer.contender.take();
+        self.reschedule(id);
+        if let Some(contender) = successor {
             // The old link's end has been reported, so its successor may speak, unless it is barred by now.
             self.admit(now, id, contender.link, contender.direction, out);
             self.reschedule(id);
@@ -504,6 +471,9 @@ impl SupervisorMachine {
     }
 
     fn tick(&mut self, now: Moment, out: &mut Vec<Output>) {
+        if self.hold_down.end_if_over(now) {
+            self.release(now, out);
+        }
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, id));
             let Some(peer) = self.peers.get_mut(&id) else {
@@ -514,6 +484,7 @@ impl SupervisorMachine {
                 self.set_wait(id, Wait::None);
             }
             self.probe_is_over(now, id, out);
+            self.persona_is_due(now, id, out);
             self.pursue(id, out);
             self.reschedule(id);
         }
@@ -522,6 +493,8 @@ impl SupervisorMachine {
     fn drain(&mut self, out: &mut Vec<Output>) {
         self.draining = true;
         self.relight = None;
+        self.hold_down.cancel();
+        self.floor.stop();
         self.refuse_contenders(CloseReason::Draining, out);
         let ids: Vec<NodeId> = self.peers.keys().copied().collect();
         for id in ids {
@@ -529,6 +502,7 @@ impl SupervisorMachine {
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
+            peer.forget_personas_times();
             for link in peer.links() {
                 out.push(Output::Close {
                     link,
@@ -567,7 +541,7 @@ impl SupervisorMachine {
     }
 
     /// Strangers are remembered only while they are connected.
-    fn forget_if_idle(&mut self, id: NodeId) {
+    pub(super) fn forget_if_idle(&mut self, id: NodeId) {
         if self.peers.get(&id).is_some_and(Peer::is_forgettable) {
             self.set_wait(id, Wait::None);
             self.peers.remove(&id);

@@ -4,11 +4,33 @@
 use super::roster::Urgency;
 use crate::book::PeerRecord;
 use crate::clock::Moment;
+use crate::limits;
 use crate::link::{CloseReason, Direction, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::Epoch;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// What the operator has chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Longest wait of channel peers after the return of a signer that flaps; zero: they never wait.
+    pub hold_down: Duration,
+    /// Gossip links that there shall be while no signer is there.
+    pub gossip_floor: usize,
+    /// Whether personas may be used to that end, and for gossip links that are lost meanwhile.
+    pub personas: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            hold_down: limits::HOLD_DOWN_MAX,
+            gossip_floor: limits::GOSSIP_FLOOR,
+            personas: true,
+        }
+    }
+}
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -85,6 +107,8 @@ pub enum Failure {
     Unreachable,
     /// It accepted the connection, and then the handshake or `init` failed.
     Handshake,
+    /// Somebody answered there who is not the peer: act two did not fit its key. Waiting does not mend that, another address may.
+    WrongKey,
     /// The signer went away: the peer is not to blame.
     SignerAway,
     /// The supervisor turned it away, because another link is there already.
@@ -108,6 +132,8 @@ pub enum Output {
         address: SocketAddr,
         /// Under a lease from the first byte, if it bears a channel.
         tag: Tag,
+        /// Under the persona of this number, from 1; `None`: under the node's own key.
+        persona: Option<u64>,
     },
     /// Let an authenticated link in.
     Admit {
@@ -159,8 +185,22 @@ pub enum Output {
         /// From now; `None` when no time is set.
         retry_in: Option<Duration>,
     },
-    /// A wanted peer cannot be dialled now, because no signer is there.
+    /// A wanted peer cannot be dialled now, because no signer is there, or because it flaps.
     Held(NodeId),
+    /// The signer is back, and has lapsed so often of late that channel peers wait.
+    HeldDown {
+        /// Lapses of late.
+        lapses: u32,
+        /// How long from now.
+        wait: Duration,
+    },
+    /// How many gossip links are missing has changed.
+    FloorMissing {
+        /// So many less than there shall be; 0 also when the signer is there.
+        missing: usize,
+        /// So many there shall be.
+        wanted: usize,
+    },
     /// Every channel peer that was to come back has come back or has failed to.
     Relit {
         /// Under which session.

@@ -31,7 +31,7 @@ pub enum PeerState {
     Dialing,
     /// The next dial waits after a failure.
     Backoff,
-    /// The next dial waits for the signer.
+    /// The next dial waits for the signer, or for the end of the hold-down after it has come and gone too often.
     Held,
     /// It is in the queue of those to be dialled.
     Awaited,
@@ -72,6 +72,10 @@ pub struct Peer {
     pub(super) said: Option<Tag>,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) next_address: usize,
+    /// Where the newest dial went.
+    pub(super) dialled: Option<SocketAddr>,
+    /// Addresses, by bit, at which somebody answered who is not the peer.
+    pub(super) wrong: u32,
     pub(super) weight: u32,
     pub(super) urgency: Urgency,
     pub(super) wait: Wait,
@@ -83,12 +87,34 @@ pub struct Peer {
     pub(super) dial: Option<LinkId>,
     /// The admitted link.
     pub(super) incumbent: Option<Incumbent>,
-    /// An authenticated link that waits for the incumbent's end, or for a probe of it.
+    /// An authenticated link that waits for the incumbent's end, for a probe of it, or for the end of the hold-down.
     pub(super) contender: Option<Contender>,
     /// The timer that is set for this peer.
     pub(super) timer: Option<Moment>,
+    /// A link under a persona, or a dial for one: beside the node's own.
+    pub(super) persona: Option<PersonaLink>,
+    /// A failure to cool down before the next dial under a persona.
+    pub(super) persona_until: Option<Moment>,
+    /// Its gossip link was lost while no signer was there.
+    pub(super) lost: bool,
+    /// It has claimed a channel while no signer was there: it may be mis-tagged, so no persona dials it in this absence.
+    pub(super) suspect: bool,
+    /// Its place among peers that matter alike.
+    pub(super) lot: u32,
     /// Where a stranger dialled from.
     pub(super) seen_at: Option<SocketAddr>,
+}
+
+/// A link under a persona. The peer is never told who we are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PersonaLink {
+    pub(super) id: LinkId,
+    /// Since both `init`s have passed.
+    pub(super) up_since: Option<Moment>,
+    /// A dial that is not up by then is not counted on any more.
+    pub(super) overdue_at: Option<Moment>,
+    /// The node's own link is up: this one ends then.
+    pub(super) retire_at: Option<Moment>,
 }
 
 /// What is seen of this node's own part in its dials, the signer's included.
@@ -166,7 +192,8 @@ pub(super) struct Incumbent {
 pub(super) struct Contender {
     pub(super) link: LinkId,
     pub(super) direction: Direction,
-    /// `Some`: refused if the incumbent shows life before then. `None`: takes its place once the incumbent has ended.
+    /// `Some`: refused if the incumbent shows life before then. `None`: takes its place once the incumbent has ended and no
+    /// hold-down is on.
     pub(super) probe_until: Option<Moment>,
 }
 
@@ -177,6 +204,18 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
+    /// As if it had failed often enough for the longest wait: trying sooner cannot help.
+    pub(super) fn hopeless() -> Self {
+        Self {
+            failures: u32::BITS,
+        }
+    }
+
+    /// Failures in a row.
+    pub(super) fn failures(self) -> u32 {
+        self.failures
+    }
+
     /// The next wait: between half of the doubled wait and all of it, in whole nanoseconds, so that the first waits spread too.
     pub(super) fn next(&mut self, longest: Duration, random: &mut fastrand::Rng) -> Duration {
         let doubled = limits::BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(self.failures));
@@ -217,15 +256,47 @@ impl Peer {
         self.incumbent.map(|incumbent| incumbent.id)
     }
 
-    /// Its admitted link, and the dial that is under way beside it.
+    /// Its admitted link, or the one under a persona.
+    pub(super) fn any_link(&self) -> Option<LinkId> {
+        self.link().or(self.persona_link())
+    }
+
+    /// Its link under a persona, or the dial for one.
+    pub fn persona_link(&self) -> Option<LinkId> {
+        self.persona.map(|persona| persona.id)
+    }
+
+    /// Its admitted link, the dial that is under way beside it, and the persona's.
     pub(super) fn links(&self) -> impl Iterator<Item = LinkId> + use<> {
         let admitted = self.link();
         let beside = self.dial.filter(|dial| admitted != Some(*dial));
-        admitted.into_iter().chain(beside)
+        admitted
+            .into_iter()
+            .chain(beside)
+            .chain(self.persona_link())
+    }
+
+    /// Nothing about personas waits for a time any more.
+    pub(super) fn forget_personas_times(&mut self) {
+        self.persona_until = None;
+        if let Some(persona) = &mut self.persona {
+            (persona.overdue_at, persona.retire_at) = (None, None);
+        }
+    }
+
+    /// Whether it may be dialled under a persona, for what is known of it alone.
+    pub(super) fn may_be_met_as_persona(&self) -> bool {
+        let waits = self.persona.is_some() || self.persona_until.is_some();
+        self.is_missing() && !waits && !self.suspect
     }
 
     /// Where it stands.
     pub fn state(&self) -> PeerState {
+        match self.persona {
+            Some(persona) if persona.up_since.is_some() => return PeerState::Up,
+            Some(_) if self.incumbent.is_none() => return PeerState::Dialing,
+            _ => {}
+        }
         match (self.incumbent, self.dial, self.wait) {
             (
                 Some(Incumbent {
@@ -242,9 +313,40 @@ impl Peer {
         }
     }
 
+    /// The next address to dial: the first in turn at which nobody else has answered, if there is one.
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        let index = self.next_address.checked_rem(self.addresses.len())?;
-        self.addresses.get(index).copied()
+        let count = self.addresses.len();
+        let first = self.next_address.checked_rem(count)?;
+        let in_turn = |step: usize| first.saturating_add(step).checked_rem(count);
+        let right = (0..count)
+            .filter_map(in_turn)
+            .find(|index| !self.is_wrong(*index));
+        self.addresses.get(right.unwrap_or(first)).copied()
+    }
+
+    fn is_wrong(&self, index: usize) -> bool {
+        self.wrong
+            .checked_shr(u32::try_from(index).unwrap_or(u32::MAX))
+            .is_some_and(|bits| bits & 1 == 1)
+    }
+
+    /// Somebody else has answered where it was dialled. `true`: so it is at every address.
+    pub(super) fn is_elsewhere(&mut self) -> bool {
+        let index = self
+            .addresses
+            .iter()
+            .position(|address| self.dialled == Some(*address));
+        let bit = index.and_then(|index| 1_u32.checked_shl(u32::try_from(index).ok()?));
+        self.wrong |= bit.unwrap_or_default();
+        (0..self.addresses.len()).all(|index| self.is_wrong(index))
+    }
+
+    /// Nothing is held against it or its addresses any more.
+    pub(super) fn absolve(&mut self) {
+        self.backoff = Backoff::default();
+        self.strain = Backoff::default();
+        self.wrong = 0;
+        self.suspect = false;
     }
 
     /// Wanted, dialable, and without a link or a dial.
@@ -264,6 +366,7 @@ impl Peer {
             && self.incumbent.is_none()
             && self.dial.is_none()
             && self.contender.is_none()
+            && self.persona.is_none()
             && self.urgency == Urgency::default()
     }
 
@@ -280,6 +383,14 @@ impl Peer {
             Wait::None | Wait::Held | Wait::Queued(_) => None,
         };
         let probe = self.contender.and_then(|contender| contender.probe_until);
-        [wait, probe].into_iter().flatten().min()
+        let persona = self
+            .persona
+            .into_iter()
+            .flat_map(|link| [link.overdue_at, link.retire_at]);
+        [wait, probe, self.persona_until]
+            .into_iter()
+            .chain(persona)
+            .flatten()
+            .min()
     }
 }

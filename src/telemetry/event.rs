@@ -60,6 +60,13 @@ pub enum Event {
     },
     /// A signer session ended and all that depended on it is gone.
     SignerLapsed(LapseReport),
+    /// The signer is back, and has lapsed so often of late that channel peers wait before they are dialled or let in.
+    HeldDown {
+        /// Lapses of late: each came within ten minutes of the one before.
+        lapses: u32,
+        /// How long they wait, from the attach.
+        wait: Duration,
+    },
     /// Every channel peer that accepted a connection after the return is up again.
     Relit {
         /// The session that they came back under.
@@ -71,12 +78,21 @@ pub enum Event {
         /// Peers that did not accept a connection, or failed; they are retried with backoff.
         failed: usize,
     },
+    /// While no signer is there: how many live gossip links are missing of the floor has changed. 0 also when a signer has come.
+    GossipFloor {
+        /// So many fewer than there shall be.
+        missing: usize,
+        /// So many there shall be.
+        wanted: usize,
+    },
     /// A dial began.
     Dialing {
         /// To whom.
         peer: NodeId,
         /// Where.
         address: SocketAddr,
+        /// Under which of our keys.
+        identity: Identity,
     },
     /// A dial failed before the link was up.
     DialFailed {
@@ -84,6 +100,8 @@ pub enum Event {
         peer: NodeId,
         /// Where.
         address: SocketAddr,
+        /// Under which of our keys.
+        identity: Identity,
         /// What went wrong: a label.
         failure: &'static str,
         /// The same in words.
@@ -282,7 +300,9 @@ impl Event {
             Self::ModeChanged { .. } => "mode_changed",
             Self::SignerAttached { .. } => "signer_attached",
             Self::SignerLapsed(_) => "signer_lapsed",
+            Self::HeldDown { .. } => "held_down",
             Self::Relit { .. } => "relit",
+            Self::GossipFloor { .. } => "gossip_floor",
             Self::Dialing { .. } => "dialing",
             Self::DialFailed { .. } => "dial_failed",
             Self::InboundFailed { .. } => "inbound_failed",
@@ -344,6 +364,17 @@ impl Event {
                     "the signer's connection is alive, and the signer does not answer"
                 );
             }
+            Self::GossipFloor { missing, wanted } if *missing > 0 => {
+                tracing::warn!(event, missing, wanted, "gossip comes over too few links");
+            }
+            Self::HeldDown { lapses, wait } => {
+                tracing::warn!(
+                    event,
+                    lapses,
+                    ?wait,
+                    "the signer comes and goes: channel peers wait"
+                );
+            }
             Self::MistagSuspected { peer } => {
                 tracing::warn!(event, %peer, "a gossip-only peer claims a channel");
             }
@@ -352,6 +383,7 @@ impl Event {
             | Self::GatewayListening { .. }
             | Self::SignerStalled { .. }
             | Self::ModeChanged { .. }
+            | Self::GossipFloor { .. }
             | Self::SignerAttached { .. }
             | Self::Relit { .. }
             | Self::LinkUp { .. }

@@ -340,6 +340,11 @@ pub const METRICS: &[Metric] = &[
         PONG,
         "From a ping to its pong.",
     ),
+    gauge_row(
+        "pilotlight_gossip_floor_missing",
+        &[],
+        "While no signer is there: live gossip links that are missing of the gossip floor.",
+    ),
     in_unit(
         Unit::Seconds,
         gauge_row(
@@ -444,6 +449,7 @@ pub fn describe() {
         counter!("pilotlight_key_rotations_total", "direction" => direction.as_str()).increment(0);
     }
     gauge!("pilotlight_signer_stalled").set(0.0);
+    floor_missing(0);
     for name in [
         "pilotlight_peers_retained_total",
         "pilotlight_mistags_suspected_total",
@@ -513,8 +519,8 @@ pub(crate) fn record(event: &Event) {
             identity,
             ..
         } => redialled(*identity, "ok"),
-        // Every dial is under the node's own key so far.
-        Event::DialFailed { failure, .. } => redialled(Identity::Node, failure),
+        Event::DialFailed { .. } => dial_failed(event),
+        Event::GossipFloor { missing, .. } => floor_missing(*missing),
         Event::InboundFailed { failure, .. } => inbound_failed(failure),
         Event::LinkDown { tag, reason, .. } => {
             counter!("pilotlight_links_closed_total", "tag" => tag.as_str(), "reason" => reason.as_str()).increment(1);
@@ -559,6 +565,7 @@ pub(crate) fn record(event: &Event) {
         | Event::Listening { .. }
         | Event::ModeChanged { .. }
         | Event::SignerAttached { .. }
+        | Event::HeldDown { .. }
         | Event::Dialing { .. }
         | Event::LinkUp { .. }
         | Event::Leased { .. }
@@ -610,6 +617,20 @@ pub(super) fn signer_refused(failure: &'static str) {
 
 pub(super) fn inbound_failed(reason: &'static str) {
     counter!("pilotlight_inbound_failed_total", "reason" => reason).increment(1);
+}
+
+fn dial_failed(event: &Event) {
+    if let Event::DialFailed {
+        identity, failure, ..
+    } = event
+    {
+        redialled(*identity, failure);
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a count of links")]
+fn floor_missing(missing: usize) {
+    gauge!("pilotlight_gossip_floor_missing").set(missing as f64);
 }
 
 fn redialled(identity: Identity, result: &'static str) {

@@ -94,7 +94,22 @@ fn gateway_events() -> Vec<Event> {
         Event::SignerStalled { stalled: true },
         Event::SignerOdd { oddity: "late" },
         Event::EcdhThrottled { scope: "source" },
+        Event::GossipFloor {
+            missing: 2,
+            wanted: 5,
+        },
     ]
+}
+
+fn dial_failed() -> Event {
+    Event::DialFailed {
+        peer: peer(),
+        address: "192.0.2.1:9735".parse().unwrap(),
+        identity: Identity::Node,
+        failure: "connect",
+        detail: String::new(),
+        retry_in: None,
+    }
 }
 
 fn events() -> Vec<Event> {
@@ -126,13 +141,7 @@ fn events() -> Vec<Event> {
             direction: Direction::Inbound,
             identity,
         },
-        Event::DialFailed {
-            peer,
-            address,
-            failure: "connect",
-            detail: String::new(),
-            retry_in: None,
-        },
+        dial_failed(),
         Event::LinkDown {
             peer,
             link,

@@ -28,7 +28,7 @@ use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::signer::{
     EmbeddedSigner, Lapse, LapseReason, Signer, SignerContext, SignerSession,
 };
-use pilotlight::supervisor::{Builder, Inbox, Supervisor};
+use pilotlight::supervisor::{Builder, Inbox, Redial, Supervisor};
 use pilotlight::telemetry::{Event, EventStream, Next};
 use pilotlight::wire::{BITCOIN_MAINNET, GossipTimestampFilter, Init};
 use std::future::Future;
@@ -162,7 +162,12 @@ impl Node {
     pub async fn start(change: impl FnOnce(Builder) -> Builder) -> (Self, Inbox) {
         let signer = Arc::new(EmbeddedSigner::from_key(key(NODE)));
         let context = SignerContext::new(signer.node_id());
-        let builder = Supervisor::builder(context.clone()).seed(1);
+        let builder = Supervisor::builder(context.clone())
+            .seed(1)
+            .seed(1)
+            // What these add is shown where a test asks for it.
+            .hold_down(Duration::ZERO)
+            .redial(Redial::Hold);
         let (supervisor, inbox) = change(builder).start().await.unwrap();
         (
             Self {
@@ -330,6 +335,10 @@ pub struct Reader {
     half: OwnedReadHalf,
     session: Arc<Mutex<Session>>,
     buffer: BytesMut,
+    /// The key that the other side showed.
+    pub remote: NodeId,
+    /// Its `init`.
+    pub init: Bytes,
     /// Bytes received after the handshake.
     pub received: u64,
 }
@@ -343,12 +352,15 @@ pub struct Writer {
 
 impl From<RawLink> for Wire {
     fn from(link: RawLink) -> Self {
+        let remote = link.remote();
         let (socket, session, ahead) = link.into_parts();
         assert!(ahead.is_empty(), "a handshake reads its acts and no more");
         let (read, write) = socket.into_split();
         let session = Arc::new(Mutex::new(session));
         let reader = Reader {
             half: read,
+            remote,
+            init: Bytes::new(),
             session: Arc::clone(&session),
             buffer: BytesMut::new(),
             received: 0,
@@ -375,6 +387,7 @@ impl Wire {
             .await
             .ok_or(io::ErrorKind::UnexpectedEof)?;
         Init::decode(&first).map_err(io::Error::other)?;
+        self.reader.init = first;
         Ok(self)
     }
 

@@ -255,7 +255,8 @@ impl Node {
         let clock = ManualClock::new();
         let builder = Supervisor::builder(SignerContext::new(id(number)))
             .clock(Arc::new(clock.clone()))
-            .seed(u64::from(number));
+            .seed(u64::from(number))
+            .hold_down(Duration::ZERO);
         let (supervisor, inbox) = make(builder).start().await.expect("it starts");
         let watch = Watch::new(supervisor.events());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

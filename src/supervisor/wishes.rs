@@ -1,0 +1,183 @@
+//! What the node says of its peers: the part of [`SupervisorMachine`] that takes wishes, tags and urgencies.
+//!
+//! A wish is kept until it is taken back; a tag until another is said. Pure, as the machine is.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::machine::{Output, SupervisorMachine};
+use super::roster::{Urgency, Wait};
+use crate::limits;
+use crate::link::{CloseReason, Tag};
+use crate::node_id::NodeId;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+impl SupervisorMachine {
+    pub(super) fn want(
+        &mut self,
+        id: NodeId,
+        mut addresses: Vec<SocketAddr>,
+        tag: Option<Tag>,
+        weight: Option<u32>,
+        out: &mut Vec<Output>,
+    ) {
+        // A dial of ourselves could only be refused, again and again.
+        if id == self.own_key || !self.peers.contains_key(&id) && self.is_full() {
+            return;
+        }
+        let lot = self.random.u32(..);
+        let peer = self.peers.entry(id).or_default();
+        (peer.wanted, peer.persona_until) = (true, None);
+        if peer.lot == 0 {
+            peer.lot = lot;
+        }
+        if !addresses.is_empty() {
+            addresses.truncate(limits::ADDRESSES_MAX);
+            peer.addresses = addresses;
+            peer.next_address = 0;
+            peer.wrong = 0;
+        }
+        if let Some(weight) = weight {
+            peer.weight = weight;
+        }
+        out.push(Output::Save(peer.record(id)));
+        if let Some(tag) = tag {
+            self.say(id, tag, out);
+        }
+        // Asked for by name: an earlier failure is no reason to wait. Who is held already is said to be so again, for whoever asks
+        // now must hear at once that no signer is there (P5).
+        if self
+            .peers
+            .get(&id)
+            .is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. } | Wait::Held))
+        {
+            self.set_wait(id, Wait::None);
+        }
+        self.pursue(id, out);
+        // It may have been in the queue under another weight.
+        self.requeue(id);
+        self.reschedule(id);
+    }
+
+    pub(super) fn unwant(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        (peer.wanted, peer.lost, peer.persona_until) = (false, false, None);
+        peer.said = None;
+        // It may live on until its link has ended, but as a stranger: what the node said of it is gone.
+        peer.addresses.clear();
+        peer.weight = 0;
+        if let Some(contender) = peer.contender.take() {
+            out.push(Output::Refuse {
+                link: contender.link,
+                reason: CloseReason::Removed,
+            });
+        }
+        for link in peer.links() {
+            out.push(Output::Close {
+                link,
+                reason: CloseReason::Removed,
+            });
+        }
+        peer.urgency = Urgency::default();
+        self.set_wait(id, Wait::None);
+        if let Some(relight) = &mut self.relight {
+            relight.forget(id);
+        }
+        out.push(Output::Forget(id));
+        self.forget_if_idle(id);
+    }
+
+    /// The node says what a peer is.
+    pub(super) fn say(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
+        // A full table must not make a channel peer look like a stranger: those the node vouches for have no bound but the node's.
+        if tag == Tag::GossipOnly && !self.peers.contains_key(&id) && self.is_full() {
+            return;
+        }
+        let before = self.tag_of(id);
+        let peer = self.peers.entry(id).or_default();
+        if peer.said.replace(tag) != Some(tag) {
+            out.push(Output::Save(peer.record(id)));
+        }
+        if before != tag {
+            self.retagged(id, tag, out);
+        }
+    }
+
+    fn retagged(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
+        out.push(Output::Tagged { peer: id, tag });
+        if tag == Tag::ChannelBearing {
+            self.close_persona(id, out);
+        }
+        let live = self.live;
+        if let Some(incumbent) = self
+            .peers
+            .get_mut(&id)
+            .and_then(|peer| peer.incumbent.as_mut())
+        {
+            // Without a signer it gets no lease, and is closed.
+            incumbent.doomed |= tag == Tag::ChannelBearing && !live;
+            out.push(Output::Retag {
+                link: incumbent.id,
+                tag,
+            });
+        }
+        self.requeue(id);
+        self.follow_hold_down(id, out);
+    }
+
+    /// A peer that has become a channel peer waits out the hold-down too; one that is none any more does not.
+    fn follow_hold_down(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        let held_down = self.is_held_down(id);
+        match self.peers.get(&id).map(|peer| peer.wait) {
+            Some(Wait::Queued(_) | Wait::Backoff { .. }) if held_down => self.hold(id, out),
+            Some(Wait::Held) if !held_down && self.is_live() => {
+                self.set_wait(id, Wait::None);
+                self.pursue(id, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The list is the whole truth: whoever is not in it has no channel with the node.
+    pub(super) fn declare(&mut self, channel_peers: &[NodeId], out: &mut Vec<Output>) {
+        let before: Vec<(NodeId, Tag)> = self
+            .peers
+            .keys()
+            .map(|id| (*id, self.tag_of(*id)))
+            .collect();
+        let listed: BTreeSet<NodeId> = channel_peers
+            .iter()
+            .copied()
+            .take(limits::PEERS_MAX)
+            .collect();
+        for id in &listed {
+            self.say(*id, Tag::ChannelBearing, out);
+        }
+        self.declared = true;
+        for (id, tag) in before {
+            if listed.contains(&id) {
+                continue;
+            }
+            if let Some(peer) = self.peers.get_mut(&id)
+                && peer.said == Some(Tag::ChannelBearing)
+            {
+                peer.said = Some(Tag::GossipOnly);
+                out.push(Output::Save(peer.record(id)));
+            }
+            let tag_now = self.tag_of(id);
+            if tag_now != tag {
+                self.retagged(id, tag_now, out);
+            }
+        }
+    }
+
+    pub(super) fn set_urgency(&mut self, id: NodeId, urgency: Urgency) {
+        if !self.peers.contains_key(&id) && self.is_full() {
+            return;
+        }
+        self.peers.entry(id).or_default().urgency = urgency;
+        self.requeue(id);
+        self.forget_if_idle(id);
+    }
+}

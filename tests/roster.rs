@@ -1,0 +1,186 @@
+//! Who is dialled again, when and where, on real sockets; the clock is moved by hand. What the machine alone decides is shown in
+//! `supervisor_machine.rs`.
+#![allow(
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::similar_names,
+    clippy::match_wild_err_arm,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::unchecked_time_subtraction,
+    reason = "a test prints its seed and its figures, and tells its story in one go"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod rig;
+
+use pilotlight::clock::ManualClock;
+use pilotlight::limits;
+use pilotlight::link::Tag;
+use pilotlight::supervisor::{ConnectError, Mode, PeerSpec, PeerState};
+use pilotlight::telemetry::Event;
+use rig::{Far, Node, event, key, until, within};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// Answers act one with a whole act two that no key of the peer's has made.
+async fn impostor() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut one = [0; 50];
+            if socket.read_exact(&mut one).await.is_ok() {
+                let mut two = [0; 50];
+                two[1..34].copy_from_slice(key(99).node_id().as_bytes());
+                let _ = socket.write_all(&two).await;
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_node_key_is_not_a_timeout() {
+    let clock = ManualClock::new();
+    let (mut node, _inbox) = Node::start(|builder| builder.clock(Arc::new(clock.clone()))).await;
+    node.attach().await;
+    let mut events = node.supervisor.events();
+    let wrong = impostor().await;
+    let far = Far::listen(1);
+    // Nobody but the impostor: the longest wait at once.
+    let alone = Far::listen(2).id;
+    let spec = PeerSpec::new(alone, wrong).tagged(Tag::GossipOnly);
+    let error = within("the first dial", node.supervisor.connect(spec))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            ConnectError::Failed {
+                failure: "protocol",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let retry = event(&mut events, "the failure", |event| match event {
+        Event::DialFailed { peer, retry_in, .. } if peer == alone => Some(retry_in),
+        _ => None,
+    })
+    .await
+    .unwrap();
+    assert!(retry >= limits::BACKOFF_MAX / 2, "{retry:?}");
+    // With another address: on to that after an ordinary wait.
+    let spec = PeerSpec {
+        addresses: vec![wrong, far.address],
+        ..PeerSpec::new(far.id, wrong).tagged(Tag::GossipOnly)
+    };
+    node.supervisor.add_peer(spec).await.unwrap();
+    let retry = event(&mut events, "the failure", |event| match event {
+        Event::DialFailed { peer, retry_in, .. } if peer == far.id => Some(retry_in),
+        _ => None,
+    })
+    .await
+    .unwrap();
+    assert!(retry <= limits::BACKOFF_FIRST, "{retry:?}");
+    clock.advance(limits::BACKOFF_FIRST);
+    let _wire = within("the dial of the right address", far.accept()).await;
+    event(&mut events, "the link", |event| {
+        matches!(event, Event::LinkUp { peer, address, .. } if peer == far.id && address == far.address)
+            .then_some(())
+    })
+    .await;
+}
+
+/// A signer that has lapsed twice: channel peers wait, gossip peers do not, and it is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p8_the_return_of_a_signer_that_flaps_does_not_drag_its_channel_peers_along() {
+    let clock = ManualClock::new();
+    let (mut node, _inbox) = Node::start(|builder| {
+        builder
+            .clock(Arc::new(clock.clone()))
+            .hold_down(limits::HOLD_DOWN_MAX)
+    })
+    .await;
+    let address = node
+        .supervisor
+        .listen("127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let (channel, gossip) = (Far::listen(1), Far::listen(2));
+    let caller = Far::listen(3);
+    let mut events = node.supervisor.events();
+    for _ in 0..2 {
+        node.attach().await;
+        // The driver has seen it.
+        event(&mut events, "the attach", |event| {
+            matches!(event, Event::SignerAttached { .. }).then_some(())
+        })
+        .await;
+        let _ = node.lapse();
+        event(&mut events, "the lapse", |event| {
+            matches!(event, Event::ModeChanged { to: Mode::Safe, .. }).then_some(())
+        })
+        .await;
+    }
+    node.attach().await;
+    let wait = event(&mut events, "the hold-down", |event| match event {
+        Event::HeldDown { lapses, wait } => {
+            assert_eq!(lapses, 2);
+            Some(wait)
+        }
+        _ => None,
+    })
+    .await;
+    assert_eq!(wait, Duration::from_secs(1));
+    let spec = PeerSpec::new(channel.id, channel.address).tagged(Tag::ChannelBearing);
+    let error = within("an answer", node.supervisor.connect(spec))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::HeldDown { .. }), "{error}");
+    println!("{error}");
+    let spec = PeerSpec::new(gossip.id, gossip.address).tagged(Tag::GossipOnly);
+    let (link, _wire) = tokio::join!(node.supervisor.connect(spec), gossip.accept());
+    assert!(link.is_ok(), "gossip peers wait for nothing");
+    // A channel peer that dials us is authenticated and waits; with the end of the hold-down it gets its `init`.
+    node.supervisor.promote(caller.id).await.unwrap();
+    let greeting = tokio::spawn(async move { caller.dial(node_id(), address).await });
+    event(&mut events, "the handshake", |event| {
+        matches!(event, Event::Handshake { result: "ok", direction, .. }
+            if direction == pilotlight::link::Direction::Inbound)
+        .then_some(())
+    })
+    .await;
+    assert!(!greeting.is_finished());
+    let state = |peers: Vec<pilotlight::supervisor::PeerView>| {
+        peers
+            .into_iter()
+            .find(|peer| peer.node_id == channel.id)
+            .map(|peer| peer.state)
+    };
+    assert_eq!(
+        state(node.supervisor.peers().await.unwrap()),
+        Some(PeerState::Held)
+    );
+    clock.advance(wait);
+    let _theirs = within("the inbound link", greeting).await.unwrap();
+    let _ours = within("the dial of the channel peer", channel.accept()).await;
+    until("both channel links", || {
+        node.supervisor.snapshot().links.channel_bearing == 2
+    })
+    .await;
+}
+
+fn node_id() -> pilotlight::node_id::NodeId {
+    key(rig::NODE).node_id()
+}
