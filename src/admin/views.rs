@@ -121,20 +121,11 @@ fn fields(event: &Event) -> Value {
         Event::Listening { address } | Event::GatewayListening { address } => {
             json!({ "addr": address.to_string() })
         }
-        Event::SignerRefused {
-            address,
-            failure,
-            detail,
-            macaroon,
-        } => json!({
-            "addr": address.to_string(), "reason": failure, "detail": detail, "macaroon": macaroon,
-        }),
-        Event::SignerTakenOver { from, to } => {
-            json!({ "from": from.to_string(), "to": to.to_string() })
-        }
-        Event::SignerStalled { stalled } => json!({ "stalled": stalled }),
-        Event::SignerOdd { oddity } => json!({ "oddity": oddity }),
-        Event::EcdhThrottled { scope } => json!({ "scope": scope }),
+        Event::SignerRefused { .. }
+        | Event::SignerTakenOver { .. }
+        | Event::SignerStalled { .. }
+        | Event::SignerOdd { .. }
+        | Event::EcdhThrottled { .. } => at_gateway(event),
         Event::ModeChanged { from, to } => json!({ "from": from.as_str(), "to": to.as_str() }),
         Event::SignerAttached { epoch, away } => {
             json!({ "epoch": epoch.get(), "away_ms": away.map(millis) })
@@ -185,6 +176,27 @@ fn fields(event: &Event) -> Value {
         Event::Parked { now } => json!({ "now": now }),
         Event::BookFailed { detail } => json!({ "detail": detail }),
         Event::Drained { closed, overran } => json!({ "closed": closed, "overran": overran }),
+    }
+}
+
+/// What happens where the signer dials in.
+fn at_gateway(event: &Event) -> Value {
+    match event {
+        Event::SignerRefused {
+            address,
+            failure,
+            detail,
+            macaroon,
+        } => json!({
+            "addr": address.to_string(), "reason": failure, "detail": detail, "macaroon": macaroon,
+        }),
+        Event::SignerTakenOver { from, to } => {
+            json!({ "from": from.to_string(), "to": to.to_string() })
+        }
+        Event::SignerStalled { stalled } => json!({ "stalled": stalled }),
+        Event::SignerOdd { oddity } => json!({ "oddity": oddity }),
+        Event::EcdhThrottled { scope } => json!({ "scope": scope }),
+        _ => json!({}),
     }
 }
 
