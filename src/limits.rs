@@ -225,6 +225,10 @@ pub const CATCH_UP_MARGIN: Duration = Duration::from_secs(3600);
 /// Peers in the roster. The public graph has 17,000 nodes; ten times as many still fit in 100 MB.
 pub const PEERS_MAX: usize = 200_000;
 
+/// Peers of which `/metrics` has series of their own, where that is asked for: six each, 30,000 in all, which one Prometheus takes from
+/// some thirty nodes. Those with links come first.
+pub const PER_PEER_MAX: usize = 5_000;
+
 /// Addresses kept for one peer, at most 32. Nodes announce one to four.
 pub const ADDRESSES_MAX: usize = 8;
 

@@ -2,7 +2,8 @@
 //! metrics anew. Bounds and defaults that README tells in prose are not compared.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use pilotlight::telemetry::{Kind, METRICS};
+use pilotlight::limits::PER_PEER_MAX;
+use pilotlight::telemetry::{METRICS, Metric, PEER_METRICS, PROCESS_METRICS};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,13 +16,20 @@ fn path() -> PathBuf {
 }
 
 fn table() -> String {
+    let mut text = rows_of(METRICS);
+    text.push_str("\nWith `metrics.per_peer = true` also these, six series a peer, of at most 5,000 peers, those with links first:\n\n");
+    text.push_str(&rows_of(PEER_METRICS));
+    text.push_str(
+        "\nThe daemon's `/metrics` has these of its process, under Prometheus's usual names:\n\n",
+    );
+    text.push_str(&rows_of(PROCESS_METRICS));
+    text
+}
+
+fn rows_of(metrics: &[Metric]) -> String {
     let mut table = String::from("| metric | kind | labels | says |\n|---|---|---|---|\n");
-    for metric in METRICS {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
+    for metric in metrics {
+        let kind = metric.kind.as_str();
         let labels: Vec<String> = metric
             .labels
             .iter()
@@ -43,6 +51,7 @@ fn readme_lists_every_metric_and_no_other() {
         .split_once(END)
         .expect("README marks where its metrics end");
     let table = table();
+    assert_eq!(PER_PEER_MAX, 5_000, "README tells the bound in prose");
     if std::env::var_os("PILOTLIGHT_BLESS").is_some() {
         std::fs::write(path(), format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
         return;
@@ -148,7 +157,9 @@ fn readme_lists_every_setting_and_no_other() {
     keys.extend(signer.map(|key| format!("signer.{key}")));
     let vault = listed("src/cli/config.rs", "const VAULT_KEYS");
     keys.extend(vault.iter().map(|key| format!("vault.{key}")));
-    keys.retain(|key| key != "peers" && key != "vault");
+    let metrics = listed("src/cli/config.rs", "const METRICS_KEYS");
+    keys.extend(metrics.iter().map(|key| format!("metrics.{key}")));
+    keys.retain(|key| !["peers", "vault", "metrics"].contains(&key.as_str()));
     keys.push("[[peers]]".to_owned());
     keys.sort();
     assert_eq!(column(1), keys);

@@ -49,7 +49,11 @@ pub(super) async fn metrics(State(admin): Asked) -> Answer {
             "ask the recorder that the embedder has installed",
         ));
     };
-    let mut response = exporter.render(&admin.supervisor).into_response();
+    let expires = admin.signer.door().map(|door| door.certificate_expires);
+    let mut response = exporter
+        .render(&admin.supervisor, expires)
+        .await
+        .into_response();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
     Ok(response)

@@ -16,8 +16,10 @@ mod data_dir;
 mod error;
 mod events;
 mod exporter;
+mod exposition;
 mod handlers;
 mod import;
+mod process;
 mod server;
 mod views;
 

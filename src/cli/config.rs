@@ -24,6 +24,7 @@ const KEYS: &[&str] = &[
     "key_file",
     "listen",
     "log",
+    "metrics",
     "node_id",
     "peers",
     "peers_declared",
@@ -40,6 +41,9 @@ pub(super) const SIGNER_KEYS: &[&str] = &["hosts", "kind", "listen", "liveness_w
 
 /// The keys of a `[vault]`.
 const VAULT_KEYS: &[&str] = &["max_session_age"];
+
+/// The keys of a `[metrics]`.
+const METRICS_KEYS: &[&str] = &["per_peer"];
 
 /// The file as it is written; what is absent is `None`.
 #[derive(Debug, Default, Deserialize)]
@@ -59,6 +63,8 @@ pub(super) struct Config {
     pub(super) firewall: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) vault: VaultTable,
+    #[serde(default)]
+    pub(super) metrics: MetricsTable,
     /// Whether the operator says that the peer book's tags are right.
     #[serde(default)]
     pub(super) peers_declared: bool,
@@ -92,6 +98,14 @@ pub(super) struct SignerTable {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct VaultTable {
     pub(super) max_session_age: Option<Spanned<String>>,
+}
+
+/// A `[metrics]`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct MetricsTable {
+    /// Whether `/metrics` has series of single peers.
+    #[serde(default)]
+    pub(super) per_peer: bool,
 }
 
 impl<'de> Deserialize<'de> for WrittenSigner {
@@ -180,7 +194,11 @@ impl Config {
         for peer in tables(table.get_ref(), "peers") {
             check_keys(&source, peer, PEER_KEYS)?;
         }
-        for (name, keys) in [("signer", SIGNER_KEYS), ("vault", VAULT_KEYS)] {
+        for (name, keys) in [
+            ("signer", SIGNER_KEYS),
+            ("vault", VAULT_KEYS),
+            ("metrics", METRICS_KEYS),
+        ] {
             let written = table.get_ref().get(name);
             if let Some(written) = written.and_then(|written| written.get_ref().as_table()) {
                 check_keys(&source, written, keys)?;
@@ -284,7 +302,7 @@ mod tests {
     #[test]
     fn the_readme_lists_every_key_and_variable() {
         let readme = include_str!("../../README.md");
-        let tables = ["peers", "vault"];
+        let tables = ["peers", "vault", "metrics"];
         let keys = KEYS.iter().filter(|key| !tables.contains(key));
         let keys = keys.chain(PEER_KEYS);
         let variables = crate::cli::args::VARIABLES;
@@ -293,6 +311,9 @@ mod tests {
         }
         for key in VAULT_KEYS {
             assert!(readme.contains(&format!("`vault.{key}`")), "{key}");
+        }
+        for key in METRICS_KEYS {
+            assert!(readme.contains(&format!("`metrics.{key}`")), "{key}");
         }
         for key in SIGNER_KEYS.iter().filter(|key| **key != "kind") {
             assert!(readme.contains(&format!("`signer.{key}`")), "{key}");
@@ -371,6 +392,14 @@ mod tests {
             )
         );
         assert_eq!(failure("qqqq = 1").0, "unknown key \"qqqq\"");
+        let (what, place) = failure("[metrics]\nper_pier = true\n");
+        assert_eq!(
+            (what.as_str(), place.as_str()),
+            (
+                "unknown key \"per_pier\"; the nearest known one is \"per_peer\"",
+                "p.toml, line 2"
+            )
+        );
     }
 
     #[test]

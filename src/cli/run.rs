@@ -62,7 +62,7 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let source = Source::load(&settings)?;
     let kept = book::open(&settings).await?;
-    let exporter = Exporter::install()?;
+    let exporter = Exporter::install()?.per_peer(settings.per_peer_metrics);
     let context = SignerContext::new(source.node_id());
     // One clock: a deadline that one part sets is kept by another.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

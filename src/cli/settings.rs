@@ -38,6 +38,8 @@ pub(super) struct Settings {
     pub(super) max_session_age: Option<Duration>,
     /// Whether the peer book's tags are right.
     pub(super) peers_declared: bool,
+    /// Whether `/metrics` has series of single peers.
+    pub(super) per_peer_metrics: bool,
 }
 
 /// How a signer dials in.
@@ -101,6 +103,7 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
         scrape_needs_token: config.scrape_needs_token,
         peers: config.known_peers,
         peers_declared: config.peers_declared,
+        per_peer_metrics: config.metrics.per_peer,
     })
 }
 

@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 
 /// What the links of one supervisor share.
 pub(crate) struct Env {
@@ -354,7 +355,8 @@ pub(super) async fn establish(
             HandshakeFailure::NotAdmitted(reason)
         });
     }
-    run(env, shared, obituary).await;
+    let span = shared.state.span.clone();
+    run(env, shared, obituary).instrument(span).await;
     Ok(())
 }
 

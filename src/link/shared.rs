@@ -15,6 +15,7 @@ use crate::clock::Moment;
 use crate::limits;
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, Lease, SignerAway};
+use crate::telemetry;
 use crate::wire::MessageType;
 use bytes::Bytes;
 use std::io;
@@ -46,6 +47,8 @@ pub(crate) struct LinkState {
     /// Wakes the link's task: something is queued, or it shall close or probe.
     pub(crate) wake: Notify,
     pub(crate) env: Arc<Env>,
+    /// What the log says of everything that happens on this link.
+    pub(crate) span: tracing::Span,
     scope: Mutex<Scope>,
     close: Mutex<Option<CloseReason>>,
     tag: AtomicU8,
@@ -125,6 +128,7 @@ impl LinkShared {
             counters: Counters::default(),
             wake: Notify::new(),
             env,
+            span: telemetry::link_span(birth.peer, birth.id, birth.direction, birth.identity),
             scope: Mutex::new(Scope {
                 lease: birth.lease,
                 carried: false,
@@ -352,6 +356,7 @@ impl LinkState {
 
     pub(crate) fn set_tag(&self, tag: Tag) {
         self.tag.store(tag_code(tag), Ordering::Release);
+        telemetry::retag(&self.span, tag);
     }
 
     pub(crate) fn set_filter_received(&self) {

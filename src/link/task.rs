@@ -20,7 +20,7 @@ use super::shared::{LinkShared, LinkState, Stage};
 use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
 use crate::clock::{Moment, Sleep};
 use crate::limits;
-use crate::telemetry::{Event, Telemetry};
+use crate::telemetry::{Event, Tally, Telemetry};
 use crate::wire::{
     BITCOIN_MAINNET, ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning,
 };
@@ -56,6 +56,9 @@ pub(crate) struct LinkTask {
     place: Option<Place>,
     alarm: Option<(Moment, Sleep)>,
     rotations: (u64, u64),
+    /// Messages that are not in the counters yet, and whether gossip was among those for the node.
+    tally: Tally,
+    gossip_came: bool,
     /// The supervisor wants to hear of the next sign of life.
     probing: bool,
     /// The socket was not read in the last round, because the node does not receive.
@@ -121,6 +124,8 @@ impl LinkTask {
             place: None,
             alarm: None,
             rotations: (0, 0),
+            tally: Tally::default(),
+            gossip_came: false,
             probing: false,
             deaf: false,
             refusals,
@@ -280,9 +285,15 @@ impl LinkTask {
         let failed = self.decrypt();
         let ambient = self.ambient();
         let mut frames = std::mem::take(&mut self.frames);
+        let mut taken = Ok(());
         for frame in frames.drain(..) {
-            self.take_message(ambient, frame.freeze()).await?;
+            taken = self.take_message(ambient, frame.freeze()).await;
+            if taken.is_err() {
+                break;
+            }
         }
+        self.settle_counts();
+        taken?;
         self.frames = frames;
         self.keep_little(count);
         if self.probing {
@@ -334,7 +345,8 @@ impl LinkTask {
 
     async fn take_message(&mut self, ambient: Ambient, message: Bytes) -> Result<(), CloseReason> {
         let kind = MessageType::of(&message).unwrap_or(MessageType(0));
-        self.count(Direction::Inbound, kind, message.len());
+        self.tally
+            .count(Direction::Inbound, kind.plane(), message.len());
         if kind.plane() != Plane::Control {
             let now = u64::try_from(ambient.now.since_start().as_nanos()).unwrap_or(u64::MAX);
             self.state().counters.active.store(now, Ordering::Relaxed);
@@ -444,14 +456,7 @@ impl LinkTask {
             self.refused(kind, "closed");
             return Err(CloseReason::SignerAway);
         }
-        if kind.plane() == Plane::Gossip {
-            let now = self.env().clock.unix().as_secs();
-            self.state()
-                .counters
-                .last_gossip
-                .store(now, Ordering::Relaxed);
-            self.env().telemetry.frames().gossip_came(now);
-        }
+        self.gossip_came |= kind.plane() == Plane::Gossip;
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
             self.state().set_filter_received();
         }
@@ -575,16 +580,25 @@ impl LinkTask {
         self.emit(Event::KeyRotated { direction, times });
     }
 
-    fn count(&self, direction: Direction, kind: MessageType, bytes: usize) {
-        let counters = &self.state().counters;
-        match direction {
-            Direction::Inbound => counters.frames_in.fetch_add(1, Ordering::Relaxed),
-            Direction::Outbound => counters.frames_out.fetch_add(1, Ordering::Relaxed),
-        };
-        self.env()
-            .telemetry
-            .frames()
-            .count(direction, kind.plane(), bytes);
+    /// Puts what a batch has brought into the counters that others read, once for all of it.
+    fn settle_counts(&mut self) {
+        if self.tally.is_empty() {
+            return;
+        }
+        let state = Arc::clone(&self.shared.state);
+        let (counters, meters) = (&state.counters, state.env.telemetry.frames());
+        for (direction, counter) in [
+            (Direction::Inbound, &counters.frames_in),
+            (Direction::Outbound, &counters.frames_out),
+        ] {
+            counter.fetch_add(self.tally.frames(direction), Ordering::Relaxed);
+        }
+        meters.add(&mut self.tally);
+        if std::mem::take(&mut self.gossip_came) {
+            let now = state.env.clock.unix().as_secs();
+            counters.last_gossip.store(now, Ordering::Relaxed);
+            meters.gossip_came(now);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::node_id::{LocalKey, NodeId};
 use crate::signer::SignerContext;
 use crate::supervisor::Supervisor;
 use crate::supervisor::{Banned, Offence};
+use crate::telemetry::{Metric, PEER_METRICS, PROCESS_METRICS, Unit};
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +95,9 @@ fn gateway_events() -> Vec<Event> {
         Event::SignerStalled { stalled: true },
         Event::SignerOdd { oddity: "late" },
         Event::EcdhThrottled { scope: "source" },
+        Event::BookFailed {
+            detail: String::new(),
+        },
         Event::GossipFloor {
             missing: 2,
             wanted: 5,
@@ -195,6 +199,8 @@ fn every_recorded_metric_is_in_the_table_with_its_kind_and_labels_and_every_row_
         describe();
         let _meters = FrameMeters::new();
         publish(&snapshot);
+        publish_peers(&[]);
+        publish_certificate(Duration::from_secs(1));
         events().iter().chain(&gateway_events()).for_each(record);
     });
     let mut found = BTreeSet::new();
@@ -261,6 +267,13 @@ fn what_is_there_from_the_start_needs_no_event() {
         ),
         0
     );
+    for bound in ECDH_BOUNDS {
+        let name = "pilotlight_ecdh_throttled_total";
+        assert_eq!(counted(&seen, name, &[("scope", bound)]), 0);
+    }
+    let refused = "pilotlight_signers_refused_total";
+    assert_eq!(counted(&seen, refused, &[("reason", CONFLICT)]), 0);
+    assert_eq!(counted(&seen, "pilotlight_book_errors_total", &[]), 0);
 }
 
 #[test]
@@ -290,12 +303,25 @@ fn frames_are_counted_by_direction_and_plane() {
     let recorder = DebuggingRecorder::new();
     let seen = recorder.snapshotter();
     let meters = metrics::with_local_recorder(&recorder, FrameMeters::new);
+    let (mut one, mut other) = (Tally::default(), Tally::default());
+    assert!(one.is_empty());
     for (number, plane) in PLANES.into_iter().enumerate() {
         for _ in 0..=number {
-            meters.count(Direction::Inbound, plane, 10);
+            one.count(Direction::Inbound, plane, 10);
         }
     }
-    meters.count(Direction::Outbound, Plane::Gossip, 7);
+    other.count(Direction::Outbound, Plane::Gossip, 7);
+    assert_eq!(
+        (
+            one.frames(Direction::Inbound),
+            one.frames(Direction::Outbound)
+        ),
+        (21, 0)
+    );
+    meters.add(&mut one);
+    meters.add(&mut other);
+    assert!(one.is_empty() && other.is_empty(), "nothing is added twice");
+    meters.add(&mut one);
     let seen = values(&seen);
     for (number, plane) in PLANES.into_iter().enumerate() {
         let labels = [("direction", "inbound"), ("plane", plane.as_str())];
@@ -335,28 +361,23 @@ fn the_last_gossip_never_goes_back() {
 #[test]
 fn the_table_is_well_formed() {
     let mut names = BTreeSet::new();
-    for row in METRICS {
-        assert!(names.insert(row.name), "{} twice", row.name);
-        assert!(
-            row.name.starts_with("pilotlight_") && row.help.ends_with('.'),
-            "{}",
-            row.name
-        );
+    for row in METRICS.iter().chain(PEER_METRICS) {
+        assert!(row.name.starts_with("pilotlight_"), "{}", row.name);
+    }
+    for row in METRICS.iter().chain(PEER_METRICS).chain(PROCESS_METRICS) {
+        let Metric { name, kind, .. } = *row;
+        assert!(names.insert(name), "{name} twice");
+        assert!(row.help.ends_with('.'), "{name}");
+        assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
+        assert_eq!(kind == Kind::Histogram, !row.buckets.is_empty(), "{name}");
+        assert!(row.buckets.is_sorted(), "{name}");
+        let base = name.trim_end_matches("_total");
         assert_eq!(
-            row.kind == Kind::Counter,
-            row.name.ends_with("_total"),
-            "{}",
-            row.name
+            row.unit == Unit::Seconds,
+            base.ends_with("_seconds"),
+            "{name}"
         );
-        assert_eq!(
-            row.kind == Kind::Histogram,
-            !row.buckets.is_empty(),
-            "{}",
-            row.name
-        );
-        assert!(row.buckets.is_sorted(), "{}", row.name);
-        let by_name = row.name.contains("_seconds");
-        assert_eq!(row.unit == Unit::Seconds, by_name, "{}", row.name);
+        assert_eq!(row.unit == Unit::Bytes, base.ends_with("_bytes"), "{name}");
     }
     let frames: Vec<_> = PLANES.iter().map(|plane| *plane as usize).collect();
     assert_eq!(
@@ -364,4 +385,36 @@ fn the_table_is_well_formed() {
         [0, 1, 2, 3, 4, 5],
         "count() indexes by the plane's own number"
     );
+}
+
+#[test]
+fn histograms_fit_what_they_measure() {
+    let span = |name: &str| {
+        let row = METRICS.iter().find(|row| row.name == name).unwrap();
+        (row.buckets[0], *row.buckets.last().unwrap())
+    };
+    assert_eq!(span("pilotlight_fence_duration_seconds"), (1e-6, 1e-2));
+    assert_eq!(span("pilotlight_teardown_duration_seconds"), (1e-3, 5.0));
+    assert_eq!(span("pilotlight_relight_duration_seconds"), (0.01, 300.0));
+    let act = crate::limits::ACT_DEADLINE.as_secs_f64();
+    assert!(span("pilotlight_ecdh_duration_seconds").1 >= act);
+    assert!(span("pilotlight_handshake_duration_seconds").1 >= 3.0 * act);
+    let pong = crate::limits::PONG_DEADLINE.as_secs_f64();
+    assert!(span("pilotlight_pong_rtt_seconds").1 >= pong);
+}
+
+/// An alert must find the series before it moves, and telemetry must not depend on the gateway to name it.
+#[cfg(feature = "gateway")]
+#[test]
+fn the_gateway_s_words_are_those_that_are_announced() {
+    use crate::signer::gateway::budget::Throttle;
+    use crate::signer::gateway::seat::Refusal;
+    let bounds = [
+        Throttle::Source,
+        Throttle::Sources,
+        Throttle::Strangers,
+        Throttle::Queue,
+    ];
+    assert_eq!(bounds.map(Throttle::as_str), ECDH_BOUNDS);
+    assert_eq!(Refusal::Conflict.as_str(), CONFLICT);
 }

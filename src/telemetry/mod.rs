@@ -4,15 +4,19 @@
 //! events it missed.
 
 mod event;
+mod list;
 mod meters;
 mod refusals;
 
 pub use event::{Event, LapseReport, Recorded};
-pub use meters::{FrameMeters, Kind, METRICS, Metric, Unit, describe, publish};
+pub use list::{Kind, METRICS, Metric, PEER_METRICS, PROCESS_METRICS, Unit};
+pub use meters::{FrameMeters, Tally, describe, publish, publish_certificate, publish_peers};
 pub use refusals::Refusal;
 
 use crate::clock::Clock;
 use crate::limits;
+use crate::link::{Direction, Identity, LinkId, Tag};
+use crate::node_id::NodeId;
 use refusals::Refusals;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -114,6 +118,34 @@ impl Telemetry {
 /// panic hook has told of it by then.
 fn contained(work: impl FnOnce()) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+}
+
+/// The span in which the log has everything that happens on a link. Its tag is the supervisor's to say, when it lets the link in.
+pub(crate) fn link_span(
+    peer: NodeId,
+    link: LinkId,
+    direction: Direction,
+    identity: Identity,
+) -> tracing::Span {
+    let mut span = tracing::Span::none();
+    contained(|| {
+        span = tracing::info_span!(
+            "link",
+            node_id = %peer,
+            tag = tracing::field::Empty,
+            link = link.get(),
+            direction = direction.as_str(),
+            identity = identity.as_str(),
+        );
+    });
+    span
+}
+
+/// Says in a link's span what its peer's tag is now.
+pub(crate) fn retag(span: &tracing::Span, tag: Tag) {
+    contained(|| {
+        span.record("tag", tag.as_str());
+    });
 }
 
 /// Events as they happen.

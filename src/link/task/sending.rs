@@ -25,7 +25,9 @@ impl LinkTask {
     pub(super) async fn pump_out(&mut self) -> Result<(), CloseReason> {
         for _ in 0..BUFFERS_A_ROUND {
             if self.write.is_empty() {
-                self.fill().await?;
+                let filled = self.fill().await;
+                self.settle_counts();
+                filled?;
                 if self.write.is_empty() {
                     return Ok(());
                 }
@@ -135,11 +137,9 @@ impl LinkTask {
             self.rotated(Direction::Outbound, sent - self.rotations.0);
             self.rotations.0 = sent;
         }
-        self.count(
-            Direction::Outbound,
-            MessageType::of(message).unwrap_or(MessageType(0)),
-            message.len(),
-        );
+        let kind = MessageType::of(message).unwrap_or(MessageType(0));
+        self.tally
+            .count(Direction::Outbound, kind.plane(), message.len());
         Ok(())
     }
 
