@@ -16,7 +16,7 @@ use pilotlight::link::raw::RawLink;
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::signer::SignerContext;
 use pilotlight::supervisor::Supervisor;
-use pilotlight::telemetry::METRICS;
+use pilotlight::telemetry::{METRICS, Metric, PROCESS_METRICS};
 use pilotlight::wire::{BITCOIN_MAINNET, Features, Init, MessageType, Ping};
 use std::collections::BTreeSet;
 use std::fs;
@@ -413,15 +413,17 @@ fn what_makes_no_sense_is_answered_in_json() {
     assert_eq!(daemon.ask(&["info"])["peers"]["total"], 0);
 }
 
+/// What `/metrics` may have where it is not asked for single peers.
+fn listed() -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().chain(PROCESS_METRICS)
+}
+
 /// The name of a sample's metric, without what a histogram adds.
 fn family(sample: &str) -> &str {
     let name = sample.split(['{', ' ']).next().unwrap();
     let histogram = |suffix| {
         let base = name.strip_suffix(suffix)?;
-        METRICS
-            .iter()
-            .any(|metric| metric.name == base)
-            .then_some(base)
+        listed().any(|metric| metric.name == base).then_some(base)
     };
     ["_bucket", "_sum", "_count"]
         .into_iter()
@@ -448,8 +450,7 @@ fn metrics_are_those_of_the_table_and_no_others() {
                 words.next().unwrap(),
                 words.next().unwrap(),
             );
-            let row = METRICS
-                .iter()
+            let row = listed()
                 .find(|metric| metric.name == name)
                 .unwrap_or_else(|| panic!("unknown: {line}"));
             match keyword {
@@ -462,8 +463,7 @@ fn metrics_are_those_of_the_table_and_no_others() {
         let (_, value) = line.rsplit_once(' ').unwrap();
         assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
         let name = family(line);
-        let row = METRICS
-            .iter()
+        let row = listed()
             .find(|metric| metric.name == name)
             .unwrap_or_else(|| panic!("unknown: {line}"));
         for label in row.labels {
@@ -471,8 +471,7 @@ fn metrics_are_those_of_the_table_and_no_others() {
         }
         found.insert(name.to_owned());
     }
-    let must = METRICS
-        .iter()
+    let must = listed()
         .filter(|metric| metric.from_start)
         .map(|metric| metric.name);
     let missing: Vec<_> = must.filter(|name| !found.contains(*name)).collect();
