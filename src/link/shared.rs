@@ -88,7 +88,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: AtomicU64,
     /// When something other than a ping or a pong last came, in nanoseconds from the clock's start; 0 for never.
     pub(crate) active: AtomicU64,
-    /// Unix seconds of the last gossip message; 0 for none.
+    /// Unix seconds of the last announcement for the node; 0 for none.
     pub(crate) last_gossip: AtomicU64,
 }
 

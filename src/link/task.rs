@@ -456,7 +456,7 @@ impl LinkTask {
             self.refused(kind, "closed");
             return Err(CloseReason::SignerAway);
         }
-        self.gossip_came |= kind.plane() == Plane::Gossip;
+        self.gossip_came |= kind.is_announcement();
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
             self.state().set_filter_received();
         }

@@ -351,7 +351,7 @@ pub const METRICS: &[Metric] = &[
         gauge_row(
             "pilotlight_gossip_last_message_timestamp_seconds",
             &[],
-            "When gossip last came, in Unix time; 0 when none has.",
+            "When an announcement of a node or channel last came, in Unix time; 0 when none has.",
         ),
     ),
     counter_row(
@@ -394,7 +394,7 @@ pub const PEER_METRICS: &[Metric] = &[
         gauge_row(
             "pilotlight_peer_last_gossip_timestamp_seconds",
             &["node_id"],
-            "When gossip last came on the peer's link, in Unix time; none while none has.",
+            "When an announcement last came on the peer's link, in Unix time; none while none has.",
         ),
     )),
 ];

@@ -228,6 +228,14 @@ impl MessageType {
             .and_then(|at| MESSAGE_TYPES.get(at))
     }
 
+    /// Whether it tells of a node or a channel (BOLT 7), and not of what is asked for or was given.
+    pub fn is_announcement(self) -> bool {
+        matches!(
+            self,
+            Self::CHANNEL_ANNOUNCEMENT | Self::NODE_ANNOUNCEMENT | Self::CHANNEL_UPDATE
+        )
+    }
+
     /// Whether the table knows the type.
     pub fn is_known(self) -> bool {
         self.info().is_some()

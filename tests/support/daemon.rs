@@ -103,6 +103,11 @@ impl Daemon {
     pub(crate) fn start_on(data: &Path, change: impl FnOnce(&mut Command, &Path)) -> Self {
         let mut command = run_on(data);
         change(&mut command, data.parent().expect("a folder"));
+        Self::spawn(command, data)
+    }
+
+    /// Starts one by a command that is ready.
+    fn spawn(mut command: Command, data: &Path) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()
@@ -119,6 +124,11 @@ impl Daemon {
             started,
             folder: None,
         }
+    }
+
+    /// What it says on standard error, where that was asked for with [`Stdio::piped`]; once only.
+    pub(crate) fn stderr(&mut self) -> impl Read + Send + use<> {
+        self.child.stderr.take().expect("piped, and not taken")
     }
 
     /// A command to this daemon.
