@@ -222,6 +222,26 @@ pub const CATCH_UP_AT_LEAST: Duration = Duration::from_secs(6 * 3600);
 /// How much further back it asks: clocks differ, and gossip travels for up to an hour.
 pub const CATCH_UP_MARGIN: Duration = Duration::from_secs(3600);
 
+/// Blocks up to the first expiry of a pending HTLC at which it is told that no signer is there, the widest first: a day, half a day, a
+/// quarter. An HTLC must be failed or claimed on the chain some dozens of blocks before (LDK and lnd begin 18 and 10 blocks before), so at
+/// the last mark there is a night left to bring the signer back.
+pub const HTLC_MARKS: [u32; 3] = [144, 72, 36];
+
+/// Default wait for the node's word before a planned absence of the signer: most HTLCs are settled within minutes.
+pub const ABSENCE_WAIT: Duration = Duration::from_secs(600);
+
+/// Longest such wait: a day, by when the operator's plan is another one.
+pub const ABSENCE_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How often what is pending is looked at meanwhile, for whoever has asked for the absence.
+pub const ABSENCE_LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes of a node's reason to refuse a planned absence that are kept: a line of a log.
+pub const ABSENCE_TEXT_MAX: usize = 256;
+
+/// How far in the future the time of an own update may lie, clocks being what they are. Beyond it the number is in another unit.
+pub const OWN_UPDATE_AHEAD: Duration = Duration::from_secs(2 * 3600);
+
 /// Peers in the roster. The public graph has 17,000 nodes; ten times as many still fit in 100 MB.
 pub const PEERS_MAX: usize = 200_000;
 

@@ -39,11 +39,14 @@ impl hyper::body::Body for EventBody {
 pub(super) fn respond(stream: EventStream, stop: watch::Receiver<bool>) -> Response {
     let (sender, frames) = mpsc::channel(limits::ADMIN_EVENTS);
     tokio::spawn(feed(stream, sender, stop));
+    body(frames, "text/event-stream")
+}
+
+/// An answer whose body is made piece by piece.
+pub(super) fn body(frames: mpsc::Receiver<Bytes>, kind: &'static str) -> Response {
     let mut response = Body::new(EventBody { frames }).into_response();
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream"),
-    );
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 

@@ -4,12 +4,12 @@ use super::access::Refusal;
 use super::address::{HostPort, ResolveError};
 use super::control::ControlError;
 use super::server::Admin;
-use super::{events, views};
+use super::{absence, events, views};
 use crate::limits;
 use crate::link::Tag;
 use crate::node_id::NodeId;
 use crate::signer::{AttachError, Epoch};
-use crate::supervisor::{Mode, PeerSpec, PeerView, Stopped};
+use crate::supervisor::{Mode, PeerSpec, PeerView, Stopped, Urgency};
 use crate::telemetry::{Event, EventStream, LapseReport, Next};
 use axum::Json;
 use axum::body::Bytes;
@@ -63,7 +63,14 @@ pub(super) async fn info(State(admin): Asked) -> Answer {
     // After the stop there are no peers; the rest still stands.
     let peers = admin.supervisor.peers().await.unwrap_or_default();
     let snapshot = admin.supervisor.snapshot();
-    Ok(Json(views::info(&snapshot, &peers, &admin.signer)).into_response())
+    let mut info = views::info(&snapshot, &peers, &admin.signer);
+    let planned = admin.supervisor.planned_absence();
+    views::add(
+        &mut info,
+        "planned_absence",
+        planned.as_ref().map(views::planned),
+    );
+    Ok(Json(info).into_response())
 }
 
 pub(super) async fn peers(State(admin): Asked) -> Answer {
@@ -135,6 +142,46 @@ pub(super) async fn add_peer(State(admin): Asked, body: Result<Bytes, BytesRejec
 struct PeerChange {
     tag: Option<String>,
     weight: Option<u32>,
+    pending_htlcs: Option<u32>,
+    earliest_expiry_height: Option<u32>,
+    csv_delay: Option<u16>,
+}
+
+impl PeerChange {
+    fn is_empty(&self) -> bool {
+        self.tag.is_none() && self.weight.is_none() && !self.speaks_of_urgency()
+    }
+
+    fn speaks_of_urgency(&self) -> bool {
+        self.pending_htlcs.is_some()
+            || self.earliest_expiry_height.is_some()
+            || self.csv_delay.is_some()
+    }
+
+    /// What it makes of a peer's urgency. What it does not say stays as it was.
+    fn urgency(&self, before: Urgency) -> Result<Option<Urgency>, Refusal> {
+        if !self.speaks_of_urgency() {
+            return Ok(None);
+        }
+        let urgency = Urgency {
+            pending_htlcs: self.pending_htlcs.unwrap_or(before.pending_htlcs),
+            earliest_expiry_height: self
+                .earliest_expiry_height
+                .unwrap_or(before.earliest_expiry_height),
+            csv_delay: self.csv_delay.unwrap_or(before.csv_delay),
+        };
+        let to_do = "give the block height at which the first of them expires";
+        let place = "field earliest_expiry_height";
+        if urgency.earliest_expiry_height >= absence::HEIGHT_END {
+            let what = "this is no block height: it is above 499999999";
+            return Err(bad(what, place, to_do));
+        }
+        if urgency.pending_htlcs > 0 && urgency.earliest_expiry_height == 0 {
+            let what = "HTLCs are pending, and it is not said when the first of them expires";
+            return Err(bad(what, place, to_do));
+        }
+        Ok(Some(urgency))
+    }
 }
 
 pub(super) async fn change_peer(
@@ -145,15 +192,22 @@ pub(super) async fn change_peer(
     let body: PeerChange = read(body, r#"{"tag":"channel-bearing"}"#)?;
     let id = node_id(&id, "the path")?;
     let tag = body.tag.as_deref().map(tag).transpose()?;
-    if tag.is_none() && body.weight.is_none() {
+    if body.is_empty() {
         return Err(bad(
             "nothing to change",
             "the body",
-            "give tag, weight, or both",
+            "give tag, weight, pending_htlcs, earliest_expiry_height or csv_delay",
         ));
     }
-    if find(&admin, id).await?.is_none() {
+    let Some(before) = find(&admin, id).await? else {
         return Err(unknown_peer(id));
+    };
+    if let Some(urgency) = body.urgency(before.urgency)? {
+        admin
+            .supervisor
+            .set_urgency(id, urgency)
+            .await
+            .map_err(stopped)?;
     }
     if body.weight.is_some() {
         let spec = PeerSpec {
@@ -184,7 +238,11 @@ pub(super) async fn remove_peer(State(admin): Asked, Path(id): Path<String>) -> 
     }
 }
 
-pub(super) async fn lapse(State(admin): Asked) -> Answer {
+pub(super) async fn lapse(State(admin): Asked, body: Result<Bytes, BytesRejection>) -> Answer {
+    let wish = absence::Wish::read(body)?;
+    if wish.drain {
+        return absence::plan(&admin, wish).await;
+    }
     // Subscribed before: the report cannot be missed.
     let events = admin.supervisor.events();
     let Some(lapse) = admin.signer.lapse() else {
@@ -205,7 +263,7 @@ pub(super) async fn lapse(State(admin): Asked) -> Answer {
     }
 }
 
-async fn report_of(mut events: EventStream, epoch: Epoch) -> Option<LapseReport> {
+pub(super) async fn report_of(mut events: EventStream, epoch: Epoch) -> Option<LapseReport> {
     loop {
         match events.next().await? {
             Next::Event(recorded) => match recorded.event {

@@ -9,6 +9,7 @@
 //! loopback unless told otherwise. All reads work in every mode. It never holds a lock that a link needs and never waits for a
 //! slow client with more than that client's own connection.
 
+mod absence;
 mod access;
 mod address;
 mod control;

@@ -5,7 +5,7 @@ use super::control::SignerControl;
 use super::data_dir::Token;
 use super::error::AdminError;
 use super::exporter::Exporter;
-use super::{handlers, import};
+use super::{absence, handlers, import};
 use crate::limits;
 use crate::supervisor::Supervisor;
 use axum::Router;
@@ -156,7 +156,9 @@ fn router(admin: &Arc<Admin>) -> Router {
             "/v1/peers/{id}",
             patch(handlers::change_peer).delete(handlers::remove_peer),
         )
+        .route("/v1/chain", post(absence::chain))
         .route("/v1/signer/lapse", post(handlers::lapse))
+        .route("/v1/signer/word", post(absence::word))
         .route("/v1/signer/attach", post(handlers::attach))
         .route("/v1/signer/reload", post(handlers::reload))
         .route_layer(layer(Needs::Change));

@@ -3,7 +3,9 @@
 use super::control::{DoorView, SignerControl};
 use crate::hex;
 use crate::signer::Epoch;
-use crate::supervisor::{LapseView, PeerState, PeerView, Snapshot};
+use crate::supervisor::{
+    AbsenceRequest, HtlcDeadline, LapseView, PeerState, PeerView, Pending, PendingPeer, Snapshot,
+};
 use crate::telemetry::{Event, LapseReport, Recorded};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -23,8 +25,57 @@ pub(super) fn info(snapshot: &Snapshot, peers: &[PeerView], control: &SignerCont
         },
         "peers": peer_counts(peers),
         "last_lapse": snapshot.last_lapse.as_ref().map(last_lapse),
+        "chain": chain(snapshot),
         "version": env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// Adds a field to an object.
+pub(super) fn add(object: &mut Value, name: &str, value: Option<Value>) {
+    if let Value::Object(map) = object {
+        map.insert(name.to_owned(), value.unwrap_or_default());
+    }
+}
+
+/// `chain` of `/v1/info`: what the node has said of it, and the first HTLC to expire.
+pub(super) fn chain(snapshot: &Snapshot) -> Value {
+    json!({
+        "height": snapshot.block_height,
+        "own_update_at": snapshot.own_update_at.map(seconds),
+        "own_update_age_s": snapshot.own_update_age.map(|age| age.as_secs()),
+        "htlc_deadline": snapshot.htlc_deadline.as_ref().map(deadline),
+    })
+}
+
+fn deadline(deadline: &HtlcDeadline) -> Value {
+    json!({
+        "node_id": deadline.peer.to_string(),
+        "expiry_height": deadline.expiry_height,
+        "blocks_left": deadline.blocks_left,
+    })
+}
+
+/// What an absence of the signer would leave hanging.
+pub(super) fn pending(pending: &Pending) -> Value {
+    let peer = |peer: &PendingPeer| {
+        json!({
+            "node_id": peer.node_id.to_string(),
+            "pending_htlcs": peer.urgency.pending_htlcs,
+            "earliest_expiry_height": peer.urgency.earliest_expiry_height,
+            "blocks_left": peer.blocks_left,
+            "csv_delay": peer.urgency.csv_delay,
+        })
+    };
+    json!({
+        "height": pending.block_height,
+        "htlcs": pending.htlcs,
+        "peers": pending.peers.iter().map(peer).collect::<Vec<_>>(),
+    })
+}
+
+/// `planned_absence` of `/v1/info`.
+pub(super) fn planned(request: &AbsenceRequest) -> Value {
+    json!({ "absence": request.number(), "pending": pending(request.pending()) })
 }
 
 /// `signer` of `/v1/info`: where it is, whether it is attached, and for one that dials in, its door.
@@ -84,6 +135,9 @@ pub(super) fn peer(peer: &PeerView) -> Value {
         "addr": peer.address.map(|address| address.to_string()),
         "tag": peer.tag.as_str(),
         "weight": peer.weight,
+        "pending_htlcs": peer.urgency.pending_htlcs,
+        "earliest_expiry_height": peer.urgency.earliest_expiry_height,
+        "csv_delay": peer.urgency.csv_delay,
         "state": peer.state.as_str(),
         "identity": link.map(|link| link.identity.as_str()),
         "direction": link.map(|link| link.direction.as_str()),
@@ -140,6 +194,9 @@ fn fields(event: &Event) -> Value {
             json!({ "epoch": epoch.get(), "took_ms": took.map(millis), "up": up, "failed": failed })
         }
         Event::GossipFloor { missing, wanted } => json!({ "missing": missing, "wanted": wanted }),
+        Event::HtlcDeadline(_) | Event::AbsencePlanned { .. } | Event::AbsenceOver { .. } => {
+            urgent(event)
+        }
         Event::HeldDown { lapses, wait } => json!({ "lapses": lapses, "wait_ms": millis(*wait) }),
         Event::Dialing { .. } | Event::DialFailed { .. } | Event::InboundFailed { .. } => {
             attempt(event)
@@ -176,6 +233,28 @@ fn fields(event: &Event) -> Value {
         Event::Parked { now } => json!({ "now": now }),
         Event::BookFailed { detail } => json!({ "detail": detail }),
         Event::Drained { closed, overran } => json!({ "closed": closed, "overran": overran }),
+    }
+}
+
+/// What presses: deadlines, and an absence that is planned.
+fn urgent(event: &Event) -> Value {
+    match event {
+        Event::HtlcDeadline(near) => {
+            let mut value = deadline(&near.soonest);
+            add(&mut value, "within", Some(json!(near.within)));
+            add(&mut value, "peers", Some(json!(near.peers)));
+            value
+        }
+        Event::AbsencePlanned {
+            number,
+            htlcs,
+            peers,
+            soonest,
+        } => json!({
+            "absence": number, "htlcs": htlcs, "peers": peers, "blocks_left": soonest.map(|soonest| soonest.blocks_left),
+        }),
+        Event::AbsenceOver { number, outcome } => json!({ "absence": number, "outcome": outcome }),
+        _ => json!({}),
     }
 }
 

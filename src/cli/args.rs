@@ -46,6 +46,16 @@ pub(super) enum Command {
     Info,
     /// Show what happens, as it happens, until the daemon stops
     Events,
+    /// Say at which block the node is, and when its own newest channel update was signed
+    #[command(group(clap::ArgGroup::new("said").required(true).multiple(true)))]
+    Chain {
+        /// The newest block's height
+        #[arg(long, value_name = "N", group = "said")]
+        height: Option<u32>,
+        /// When that update was signed, in seconds since 1970
+        #[arg(long, value_name = "SECONDS", group = "said")]
+        own_update_at: Option<u64>,
+    },
     /// The peers of the running daemon
     Peer {
         #[command(subcommand)]
@@ -226,6 +236,8 @@ pub(super) enum PeerCommand {
         /// gossip-only or channel-bearing
         tag: String,
     },
+    /// Say how urgently a channel peer is needed back: it is dialled before the others, and told of as its HTLCs come close to their expiry
+    Urgency(PeerUrgency),
     /// Show every peer
     List,
     /// Take in what another node lists: the JSON of lncli listpeers, listchannels or describegraph, or of lightning-cli listpeers or listpeerchannels
@@ -252,10 +264,62 @@ pub(super) struct PeerAdd {
     pub(super) weight: Option<u32>,
 }
 
+/// What is not given stays as it was.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("urgency").required(true).multiple(true)))]
+pub(super) struct PeerUrgency {
+    /// The peer's node id
+    pub(super) id: String,
+    /// HTLCs with it that are not settled
+    #[arg(long, value_name = "N", group = "urgency")]
+    pub(super) pending_htlcs: Option<u32>,
+    /// The block height at which the first of them expires
+    #[arg(long, value_name = "HEIGHT", group = "urgency")]
+    pub(super) earliest_expiry_height: Option<u32>,
+    /// Blocks that a cheated party has to react
+    #[arg(long, value_name = "BLOCKS", group = "urgency")]
+    pub(super) csv_delay: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LapseArguments {
+    /// Plan it: show which HTLCs are pending, and wait for the node's word. Interrupting leaves all as it is
+    #[arg(long)]
+    pub(super) drain: bool,
+    /// Give the word in the node's stead: do not wait
+    #[arg(long, requires = "drain")]
+    pub(super) yes: bool,
+    /// How long to wait for the word; 1s to 24h. Without it by then, nothing has changed, and the exit code is 1 [default: 10m]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "drain",
+        conflicts_with = "yes"
+    )]
+    pub(super) timeout: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AbsenceWord {
+    /// The absence's number, as `signer lapse --drain`, `info` and the event `absence_planned` show it
+    #[arg(value_name = "N")]
+    pub(super) absence: u64,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum SignerCommand {
     /// End the signer session: links in its scope are torn down
-    Lapse,
+    Lapse(LapseArguments),
+    /// Give the node's word that a planned absence of the signer may begin
+    Agree(AbsenceWord),
+    /// Give the node's word that a planned absence of the signer must not begin now
+    Refuse {
+        #[command(flatten)]
+        word: AbsenceWord,
+        /// Why, for whoever planned it
+        #[arg(long, value_name = "TEXT", default_value = "no reason was given")]
+        why: String,
+    },
     /// Begin a new session with the embedded signer
     Attach,
     /// Make a new certificate and key for the address at which a signer dials in

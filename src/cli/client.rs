@@ -48,6 +48,16 @@ impl Client {
         Ok(BufReader::new(body.into_reader()))
     }
 
+    /// Changes something, and gives the answer as it comes, for as long as that takes.
+    pub(super) fn changing(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<BufReader<ureq::BodyReader<'static>>, Failure> {
+        let answer = self.send("POST", path, Some(body), TokenKind::Admin, None)?;
+        Ok(BufReader::new(answer.into_reader()))
+    }
+
     fn value(
         &self,
         method: &str,

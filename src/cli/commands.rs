@@ -1,6 +1,7 @@
 //! The commands that ask the running daemon: one call each, and how its answer looks to a person.
 
-use super::args::PeerAdd;
+use super::absence::chain_line;
+use super::args::{PeerAdd, PeerUrgency};
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::output::{Output, Style};
@@ -28,7 +29,6 @@ fn describe(info: &Value, output: &Output) -> String {
         || "no signer yet".to_owned(),
         |epoch| format!("epoch {epoch}"),
     );
-    let count = |path: &str| text(info, path);
     let last = match info.pointer("/last_lapse") {
         Some(lapse @ Value::Object(_)) => {
             format!("{} ago: {}", ago(lapse, "/at"), lapse_line(lapse))
@@ -46,26 +46,11 @@ fn describe(info: &Value, output: &Output) -> String {
             ),
         ),
         ("signer", signer_line(info)),
+        ("links", links_line(info)),
+        ("peers", peers_line(info)),
         (
-            "links",
-            format!(
-                "{} gossip-only, {} channel-bearing, {} under a persona",
-                count("/links/gossip_only"),
-                count("/links/channel_bearing"),
-                count("/links/persona")
-            ),
-        ),
-        (
-            "peers",
-            format!(
-                "{} ({} up, {} dialing, {} backoff, {} held, {} awaited)",
-                count("/peers/total"),
-                count("/peers/up"),
-                count("/peers/dialing"),
-                count("/peers/backoff"),
-                count("/peers/held"),
-                count("/peers/awaited")
-            ),
+            "chain",
+            info.pointer("/chain").map(chain_line).unwrap_or_default(),
         ),
         ("last lapse", last),
         ("version", text(info, "/version")),
@@ -86,6 +71,29 @@ fn describe(info: &Value, output: &Output) -> String {
         );
     }
     rows.join("\n")
+}
+
+fn links_line(info: &Value) -> String {
+    let count = |path: &str| text(info, path);
+    format!(
+        "{} gossip-only, {} channel-bearing, {} under a persona",
+        count("/links/gossip_only"),
+        count("/links/channel_bearing"),
+        count("/links/persona")
+    )
+}
+
+fn peers_line(info: &Value) -> String {
+    let count = |path: &str| text(info, path);
+    format!(
+        "{} ({} up, {} dialing, {} backoff, {} held, {} awaited)",
+        count("/peers/total"),
+        count("/peers/up"),
+        count("/peers/dialing"),
+        count("/peers/backoff"),
+        count("/peers/held"),
+        count("/peers/awaited")
+    )
 }
 
 fn signer_line(info: &Value) -> String {
@@ -119,7 +127,7 @@ fn signer_line(info: &Value) -> String {
     )
 }
 
-fn lapse_line(lapse: &Value) -> String {
+pub(super) fn lapse_line(lapse: &Value) -> String {
     format!(
         "{}, fence {} µs, teardown {} ms, {} links dropped, {} retained",
         text(lapse, "/reason"),
@@ -222,6 +230,25 @@ impl PeerCall {
         })
     }
 
+    pub(super) fn urgency(urgency: &PeerUrgency) -> Result<Self, Failure> {
+        let mut body = json!({});
+        let said = [
+            ("pending_htlcs", urgency.pending_htlcs),
+            ("earliest_expiry_height", urgency.earliest_expiry_height),
+            ("csv_delay", urgency.csv_delay.map(u32::from)),
+        ];
+        for (name, value) in said {
+            if let (Some(value), Some(fields)) = (value, body.as_object_mut()) {
+                fields.insert(name.to_owned(), json!(value));
+            }
+        }
+        Ok(Self {
+            method: "PATCH",
+            path: path_of(&urgency.id)?,
+            body: Some(body),
+        })
+    }
+
     pub(super) fn make(self, client: &Client, output: &Output) -> Result<Exit, Failure> {
         let answer = client.change(self.method, &self.path, self.body.as_ref())?;
         output.answer(&answer, |answer| match answer.get("removed") {
@@ -237,18 +264,6 @@ fn path_of(id: &str) -> Result<String, Failure> {
         "/v1/peers/{}",
         peer_spec::node_id(id, "argument ID")?
     ))
-}
-
-pub(super) fn lapse(client: &Client, output: &Output) -> Result<Exit, Failure> {
-    let answer = client.change("POST", "/v1/signer/lapse", None)?;
-    output.answer(&answer, |answer| {
-        format!(
-            "epoch {} has ended: {}",
-            text(answer, "/epoch"),
-            lapse_line(answer)
-        )
-    });
-    Ok(Exit::Ok)
 }
 
 pub(super) fn attach(client: &Client, output: &Output) -> Result<Exit, Failure> {
@@ -323,7 +338,7 @@ fn word(value: &Value) -> String {
     }
 }
 
-fn text(value: &Value, path: &str) -> String {
+pub(super) fn text(value: &Value, path: &str) -> String {
     value.pointer(path).map_or_else(|| "-".to_owned(), word)
 }
 

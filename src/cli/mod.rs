@@ -10,6 +10,7 @@
 //! Answers go to standard output, errors and logs to standard error; with `--json` both are JSON. It never ends the process
 //! itself: [`main`] returns the code.
 
+mod absence;
 mod agent;
 mod args;
 mod bake;
@@ -35,6 +36,7 @@ use client::Client;
 use failure::{Exit, Failure};
 use output::Output;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Does what the command line says.
@@ -69,20 +71,36 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> 
         Command::Bake(arguments) => bake::bake(data_dir, &arguments, output),
         Command::Agent(arguments) => agent::run(arguments, output),
         Command::Key { file, new } => agent::key(&file, new, output),
-        Command::Signer {
-            command: SignerCommand::RenewCertificate(arguments),
-        } => bake::renew(data_dir.as_deref(), arguments, output),
-        Command::Signer {
-            command: SignerCommand::Lapse,
-        } => commands::lapse(&client()?, output),
-        Command::Signer {
-            command: SignerCommand::Attach,
-        } => commands::attach(&client()?, output),
+        Command::Chain {
+            height,
+            own_update_at,
+        } => absence::chain(&client()?, output, height, own_update_at),
+        Command::Signer { command } => signer(command, data_dir.as_deref(), client, output),
     };
     exit.map(ExitCode::from)
 }
 
 /// What is wrong with the arguments is said before a daemon is looked for.
+fn signer(
+    command: SignerCommand,
+    data_dir: Option<&Path>,
+    client: impl FnOnce() -> Result<Client, Failure>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    match command {
+        SignerCommand::Lapse(arguments) => {
+            let call = absence::LapseCall::new(&arguments)?;
+            call.make(&client()?, output)
+        }
+        SignerCommand::Agree(word) => absence::word(&client()?, output, &word, None),
+        SignerCommand::Refuse { word, why } => absence::word(&client()?, output, &word, Some(&why)),
+        SignerCommand::Attach => commands::attach(&client()?, output),
+        // It works on the files of the data directory.
+        SignerCommand::RenewCertificate(arguments) => bake::renew(data_dir, arguments, output),
+    }
+}
+
+/// The same.
 fn peer(
     command: &PeerCommand,
     client: impl FnOnce() -> Result<Client, Failure>,
@@ -91,6 +109,7 @@ fn peer(
     let call = match command {
         PeerCommand::Add(add) => commands::PeerCall::add(add)?,
         PeerCommand::Rm { id } => commands::PeerCall::remove(id)?,
+        PeerCommand::Urgency(urgency) => commands::PeerCall::urgency(urgency)?,
         PeerCommand::Tag { id, tag } => commands::PeerCall::tag(id, tag)?,
         PeerCommand::List => return commands::list_peers(&client()?, output),
         PeerCommand::Import { file, private } => {

@@ -274,6 +274,11 @@ impl SignerContext {
         self.end(None, reason)
     }
 
+    /// The same, if this one is live: another is not touched.
+    pub(crate) fn lapse_of(&self, epoch: Epoch, reason: LapseReason) -> Option<Lapse> {
+        self.end(Some(epoch), reason)
+    }
+
     /// Ends the live session, if any, and refuses every later one: for draining.
     pub fn shut_down(&self) -> Option<Lapse> {
         self.slot().draining = true;

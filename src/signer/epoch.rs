@@ -47,6 +47,8 @@ pub enum LapseReason {
     Dropped,
     /// An operator or the embedder asked for it.
     Requested,
+    /// An operator or the embedder had planned it, and the node knew.
+    Planned,
     /// The signer's stream ended or was reset.
     StreamClosed,
     /// The signer's stream was there, but the signer stopped answering.
@@ -66,6 +68,7 @@ impl LapseReason {
     pub const ALL: &'static [Self] = &[
         Self::Dropped,
         Self::Requested,
+        Self::Planned,
         Self::StreamClosed,
         Self::LivenessLost,
         Self::TakenOver,
@@ -79,6 +82,7 @@ impl LapseReason {
         match self {
             Self::Dropped => "dropped",
             Self::Requested => "requested",
+            Self::Planned => "planned",
             Self::StreamClosed => "stream_closed",
             Self::LivenessLost => "liveness_lost",
             Self::TakenOver => "taken_over",

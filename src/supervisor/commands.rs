@@ -1,6 +1,6 @@
 //! What a handle asks of the supervisor's driver. Plain data.
 
-use super::{ConnectError, PeerSpec, PeerView, Urgency};
+use super::{ConnectError, PeerSpec, PeerView, Pending, Urgency};
 use crate::link::{LinkHandle, Tag};
 use crate::node_id::NodeId;
 use tokio::sync::oneshot;
@@ -31,6 +31,13 @@ pub(crate) enum Command {
         peer: NodeId,
         urgency: Urgency,
         done: oneshot::Sender<()>,
+    },
+    Height {
+        height: u32,
+        done: oneshot::Sender<()>,
+    },
+    Pending {
+        found: oneshot::Sender<Pending>,
     },
     Link {
         peer: NodeId,

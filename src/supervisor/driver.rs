@@ -11,7 +11,7 @@ use super::commands::{Command, LinkWaiter};
 use super::conduct::Offence;
 use super::machine::{Input, Output, Policy, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
-use super::{ConnectError, PeerSpec, PeerView, Shared, watchman};
+use super::{ConnectError, PeerSpec, PeerView, Pending, PendingPeer, Shared, watchman};
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
@@ -240,6 +240,7 @@ impl Driver {
             Command::Unwant { peer, done } => {
                 let known = self.machine.peer(peer).is_some();
                 self.feed(Input::Unwant(peer));
+                self.show_deadline();
                 let _ = done.send(known);
             }
             Command::Tag { peer, tag, done } => {
@@ -256,7 +257,17 @@ impl Driver {
                 done,
             } => {
                 self.feed(Input::Urgency(peer, urgency));
+                self.show_deadline();
                 let _ = done.send(());
+            }
+            Command::Height { height, done } => {
+                self.feed(Input::Height(height));
+                self.show_deadline();
+                let _ = done.send(());
+            }
+            Command::Pending { found } => {
+                let peers = self.machine.pending().map(PendingPeer::new).collect();
+                let _ = found.send(Pending::new(self.machine.block_height(), peers));
             }
             Command::Link { peer, found } => {
                 let _ = found.send(self.handle_of(peer));
@@ -266,6 +277,12 @@ impl Driver {
             }
             Command::Drain { done } => self.start_drain(done),
         }
+    }
+
+    /// For the snapshot, which never waits for this task.
+    fn show_deadline(&self) {
+        let (height, soonest) = (self.machine.block_height(), self.machine.soonest_deadline());
+        self.shared.chain().seen(height, soonest);
     }
 
     fn want(&mut self, spec: PeerSpec, done: Option<LinkWaiter>) {

@@ -178,7 +178,9 @@ impl SupervisorMachine {
             | Input::Withdrawn(link) => self.owner(*link).map_or(Subject::Nobody, Subject::One),
             Input::Declare(_) | Input::Attached(_) | Input::Lapsed | Input::Drain => Subject::All,
             // A tick sees to those whose time has come.
-            Input::Behind(_) | Input::Active(..) | Input::Tick => Subject::Nobody,
+            Input::Behind(_) | Input::Active(..) | Input::Height(_) | Input::Tick => {
+                Subject::Nobody
+            }
         }
     }
 

@@ -12,6 +12,7 @@
 //! it replays from a list of inputs.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::deadlines::Deadlines;
 use super::floor::Floor;
 use super::guests::Guests;
 use super::hold_down::HoldDown;
@@ -49,6 +50,7 @@ pub struct SupervisorMachine {
     pub(super) guests: Guests,
     pub(super) hold_down: HoldDown,
     pub(super) floor: Floor,
+    pub(super) deadlines: Deadlines,
     /// The live session.
     pub(super) epoch: Option<Epoch>,
 }
@@ -73,6 +75,7 @@ impl SupervisorMachine {
             guests: Guests::default(),
             hold_down: HoldDown::new(limits::HOLD_DOWN_MAX),
             floor: Floor::new(limits::GOSSIP_FLOOR, true),
+            deadlines: Deadlines::default(),
             epoch: None,
         }
     }
@@ -152,7 +155,8 @@ impl SupervisorMachine {
             Input::Unwant(peer) => self.unwant(peer, out),
             Input::Tag(peer, tag) => self.say(peer, tag, out),
             Input::Declare(peers) => self.declare(&peers, out),
-            Input::Urgency(peer, urgency) => self.set_urgency(peer, urgency),
+            Input::Urgency(peer, urgency) => self.set_urgency(peer, urgency, out),
+            Input::Height(height) => return self.set_height(height, out),
             Input::Attached(epoch) => self.attached(now, epoch, out),
             Input::Lapsed => self.lapsed(now, out),
             Input::Behind(behind) => self.our_side.behind = behind,
@@ -214,6 +218,7 @@ impl SupervisorMachine {
     fn attached(&mut self, now: Moment, epoch: Epoch, out: &mut Vec<Output>) {
         self.live = true;
         self.epoch = Some(epoch);
+        self.deadlines.attached();
         self.our_side.failures = 0;
         let wait = if self.draining {
             Duration::ZERO
@@ -319,6 +324,7 @@ impl SupervisorMachine {
             }
             self.hold(id, out);
         }
+        self.tell_deadlines(out);
     }
 
     fn dial_failed(&mut self, now: Moment, link: LinkId, failure: Failure, out: &mut Vec<Output>) {

@@ -8,12 +8,14 @@
 //! [`machine`] decides (pure); `driver` acts; `reaper` tears down after a lapse, on a thread of its own; `listener` takes inbound
 //! connections.
 
+mod absence;
 mod admission;
 mod bookkeeper;
 mod builder;
 mod cause;
 mod commands;
 mod conduct;
+mod deadlines;
 mod dialling;
 pub(crate) mod driver;
 mod error;
@@ -32,8 +34,12 @@ mod waits;
 mod watchman;
 mod wishes;
 
+pub use absence::{
+    AbsenceRequest, AbsenceRequests, NoWord, Pending, PendingPeer, PlanError, PlannedAbsence,
+};
 pub use builder::{Builder, Redial};
 pub use conduct::{Banned, Offence};
+pub use deadlines::{DeadlinesNear, HtlcDeadline};
 pub use error::{ConnectError, ListenError, StartError, Stopped};
 pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};
@@ -45,16 +51,17 @@ use crate::link::{LinkHandle, Tag};
 use crate::node_id::NodeId;
 use crate::signer::SignerContext;
 use crate::telemetry::{Event, EventStream, Telemetry};
+use absence::Absences;
 use commands::Command;
 use listener::Doorway;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use view::Surroundings;
+use view::{ChainView, Surroundings};
 use watchman::Watchman;
 
 /// What the node can do at the moment.
@@ -136,6 +143,8 @@ pub(crate) struct Shared {
     draining: AtomicBool,
     mode: Mutex<Said>,
     last_lapse: reaper::LastLapse,
+    chain: Mutex<ChainView>,
+    absences: Absences,
     stop: watch::Sender<bool>,
     watchman: Arc<Watchman>,
 }
@@ -177,6 +186,8 @@ impl Shared {
             draining: AtomicBool::new(false),
             mode: Mutex::new(said),
             last_lapse: reaper::LastLapse::default(),
+            chain: Mutex::default(),
+            absences: Absences::default(),
             stop,
             watchman: Arc::new(watchman),
         }
@@ -216,6 +227,11 @@ impl Shared {
             .mode
         };
         self.env.telemetry.emit(Event::ModeChanged { from, to });
+    }
+
+    /// What the node has said of the chain and of its own updates.
+    fn chain(&self) -> MutexGuard<'_, ChainView> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_draining(&self) {
@@ -344,7 +360,7 @@ impl Supervisor {
         .await
     }
 
-    /// Says how urgently a channel peer is needed back after an absence.
+    /// Says how urgently a channel peer is needed back after an absence. It lasts as long as this process.
     ///
     /// # Errors
     /// The supervisor has stopped.
@@ -355,6 +371,21 @@ impl Supervisor {
             done,
         })
         .await
+    }
+
+    /// Says at which block the node is: what is left to the first expiry of a pending HTLC ([`set_urgency`](Self::set_urgency)) is shown
+    /// and, while no signer is there, told as it comes to 144, 72 and 36 blocks ([`Event::HtlcDeadline`]). May go back.
+    ///
+    /// # Errors
+    /// The supervisor has stopped.
+    pub async fn set_block_height(&self, height: u32) -> Result<(), Stopped> {
+        self.ask(|done| Command::Height { height, done }).await
+    }
+
+    /// Says when the node's own newest `channel_update` was signed, as time since the Unix epoch: peers forget a channel of which no
+    /// update has come for two weeks (BOLT 7), and without a signer there is none.
+    pub fn set_own_update(&self, at: Duration) {
+        self.shared.chain().own_update_at = Some(at);
     }
 
     /// The live link with a peer, if there is one.
@@ -394,6 +425,7 @@ impl Supervisor {
             parked: self.doorway.parked(),
             bans: self.doorway.bans(),
             signer_away: said.away_until(env.clock.now()),
+            chain: *self.shared.chain(),
         };
         Snapshot::new(env, around)
     }

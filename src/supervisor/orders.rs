@@ -1,6 +1,7 @@
 //! What goes into the supervisor's machine and what comes out of it: plain data, so that a run is a list that can be replayed.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::deadlines::DeadlinesNear;
 use super::roster::Urgency;
 use crate::book::PeerRecord;
 use crate::clock::Moment;
@@ -55,6 +56,8 @@ pub enum Input {
     Declare(Vec<NodeId>),
     /// How urgent a channel peer is.
     Urgency(NodeId, Urgency),
+    /// The node's block height.
+    Height(u32),
     /// A signer session began.
     Attached(Epoch),
     /// The signer session ended.
@@ -201,6 +204,8 @@ pub enum Output {
         /// So many there shall be.
         wanted: usize,
     },
+    /// While no signer is there: HTLCs come close to their expiry.
+    Deadlines(DeadlinesNear),
     /// Every channel peer that was to come back has come back or has failed to.
     Relit {
         /// Under which session.

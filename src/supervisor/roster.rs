@@ -251,6 +251,11 @@ impl Peer {
         self.weight
     }
 
+    /// How urgently it is needed back.
+    pub fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
     /// Its admitted link.
     pub fn link(&self) -> Option<LinkId> {
         self.incumbent.map(|incumbent| incumbent.id)

@@ -1,7 +1,8 @@
 //! What a supervisor shows of itself: plain data, taken at one moment, for status pages, commands and tests.
 
 use super::Mode;
-use super::roster::{Peer, PeerState};
+use super::deadlines::HtlcDeadline;
+use super::roster::{Peer, PeerState, Urgency};
 use crate::clock::Moment;
 use crate::link::driver::Env;
 use crate::link::shared::LinkState;
@@ -42,6 +43,14 @@ pub struct Snapshot {
     pub ecdh_in_flight: usize,
     /// How long no signer has been there since the start, in all.
     pub signer_away: Duration,
+    /// The node's block height, if it has said one.
+    pub block_height: Option<u32>,
+    /// The first expiry of a pending HTLC, of what the node has said.
+    pub htlc_deadline: Option<HtlcDeadline>,
+    /// When the node's own newest update was signed, of what it has said.
+    pub own_update_at: Option<Duration>,
+    /// How long ago that was.
+    pub own_update_age: Option<Duration>,
     /// Whether a signer session is live.
     pub signer_attached: bool,
     /// The newest lapse.
@@ -80,6 +89,21 @@ pub(super) struct Surroundings {
     pub(super) parked: usize,
     pub(super) bans: usize,
     pub(super) signer_away: Duration,
+    pub(super) chain: ChainView,
+}
+
+/// What the node has said of the chain and of its own updates.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ChainView {
+    height: Option<u32>,
+    soonest: Option<HtlcDeadline>,
+    pub(super) own_update_at: Option<Duration>,
+}
+
+impl ChainView {
+    pub(super) fn seen(&mut self, height: Option<u32>, soonest: Option<HtlcDeadline>) {
+        (self.height, self.soonest) = (height, soonest);
+    }
 }
 
 /// What a lapse did.
@@ -120,6 +144,13 @@ impl Snapshot {
             bans: around.bans,
             ecdh_in_flight: env.context.ecdh_in_flight(),
             signer_away: around.signer_away,
+            block_height: around.chain.height,
+            htlc_deadline: around.chain.soonest,
+            own_update_at: around.chain.own_update_at,
+            own_update_age: around
+                .chain
+                .own_update_at
+                .map(|at| env.clock.unix().saturating_sub(at)),
             signer_attached: env.context.is_live(),
             last_lapse: around.last.map(|(at, report)| LapseView {
                 at,
@@ -162,6 +193,8 @@ pub struct PeerView {
     pub tag: Tag,
     /// How much it matters among its like.
     pub weight: u32,
+    /// How urgently it is needed back, of what the node has said.
+    pub urgency: Urgency,
     /// Where it stands.
     pub state: PeerState,
     /// Its link, if it has one.
@@ -206,6 +239,7 @@ impl PeerView {
                 .or_else(|| peer.shown_address()),
             tag,
             weight: peer.weight(),
+            urgency: peer.urgency(),
             state: peer.state(),
             link: link.map(|link| LinkView::new(link, now, unix)),
         }

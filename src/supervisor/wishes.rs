@@ -1,4 +1,4 @@
-//! What the node says of its peers: the part of [`SupervisorMachine`] that takes wishes, tags and urgencies.
+//! What the node says of its peers: the part of [`SupervisorMachine`] that takes wishes and tags.
 //!
 //! A wish is kept until it is taken back; a tag until another is said. Pure, as the machine is.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -80,6 +80,7 @@ impl SupervisorMachine {
             });
         }
         peer.urgency = Urgency::default();
+        self.forget_urgency(id);
         self.set_wait(id, Wait::None);
         if let Some(relight) = &mut self.relight {
             relight.forget(id);
@@ -170,14 +171,5 @@ impl SupervisorMachine {
                 self.retagged(id, tag_now, out);
             }
         }
-    }
-
-    pub(super) fn set_urgency(&mut self, id: NodeId, urgency: Urgency) {
-        if !self.peers.contains_key(&id) && self.is_full() {
-            return;
-        }
-        self.peers.entry(id).or_default().urgency = urgency;
-        self.requeue(id);
-        self.forget_if_idle(id);
     }
 }

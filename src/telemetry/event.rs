@@ -3,7 +3,7 @@
 use crate::link::{CloseReason, Direction, Identity, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, LapseReason};
-use crate::supervisor::{Banned, Mode, Offence};
+use crate::supervisor::{Banned, DeadlinesNear, HtlcDeadline, Mode, Offence};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -84,6 +84,27 @@ pub enum Event {
         missing: usize,
         /// So many there shall be.
         wanted: usize,
+    },
+    /// While no signer is there: HTLCs have come to 144, 72 or 36 blocks of their expiry. Told once for each mark and deadline.
+    HtlcDeadline(DeadlinesNear),
+    /// Somebody plans an absence of the signer, and waits for the node's word.
+    AbsencePlanned {
+        /// Its number, by which the node names it.
+        number: u64,
+        /// HTLCs that are not settled.
+        htlcs: u64,
+        /// Peers that they are with.
+        peers: usize,
+        /// The soonest expiry, once the height is known.
+        soonest: Option<HtlcDeadline>,
+    },
+    /// The planned absence has begun, or is not planned any more.
+    AbsenceOver {
+        /// Its number.
+        number: u64,
+        /// `lapsed`: it has begun; `withdrawn`: by whoever had planned it; `refused`: by the node; `signer_away`: the session ended by
+        /// itself.
+        outcome: &'static str,
     },
     /// A dial began.
     Dialing {
@@ -303,6 +324,9 @@ impl Event {
             Self::HeldDown { .. } => "held_down",
             Self::Relit { .. } => "relit",
             Self::GossipFloor { .. } => "gossip_floor",
+            Self::HtlcDeadline(_) => "htlc_deadline",
+            Self::AbsencePlanned { .. } => "absence_planned",
+            Self::AbsenceOver { .. } => "absence_over",
             Self::Dialing { .. } => "dialing",
             Self::DialFailed { .. } => "dial_failed",
             Self::InboundFailed { .. } => "inbound_failed",
@@ -364,17 +388,9 @@ impl Event {
                     "the signer's connection is alive, and the signer does not answer"
                 );
             }
-            Self::GossipFloor { missing, wanted } if *missing > 0 => {
-                tracing::warn!(event, missing, wanted, "gossip comes over too few links");
-            }
-            Self::HeldDown { lapses, wait } => {
-                tracing::warn!(
-                    event,
-                    lapses,
-                    ?wait,
-                    "the signer comes and goes: channel peers wait"
-                );
-            }
+            Self::GossipFloor { missing: 1.., .. }
+            | Self::HtlcDeadline(_)
+            | Self::HeldDown { .. } => self.log_of_signers_absence(),
             Self::MistagSuspected { peer } => {
                 tracing::warn!(event, %peer, "a gossip-only peer claims a channel");
             }
@@ -385,6 +401,8 @@ impl Event {
             | Self::ModeChanged { .. }
             | Self::GossipFloor { .. }
             | Self::SignerAttached { .. }
+            | Self::AbsencePlanned { .. }
+            | Self::AbsenceOver { .. }
             | Self::Relit { .. }
             | Self::LinkUp { .. }
             | Self::LinkDown { .. }
@@ -392,6 +410,32 @@ impl Event {
             | Self::Banned { .. }
             | Self::Drained { .. } => tracing::info!(event, details = ?self),
             _ => tracing::debug!(event, details = ?self),
+        }
+    }
+
+    /// What an absence of the signer, or its coming and going, has led to.
+    fn log_of_signers_absence(&self) {
+        let event = self.name();
+        match self {
+            Self::GossipFloor { missing, wanted } => {
+                tracing::warn!(event, missing, wanted, "gossip comes over too few links");
+            }
+            Self::HtlcDeadline(near) => {
+                tracing::warn!(
+                    event,
+                    ?near,
+                    "HTLCs come close to their expiry, and no signer is there"
+                );
+            }
+            Self::HeldDown { lapses, wait } => {
+                tracing::warn!(
+                    event,
+                    lapses,
+                    ?wait,
+                    "the signer comes and goes: channel peers wait"
+                );
+            }
+            _ => {}
         }
     }
 }

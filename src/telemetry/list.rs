@@ -359,6 +359,19 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Times that a peer was not written to the peer book.",
     ),
+    later(gauge_row(
+        "pilotlight_htlc_deadline_blocks_min",
+        &[],
+        "Blocks up to the first expiry of a pending HTLC; below 0 once it has expired, NaN while none is pending. There once the node has said its height.",
+    )),
+    later(in_unit(
+        Unit::Seconds,
+        gauge_row(
+            "pilotlight_own_update_age_seconds",
+            &[],
+            "Age of the node's own newest channel update. There once the node has said when that was signed.",
+        ),
+    )),
     gauge_row(
         "pilotlight_build_info",
         &["version", "commit"],

@@ -194,6 +194,14 @@ pub fn publish(now: &Snapshot) {
     gauge!("pilotlight_ecdh_in_flight").set(now.ecdh_in_flight as f64);
     let gossip = now.last_gossip_at.unwrap_or_default();
     gauge!("pilotlight_gossip_last_message_timestamp_seconds").set(gossip.as_secs_f64());
+    if now.block_height.is_some() {
+        let left = now.htlc_deadline.map(|soonest| soonest.blocks_left as f64);
+        // Without a deadline it is below no threshold.
+        gauge!("pilotlight_htlc_deadline_blocks_min").set(left.unwrap_or(f64::NAN));
+    }
+    if let Some(age) = now.own_update_age {
+        gauge!("pilotlight_own_update_age_seconds").set(age.as_secs_f64());
+    }
     gauge!("pilotlight_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)
         .set(1.0);
 }
@@ -228,11 +236,7 @@ pub(super) fn refused(name: &'static str, action: &'static str) {
 pub(crate) fn record(event: &Event) {
     match event {
         Event::SignerLapsed(report) => lapsed(report),
-        Event::Relit { took, .. } => {
-            if let Some(took) = took {
-                histogram!("pilotlight_relight_duration_seconds").record(*took);
-            }
-        }
+        Event::Relit { took, .. } => relit(*took),
         Event::LinkUp {
             direction: Direction::Outbound,
             identity,
@@ -286,6 +290,9 @@ pub(crate) fn record(event: &Event) {
         | Event::ModeChanged { .. }
         | Event::SignerAttached { .. }
         | Event::HeldDown { .. }
+        | Event::HtlcDeadline(_)
+        | Event::AbsencePlanned { .. }
+        | Event::AbsenceOver { .. }
         | Event::Dialing { .. }
         | Event::LinkUp { .. }
         | Event::Leased { .. }
@@ -293,6 +300,12 @@ pub(crate) fn record(event: &Event) {
         | Event::PeerComplained { .. }
         | Event::Parked { .. }
         | Event::Drained { .. } => {}
+    }
+}
+
+fn relit(took: Option<Duration>) {
+    if let Some(took) = took {
+        histogram!("pilotlight_relight_duration_seconds").record(took);
     }
 }
 

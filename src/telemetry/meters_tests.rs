@@ -11,8 +11,7 @@ use super::*;
 use crate::link::{CloseReason, LinkId};
 use crate::node_id::{LocalKey, NodeId};
 use crate::signer::SignerContext;
-use crate::supervisor::Supervisor;
-use crate::supervisor::{Banned, Offence};
+use crate::supervisor::{Banned, Offence, Supervisor, Urgency};
 use crate::telemetry::{Metric, PEER_METRICS, PROCESS_METRICS, Unit};
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
@@ -193,6 +192,9 @@ fn every_recorded_metric_is_in_the_table_with_its_kind_and_labels_and_every_row_
             .start()
             .await
             .unwrap();
+        // What only the node knows.
+        supervisor.set_block_height(800_000).await.unwrap();
+        supervisor.set_own_update(Duration::from_secs(1));
         supervisor.snapshot()
     });
     let seen = recorded(|| {
@@ -417,4 +419,54 @@ fn the_gateway_s_words_are_those_that_are_announced() {
     ];
     assert_eq!(bounds.map(Throttle::as_str), ECDH_BOUNDS);
     assert_eq!(Refusal::Conflict.as_str(), CONFLICT);
+}
+
+/// The node's HTLCs: the least that is left, below 0 once it has expired; NaN, which no threshold is above, while none is pending.
+#[test]
+fn the_soonest_deadline_is_published_once_the_height_is_known() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let urgency = |pending_htlcs, earliest_expiry_height| Urgency {
+        pending_htlcs,
+        earliest_expiry_height,
+        csv_delay: 144,
+    };
+    let steps = runtime.block_on(async {
+        let (supervisor, _inbox) = Supervisor::builder(SignerContext::new(peer()))
+            .seed(1)
+            .start()
+            .await
+            .unwrap();
+        let other = LocalKey::from_bytes(&mut [8; 32]).unwrap().node_id();
+        supervisor
+            .set_urgency(other, urgency(2, 900))
+            .await
+            .unwrap();
+        let mut steps = vec![supervisor.snapshot()];
+        supervisor.set_block_height(850).await.unwrap();
+        steps.push(supervisor.snapshot());
+        supervisor.set_block_height(907).await.unwrap();
+        steps.push(supervisor.snapshot());
+        supervisor
+            .set_urgency(other, urgency(0, 900))
+            .await
+            .unwrap();
+        steps.push(supervisor.snapshot());
+        steps
+    });
+    let shown: Vec<_> = steps
+        .iter()
+        .map(|snapshot| {
+            let seen = values(&recorded(|| publish(snapshot)));
+            let name = "pilotlight_htlc_deadline_blocks_min".to_owned();
+            match seen.get(&(name, Vec::new())) {
+                Some((_, DebugValue::Gauge(value))) => Some(value.into_inner().to_string()),
+                _ => None,
+            }
+        })
+        .collect();
+    let expected = [None, Some("50"), Some("-7"), Some("NaN")].map(|text| text.map(str::to_owned));
+    assert_eq!(shown, expected);
 }

@@ -59,6 +59,7 @@ impl Driver {
             Output::HeldDown { lapses, wait } => {
                 self.env.telemetry.emit(Event::HeldDown { lapses, wait });
             }
+            Output::Deadlines(near) => self.env.telemetry.emit(Event::HtlcDeadline(near)),
             Output::FloorMissing { missing, wanted } => {
                 let event = Event::GossipFloor { missing, wanted };
                 self.env.telemetry.emit(event);
