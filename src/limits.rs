@@ -255,6 +255,14 @@ pub const ADDRESSES_MAX: usize = 8;
 /// Events that a slow listener may fall behind before it is told how many it missed.
 pub const EVENTS_BUFFER: usize = 4096;
 
+/// Events of the node and its signer that are kept for listeners who come later: a hundred lapses and returns, at four to five events
+/// each. 200 bytes each.
+pub const EVENTS_KEPT: usize = 512;
+
+/// Events of peers that are kept likewise, apart from those, so that peers who come and go push out no lapse: a lapse and a return with a
+/// thousand peers make some 4,000. Under 2 MiB.
+pub const PEER_EVENTS_KEPT: usize = 8192;
+
 /// Requests that may wait for the supervisor's driver. A full queue makes callers wait, which is all a caller may do.
 pub const COMMANDS: usize = 1024;
 
@@ -295,9 +303,19 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a drain may take before the links that are left are reset.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Connections to the admin address at once. A scraper, a page and a few commands need ten; more wait to be accepted, and none
-/// of them costs a link anything.
+/// Connections to the admin address at once. A scraper, a page and a few commands need ten; when all are taken, a newcomer takes the
+/// place of the one that has asked for nothing for the longest. None of them costs a link anything.
 pub const ADMIN_CONNECTIONS: usize = 64;
+
+/// Of those, event streams: they are for ever, and must leave room for the command that ends the trouble.
+pub const ADMIN_EVENT_STREAMS: usize = 32;
+
+/// How long a newcomer waits for the place of a connection that was told to leave, before another is told. It leaves as soon as its
+/// task runs.
+pub const ADMIN_PLACE_WAIT: Duration = Duration::from_millis(20);
+
+/// Bytes that the kernel holds for an admin client that does not read: a few thousand events. Left to itself it holds 4 MiB each.
+pub const ADMIN_SEND_BUFFER: usize = 256 * 1024;
 
 /// How long an admin client may take for a request's head, and how long it may be idle between two. It is on the same machine or
 /// in the same rack.

@@ -400,9 +400,9 @@ fn what_makes_no_sense_is_answered_in_json() {
             .status,
         400
     );
-    assert_eq!(daemon.request("GET", "/", &token, "").status, 404);
+    assert_eq!(daemon.request("GET", "/v2", &token, "").status, 404);
     assert_eq!(
-        daemon.request("GET", "/", "", "").what(),
+        daemon.request("GET", "/v2", "", "").what(),
         "there is nothing here"
     );
     let wrong_method = daemon.request("POST", "/v1/info", &token, "");

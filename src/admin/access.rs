@@ -1,15 +1,16 @@
-//! Who may ask what: the Host allow-list, the ban on tokens in queries, and the bearer tokens.
+//! Who may ask what: the Host allow-list, the ban on other sites' pages and on tokens in queries, and the bearer tokens.
 //!
-//! The Host check keeps a web page from reaching the daemon through a name that it has made resolve to loopback. Tokens are
-//! compared in constant time, and a query is never looked at for one.
+//! The Host check keeps a web page from reaching the daemon through a name that it has made resolve to loopback; the check of `Origin`
+//! and `Sec-Fetch-Site`, which browsers send and pages cannot forge, keeps it from doing so openly. No answer ever allows another origin
+//! to read it. Tokens are compared in constant time, and a query is never looked at for one.
 
 use super::data_dir::Token;
 use super::error::Problem;
 use super::server::Admin;
 use crate::limits;
 use axum::extract::{Request, State};
-use axum::http::header::{self, HeaderMap, HeaderValue};
-use axum::http::{StatusCode, Uri};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
@@ -75,6 +76,7 @@ pub(super) async fn guard(
 ) -> Response {
     let path = request.uri().path().to_owned();
     let checked = check_host(&admin.hosts, request.uri(), request.headers())
+        .and_then(|()| check_site(request.method(), request.headers()))
         .and_then(|()| check_query(request.uri()));
     let mut response = match checked {
         Ok(()) => {
@@ -94,14 +96,24 @@ pub(super) async fn guard(
         }
         Err(refusal) => refusal.into_response(),
     };
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+    ] {
+        let headers = response.headers_mut();
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     response
 }
+
+/// Says of an answer that who asked has shown a token: its connection is left alone until the answer has been read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown;
 
 /// The layer of routes that need a token.
 pub(super) async fn authorise(
@@ -110,12 +122,15 @@ pub(super) async fn authorise(
     next: Next,
 ) -> Response {
     let open = needs == Needs::Scrape && admin.scrape_is_open;
-    match if open {
-        Ok(())
-    } else {
-        check_token(&admin.tokens, needs, request.headers())
-    } {
-        Ok(()) => next.run(request).await,
+    if open {
+        return next.run(request).await;
+    }
+    match check_token(&admin.tokens, needs, request.headers()) {
+        Ok(()) => {
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(Shown);
+            response
+        }
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -225,6 +240,58 @@ fn host_of(text: &str) -> Option<String> {
     (digits && !host.is_empty()).then_some(host)
 }
 
+/// Refuses what a page of another origin has a browser send, but for a link to the status page that somebody follows. Whoever is no
+/// browser sends neither header.
+fn check_site(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    let refused = |header: &str| {
+        Refusal::new(
+            StatusCode::FORBIDDEN,
+            "a page of another site asks for this",
+            header,
+            "open the daemon's own page; behind a proxy, have it pass Host on as it came",
+        )
+    };
+    let said = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => value.to_str().map(Some).map_err(|_| ()),
+            (Some(_), Some(_)) => Err(()),
+        }
+    };
+    if let Some(origin) = said("origin").map_err(|()| refused("header Origin"))? {
+        let host = said("host").ok().flatten().unwrap_or_default();
+        if !is_of(origin, host) {
+            return Err(refused("header Origin"));
+        }
+    }
+    let site = said("sec-fetch-site").map_err(|()| refused("header Sec-Fetch-Site"))?;
+    let follows_a_link = *method == Method::GET
+        && said("sec-fetch-mode") == Ok(Some("navigate"))
+        && said("sec-fetch-dest") == Ok(Some("document"));
+    match site {
+        None | Some("same-origin" | "none") => Ok(()),
+        Some(_) if follows_a_link => Ok(()),
+        Some(_) => Err(refused("header Sec-Fetch-Site")),
+    }
+}
+
+/// Whether an origin is that of a page at this host. TLS may end in front of the daemon, so either scheme will do; a port that is the
+/// scheme's own may be left out.
+fn is_of(origin: &str, host: &str) -> bool {
+    let (of, own_port) = match origin.split_once("://") {
+        Some(("http", of)) => (of, ":80"),
+        Some(("https", of)) => (of, ":443"),
+        _ => return false,
+    };
+    let bare = |text: &str| {
+        text.strip_suffix(own_port)
+            .unwrap_or(text)
+            .to_ascii_lowercase()
+    };
+    !of.is_empty() && bare(of) == bare(host)
+}
+
 /// A token in a URL ends up in histories and logs, so it is refused rather than ignored.
 fn check_query(uri: &Uri) -> Result<(), Refusal> {
     let keys = uri
@@ -303,6 +370,82 @@ mod tests {
         );
         headers.append(header::HOST, HeaderValue::from_static("localhost"));
         assert!(check_host(&allowed, &uri, &headers).is_err());
+    }
+
+    fn site_passes(method: &Method, sent: &[(&'static str, &'static str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("localhost:9736"));
+        for (name, value) in sent {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        check_site(method, &headers).is_ok()
+    }
+
+    #[test]
+    fn only_the_daemons_own_pages_and_who_is_no_browser_may_ask() {
+        let link = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
+        for method in [Method::GET, Method::POST, Method::DELETE] {
+            for sent in [
+                &[][..],
+                &[
+                    ("sec-fetch-site", "same-origin"),
+                    ("origin", "http://localhost:9736"),
+                ],
+                &[("sec-fetch-site", "none")],
+                &[("origin", "https://LOCALHOST:9736")],
+            ] {
+                assert!(site_passes(&method, sent), "{method} {sent:?}");
+            }
+            for sent in [
+                &[("sec-fetch-site", "cross-site")][..],
+                // Another port of the same machine.
+                &[("sec-fetch-site", "same-site")],
+                &[("origin", "http://localhost:3000")],
+                &[("origin", "http://localhost")],
+                &[("origin", "http://evil.example")],
+                &[("origin", "null")],
+                &[("origin", "")],
+                &[("origin", "file://")],
+                &[("origin", "http://")],
+                &[
+                    ("origin", "http://localhost:9736"),
+                    ("origin", "http://localhost:9736"),
+                ],
+                &[
+                    ("sec-fetch-site", "same-origin"),
+                    ("origin", "http://evil.example"),
+                ],
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("sec-fetch-mode", "no-cors"),
+                    ("sec-fetch-dest", "image"),
+                ],
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("sec-fetch-mode", "navigate"),
+                    ("sec-fetch-dest", "iframe"),
+                ],
+            ] {
+                assert!(!site_passes(&method, sent), "{method} {sent:?}");
+            }
+        }
+        assert!(site_passes(&Method::GET, &link));
+        assert!(!site_passes(&Method::POST, &link), "a form of another site");
+    }
+
+    #[test]
+    fn an_origin_may_leave_out_the_port_of_its_scheme_only() {
+        assert!(is_of("http://node.lan", "node.lan:80") && is_of("https://node.lan", "node.lan"));
+        assert!(
+            is_of("https://node.lan:443", "node.lan") && is_of("http://[::1]:9736", "[::1]:9736")
+        );
+        assert!(
+            !is_of("http://node.lan", "node.lan:443") && !is_of("http://node.lan.evil", "node.lan")
+        );
     }
 
     #[test]

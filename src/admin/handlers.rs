@@ -13,9 +13,9 @@ use crate::supervisor::{Mode, PeerSpec, PeerView, Stopped, Urgency};
 use crate::telemetry::{Event, EventStream, LapseReport, Next};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
-use axum::http::header::{self, HeaderValue};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -73,13 +73,47 @@ pub(super) async fn info(State(admin): Asked) -> Answer {
     Ok(Json(info).into_response())
 }
 
-pub(super) async fn peers(State(admin): Asked) -> Answer {
-    let peers = admin.supervisor.peers().await.map_err(stopped)?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HowMany {
+    limit: Option<usize>,
+}
+
+pub(super) async fn peers(
+    State(admin): Asked,
+    query: Result<Query<HowMany>, QueryRejection>,
+) -> Answer {
+    let Query(HowMany { limit }) =
+        query.map_err(|error| bad(error.body_text(), "the query", "give limit=N, or nothing"))?;
+    let mut peers = admin.supervisor.peers().await.map_err(stopped)?;
+    if let Some(limit) = limit.filter(|limit| *limit < peers.len()) {
+        // Those that a person would ask for first.
+        peers.sort_by_key(|peer| (peer.tag != Tag::ChannelBearing, peer.link.is_none()));
+        peers.truncate(limit);
+    }
     Ok(Json(Value::Array(peers.iter().map(views::peer).collect())).into_response())
 }
 
-pub(super) async fn event_stream(State(admin): Asked) -> Response {
-    events::respond(admin.supervisor.events(), admin.stop.clone())
+pub(super) async fn event_stream(State(admin): Asked, headers: HeaderMap) -> Answer {
+    let Ok(place) = Arc::clone(&admin.streams).try_acquire_owned() else {
+        return Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "{} event streams are open already",
+                limits::ADMIN_EVENT_STREAMS
+            ),
+            "/v1/events",
+            "close some: status pages, `pilotlight events`",
+        ));
+    };
+    let last_seen = headers.get("last-event-id");
+    let telemetry = admin.supervisor.telemetry();
+    Ok(events::respond(
+        &telemetry,
+        last_seen,
+        admin.stop.clone(),
+        place,
+    ))
 }
 
 #[derive(Deserialize)]
@@ -325,7 +359,7 @@ fn uncontrolled(error: ControlError, place: &str) -> Refusal {
 
 pub(super) async fn not_found(uri: Uri) -> Refusal {
     let place: String = uri.path().chars().take(80).collect();
-    let to_do = "see /v1/info, /v1/peers, /v1/events, /metrics, /healthz, /readyz";
+    let to_do = "see /, /v1/info, /v1/peers, /v1/events, /metrics, /healthz, /readyz";
     Refusal::new(StatusCode::NOT_FOUND, "there is nothing here", place, to_do)
 }
 

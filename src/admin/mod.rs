@@ -1,13 +1,14 @@
 //! The daemon's face over HTTP: health, metrics, status, events, and control of peers and signer.
 //!
 //! ```text
-//!  TCP ── bounded ── Host ── token ── handler ── Supervisor, SignerControl
+//!  TCP ── bounded ── Host ── site ── token ── handler ── Supervisor, SignerControl
 //! ```
 //!
 //! Plain HTTP, meant for loopback. Each request passes the Host allow-list; reading needs `readonly.token`, changing needs
-//! `admin.token`, both files of the [`DataDir`]; a token in a query is refused. `/healthz` is open; `/metrics` and `/readyz` are open on
-//! loopback unless told otherwise. All reads work in every mode. It never holds a lock that a link needs and never waits for a
-//! slow client with more than that client's own connection.
+//! `admin.token`, both files of the [`DataDir`]; a token in a query and a request from another site's page are refused. `/healthz` and the
+//! status page's own files, which hold no data, are open; `/metrics` and `/readyz` are open on loopback unless told otherwise. All reads
+//! work in every mode. It holds a lock that a link needs for no longer than it takes to copy a few events, and never waits for a slow
+//! client with more than that client's own connection.
 
 mod absence;
 mod access;
@@ -20,7 +21,9 @@ mod exporter;
 mod exposition;
 mod handlers;
 mod import;
+mod page;
 mod process;
+mod seats;
 mod server;
 mod views;
 
@@ -29,4 +32,5 @@ pub use control::{Caller, ControlError, DoorView, SignerControl, SignerDoor};
 pub use data_dir::{DataDir, Token, TokenKind};
 pub use error::{AdminError, Problem};
 pub use exporter::Exporter;
+pub use page::recorded;
 pub use server::{AdminServer, Parts, Settings};

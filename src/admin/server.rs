@@ -1,25 +1,30 @@
 //! The listener: bounded connections, a deadline and a size for every request's head, and an end.
 
-use super::access::{self, Needs, Tokens, allowed_hosts};
+use super::access::{self, Needs, Shown, Tokens, allowed_hosts};
 use super::control::SignerControl;
 use super::data_dir::Token;
 use super::error::AdminError;
 use super::exporter::Exporter;
-use super::{absence, handlers, import};
+use super::seats::{Seat, Seats, kept_until_read};
+use super::{absence, handlers, import, page};
 use crate::limits;
 use crate::supervisor::Supervisor;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::Request;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, patch, post};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// How the admin address is kept.
@@ -55,6 +60,8 @@ pub(super) struct Admin {
     pub(super) tokens: Tokens,
     pub(super) hosts: Vec<String>,
     pub(super) scrape_is_open: bool,
+    /// Places for event streams.
+    pub(super) streams: Arc<Semaphore>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -98,21 +105,21 @@ impl AdminServer {
     pub async fn serve(self, parts: Parts, mut stop: watch::Receiver<bool>) {
         let exporter = parts.exporter.clone();
         let router = router(&Arc::new(self.admin(parts, &stop)));
-        let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
+        let mut doorstep = Doorstep::new(self.listener);
         let mut upkeep = tokio::time::interval(UPKEEP);
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 () = stopping(&mut stop) => break,
                 _ = upkeep.tick() => if let Some(exporter) = &exporter { exporter.upkeep() },
-                accepted = accept(&self.listener, &places) => if let Some((socket, place)) = accepted {
-                    connections.spawn(connection(socket, place, router.clone(), stop.clone()));
-                },
+                Some((socket, seat)) = doorstep.next() => {
+                    connections.spawn(connection(socket, seat, router.clone(), stop.clone()));
+                }
                 // A connection that panicked harmed nobody but its client.
                 Some(_ended) = connections.join_next() => {}
             }
         }
-        drop(self.listener);
+        drop(doorstep);
         let farewell = async { while connections.join_next().await.is_some() {} };
         // Who has not gone by then is cut off, as the set is dropped.
         let _ = tokio::time::timeout(limits::ADMIN_FAREWELL, farewell).await;
@@ -133,6 +140,7 @@ impl AdminServer {
             },
             hosts: allowed_hosts(self.address.ip(), &self.settings.hosts),
             scrape_is_open: !needs_token,
+            streams: Arc::new(Semaphore::new(limits::ADMIN_EVENT_STREAMS)),
             stop: stop.clone(),
         }
     }
@@ -163,6 +171,10 @@ fn router(admin: &Arc<Admin>) -> Router {
         .route("/v1/signer/reload", post(handlers::reload))
         .route_layer(layer(Needs::Change));
     Router::new()
+        .route("/", get(page::html))
+        .route("/status.css", get(page::style))
+        .route("/picture.js", get(page::picture))
+        .route("/status.js", get(page::script))
         .route("/healthz", get(handlers::healthz))
         .merge(scraped)
         .merge(read)
@@ -174,39 +186,75 @@ fn router(admin: &Arc<Admin>) -> Router {
         .with_state(Arc::clone(admin))
 }
 
-/// The next connection, once there is a place for it; until then it waits in the kernel's queue.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((socket, _)) => Some((socket, place)),
-        Err(error) => {
-            tracing::debug!(%error, "no admin connection can be taken; trying again");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            None
+/// Where connections come in.
+struct Doorstep {
+    listener: TcpListener,
+    seats: Arc<Seats>,
+    /// One that has come in and has no place yet; all others wait in the kernel's queue.
+    waits: Option<TcpStream>,
+}
+
+impl Doorstep {
+    fn new(listener: TcpListener) -> Self {
+        Self {
+            listener,
+            seats: Seats::new(limits::ADMIN_CONNECTIONS),
+            waits: None,
         }
+    }
+
+    /// The next connection, with its place. Cancel safe.
+    async fn next(&mut self) -> Option<(TcpStream, Arc<Seat>)> {
+        if self.waits.is_none() {
+            match self.listener.accept().await {
+                Ok((socket, _)) => self.waits = Some(socket),
+                Err(error) => {
+                    tracing::debug!(%error, "no admin connection can be taken; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    return None;
+                }
+            }
+        }
+        let seat = self.seats.take().await?;
+        self.waits.take().map(|socket| (socket, seat))
     }
 }
 
 async fn connection(
     socket: TcpStream,
-    _place: OwnedSemaphorePermit,
+    seat: Arc<Seat>,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    give_up_when_stalled(&socket);
+    bound(&socket);
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
         .header_read_timeout(limits::ADMIN_HEAD_DEADLINE)
         .max_buf_size(limits::ADMIN_HEAD_MAX);
-    let connection =
-        server.serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request: Request<Incoming>| {
+        let busy = seat.busy();
+        let answering = router.call(request);
+        async move {
+            let answer = answering.await?;
+            Ok::<_, Infallible>(if answer.extensions().get::<Shown>().is_some() {
+                kept_until_read(answer, busy)
+            } else {
+                answer
+            })
+        }
+    });
+    let connection = server.serve_connection(TokioIo::new(socket), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
+        biased;
+        // First: a request that has arrived makes the connection busy.
         ended = connection.as_mut() => Some(ended),
+        () = seat.must_leave() => {
+            tracing::debug!("a silent admin connection has lost its place to a newcomer");
+            return;
+        }
         () = stopping(&mut stop) => None,
     };
     let ended = if let Some(ended) = ended {
@@ -225,20 +273,17 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// A client that reads nothing of what it is sent gives its place back.
+/// Bounds what the kernel holds for a client, and for how long it holds it for one that reads nothing.
 #[cfg(target_os = "linux")]
-fn give_up_when_stalled(socket: &TcpStream) {
-    if let Err(error) =
-        rustix::net::sockopt::set_tcp_user_timeout(socket, millis(limits::ADMIN_STALL))
-    {
-        tracing::debug!(%error, "TCP_USER_TIMEOUT is not to be had");
+fn bound(socket: &TcpStream) {
+    use rustix::net::sockopt;
+    let stall = u32::try_from(limits::ADMIN_STALL.as_millis()).unwrap_or(u32::MAX);
+    let bounded = sockopt::set_tcp_user_timeout(socket, stall)
+        .and_then(|()| sockopt::set_socket_send_buffer_size(socket, limits::ADMIN_SEND_BUFFER));
+    if let Err(error) = bounded {
+        tracing::debug!(%error, "an admin connection's buffer or wait is not bounded");
     }
 }
 
-#[cfg(target_os = "linux")]
-fn millis(span: Duration) -> u32 {
-    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
-}
-
 #[cfg(not(target_os = "linux"))]
-fn give_up_when_stalled(_: &TcpStream) {}
+fn bound(_: &TcpStream) {}

@@ -17,6 +17,7 @@ pub(super) fn info(snapshot: &Snapshot, peers: &[PeerView], control: &SignerCont
         "mode": snapshot.mode.as_str(),
         "epoch": snapshot.epoch.map(Epoch::get),
         "since": seconds(snapshot.since),
+        "now": seconds(snapshot.at),
         "signer": signer(control, snapshot.signer_attached),
         "links": {
             "gossip_only": snapshot.links.gossip_only,
@@ -24,6 +25,7 @@ pub(super) fn info(snapshot: &Snapshot, peers: &[PeerView], control: &SignerCont
             "persona": snapshot.links.persona,
         },
         "peers": peer_counts(peers),
+        "parked": snapshot.parked,
         "last_lapse": snapshot.last_lapse.as_ref().map(last_lapse),
         "chain": chain(snapshot),
         "version": env!("CARGO_PKG_VERSION"),
@@ -400,6 +402,7 @@ mod tests {
         let recorded = Recorded {
             at: Duration::from_micros(1_767_225_600_123_456),
             event: Event::SignerLapsed(report),
+            number: Some(1),
         };
         let expected = json!({
             "at": 1_767_225_600.123, "event": "signer_lapsed", "epoch": 1, "reason": "requested", "fence_us": 12.345,

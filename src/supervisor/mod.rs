@@ -435,6 +435,12 @@ impl Supervisor {
         self.shared.env.telemetry.subscribe()
     }
 
+    /// The events that are still kept, of a number greater than `after`, and everything that happens from then on. Most kinds are kept
+    /// for a while, see [`Recorded::number`](crate::telemetry::Recorded::number).
+    pub fn events_after(&self, after: u64) -> EventStream {
+        self.shared.env.telemetry.subscribe_after(after)
+    }
+
     /// Where its events go in: for a gateway, so that what happens there is seen, counted and logged with the rest.
     pub fn telemetry(&self) -> Telemetry {
         self.shared.env.telemetry.clone()

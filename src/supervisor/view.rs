@@ -19,6 +19,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
+    /// When it was taken.
+    pub at: Duration,
     /// The node.
     pub node_id: NodeId,
     /// What it can do.
@@ -128,6 +130,7 @@ impl Snapshot {
     pub(super) fn new(env: &Env, around: Surroundings) -> Self {
         let census = env.vault.census(env.clock.now());
         Self {
+            at: env.clock.unix(),
             node_id: env.context.node_id(),
             mode: around.mode,
             epoch: env.context.state().newest(),

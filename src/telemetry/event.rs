@@ -14,6 +14,8 @@ pub struct Recorded {
     pub at: Duration,
     /// What happened.
     pub event: Event,
+    /// Its number among the events that are kept for a while, from 1; `None` if it is of a kind that is not.
+    pub number: Option<u64>,
 }
 
 /// What a lapse did, once every link in the signer's scope is wiped and reset.

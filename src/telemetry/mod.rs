@@ -4,6 +4,7 @@
 //! events it missed.
 
 mod event;
+mod history;
 mod list;
 mod meters;
 mod refusals;
@@ -17,8 +18,10 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::link::{Direction, Identity, LinkId, Tag};
 use crate::node_id::NodeId;
+use history::History;
 use refusals::Refusals;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
@@ -29,18 +32,26 @@ pub struct Telemetry {
     clock: Arc<dyn Clock>,
     frames: Arc<FrameMeters>,
     refusals: Arc<Mutex<Refusals>>,
+    history: Arc<Mutex<History>>,
+    started: Duration,
 }
+
+/// How many kept events a listener takes at a time, under the lock that whoever emits one needs too: some ten microseconds.
+const REPLAYED_AT_ONCE: usize = 64;
 
 impl Telemetry {
     /// A new list of listeners, empty at first. Timestamps are taken from `clock`. Install a metrics recorder, if there is to
     /// be one, before: [`FrameMeters`] keep to the one that is there now.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let (sender, _) = broadcast::channel(limits::EVENTS_BUFFER);
+        let started = clock.unix();
         Self {
             sender,
             clock,
             frames: Arc::new(FrameMeters::new()),
             refusals: Arc::default(),
+            history: Arc::default(),
+            started,
         }
     }
 
@@ -52,8 +63,18 @@ impl Telemetry {
             meters::record(&event);
             event.log(unsaid);
         });
+        let mut recorded = Recorded {
+            at,
+            event,
+            number: None,
+        };
+        // Kept and sent under one lock, so that a listener who has taken what was kept misses nothing and gets nothing twice.
+        let mut kept = history::keeps(&recorded.event).then(|| locked(&self.history));
+        if let Some(history) = &mut kept {
+            history.keep(&mut recorded);
+        }
         // No listener is no error.
-        let _ = self.sender.send(Recorded { at, event });
+        let _ = self.sender.send(recorded);
     }
 
     /// For the refusal of a stranger that is to be said: how many of its reason were not.
@@ -110,7 +131,42 @@ impl Telemetry {
     pub fn subscribe(&self) -> EventStream {
         EventStream {
             receiver: self.sender.subscribe(),
+            replay: None,
         }
+    }
+
+    /// The same, after the events that are still kept and whose number is greater than `after`: 0 for all. If some are no longer
+    /// kept and `after` is not 0, that is said first.
+    pub fn subscribe_after(&self, after: u64) -> EventStream {
+        let (lost, evicted) = {
+            let history = locked(&self.history);
+            let lost = match after {
+                0 => 0,
+                after => history.lost_after(after),
+            };
+            (lost, history.evicted())
+        };
+        EventStream {
+            // Moved to where the kept events end, once it has come there.
+            receiver: self.sender.subscribe(),
+            replay: Some(Replay {
+                history: Arc::clone(&self.history),
+                after,
+                lost,
+                evicted,
+                taken: VecDeque::new(),
+            }),
+        }
+    }
+
+    /// The number of the newest event that was kept; 0 before the first.
+    pub fn newest_kept(&self) -> u64 {
+        locked(&self.history).newest()
+    }
+
+    /// When this list of listeners was made, since the Unix epoch: what tells its numbers from those of an earlier process.
+    pub fn started(&self) -> Duration {
+        self.started
     }
 }
 
@@ -148,9 +204,53 @@ pub(crate) fn retag(span: &tracing::Span, tag: Tag) {
     });
 }
 
+fn locked(history: &Mutex<History>) -> MutexGuard<'_, History> {
+    history.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Events as they happen.
 pub struct EventStream {
     receiver: broadcast::Receiver<Recorded>,
+    replay: Option<Replay>,
+}
+
+/// Kept events that a listener has yet to be given.
+struct Replay {
+    history: Arc<Mutex<History>>,
+    after: u64,
+    /// Lost to it, and not yet said.
+    lost: u64,
+    /// How many had been thrown away when it last looked.
+    evicted: u64,
+    taken: VecDeque<Recorded>,
+}
+
+impl Replay {
+    /// The next kept event. Once there is none left, `receiver` is moved to right there.
+    fn next(&mut self, receiver: &mut broadcast::Receiver<Recorded>) -> Option<Next> {
+        if self.taken.is_empty() {
+            self.take(receiver);
+        }
+        if self.lost > 0 {
+            return Some(Next::Missed(std::mem::take(&mut self.lost)));
+        }
+        let next = self.taken.pop_front()?;
+        self.after = next.number.unwrap_or(self.after);
+        Some(Next::Event(next))
+    }
+
+    fn take(&mut self, receiver: &mut broadcast::Receiver<Recorded>) {
+        let history = locked(&self.history);
+        // Thrown away while this listener took its time: at most so many of them were still to be given.
+        let evicted = history.evicted();
+        let since = evicted.saturating_sub(std::mem::replace(&mut self.evicted, evicted));
+        self.lost += since.min(history.lost_after(self.after));
+        self.taken = history.after(self.after, REPLAYED_AT_ONCE).into();
+        if self.taken.is_empty() {
+            // Nobody sends between the look and this: a kept event is sent under the same lock.
+            *receiver = receiver.resubscribe();
+        }
+    }
 }
 
 /// What [`EventStream::next`] gives.
@@ -164,8 +264,20 @@ pub enum Next {
 }
 
 impl EventStream {
+    /// The next kept event, while there is one to be given.
+    fn replayed(&mut self) -> Option<Next> {
+        let next = self.replay.as_mut()?.next(&mut self.receiver);
+        if next.is_none() {
+            self.replay = None;
+        }
+        next
+    }
+
     /// The next event; `None` once the supervisor, its inbox and every handle on its links are gone. Cancel safe.
     pub async fn next(&mut self) -> Option<Next> {
+        if let Some(next) = self.replayed() {
+            return Some(next);
+        }
         match self.receiver.recv().await {
             Ok(recorded) => Some(Next::Event(recorded)),
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Next::Missed(missed)),
@@ -175,6 +287,9 @@ impl EventStream {
 
     /// The next event that is already there, without waiting.
     pub fn try_next(&mut self) -> Option<Next> {
+        if let Some(next) = self.replayed() {
+            return Some(next);
+        }
         match self.receiver.try_recv() {
             Ok(recorded) => Some(Next::Event(recorded)),
             Err(broadcast::error::TryRecvError::Lagged(missed)) => Some(Next::Missed(missed)),

@@ -1,0 +1,106 @@
+//! The status page: what a person sees of the daemon in a browser. Its files are part of the binary and need no token; what they show
+//! is asked for with one, by the page itself.
+//!
+//! The page's address may carry the token after a `#`, which no browser sends to anybody. The policy below lets the page load nothing
+//! but its own files and speak to nobody but this daemon, and no other page may frame it.
+
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+
+const HTML: &str = include_str!("page/index.html");
+const STYLE: &str = include_str!("page/status.css");
+const PICTURE: &str = include_str!("page/picture.js");
+const SCRIPT: &str = include_str!("page/status.js");
+
+/// No inline script or style, no HTML made from text, no other origin; an icon is the only `data:`.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+pub(super) async fn html() -> Response {
+    file("text/html; charset=utf-8", HTML)
+}
+
+pub(super) async fn style() -> Response {
+    file("text/css; charset=utf-8", STYLE)
+}
+
+pub(super) async fn picture() -> Response {
+    file("text/javascript; charset=utf-8", PICTURE)
+}
+
+pub(super) async fn script() -> Response {
+    file("text/javascript; charset=utf-8", SCRIPT)
+}
+
+fn file(kind: &'static str, content: &'static str) -> Response {
+    let headers: [(HeaderName, &'static str); 4] = [
+        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+    ];
+    let mut response = content.into_response();
+    for (name, value) in headers {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The page as one file that shows a recording and speaks to nobody: `{"title", "version", "node_id", "from", "until", "info", "peers",
+/// "events"}`, with `peers` and `events` as `/v1/peers` and `/v1/events` have them, and times in Unix seconds.
+pub fn recorded(recording: &serde_json::Value) -> String {
+    // In a script element only `<` can end the data: JSON may write it otherwise.
+    let data = recording.to_string().replace('<', "\\u003c");
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+    let head = format!(
+        "<meta charset=\"utf-8\">\n<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">"
+    );
+    // A script that is in the page runs where it stands: at its end, when what it draws on is there.
+    let scripts = format!(
+        "<script type=\"application/json\" id=\"recording\">{data}</script>\n<script>\n{PICTURE}</script>\n<script>\n{SCRIPT}</script>\n</body>"
+    );
+    HTML.replacen("<meta charset=\"utf-8\">", &head, 1)
+        .replacen("<script src=\"picture.js\" defer></script>\n", "", 1)
+        .replacen("<script src=\"status.js\" defer></script>\n", "", 1)
+        .replacen(
+            "<link rel=\"stylesheet\" href=\"status.css\">",
+            &format!("<style>\n{STYLE}</style>"),
+            1,
+        )
+        .replacen("</body>", &scripts, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_page_loads_only_files_that_there_are() {
+        let loads = |attribute: &str| -> Vec<&str> {
+            let found = HTML.split(attribute).skip(1);
+            found.filter_map(|rest| rest.split('"').nth(1)).collect()
+        };
+        assert_eq!(loads(" src="), ["picture.js", "status.js"]);
+        assert_eq!(loads(" href="), ["data:,", "status.css", "#main"]);
+        for part in [" style=", " onclick=", " onload=", "<script>", "<style"] {
+            assert!(!HTML.contains(part), "{part} is against the policy");
+        }
+    }
+
+    #[test]
+    fn a_recording_is_one_file_whose_data_cannot_end_early() {
+        let page = recorded(&json!({ "title": "</script><script>alert(1)</script>" }));
+        assert_eq!(page.matches("<script").count(), 3);
+        assert!(!page.contains("alert(1)</script>") && page.contains("\\u003c/script>"));
+        for part in ["src=\"", "href=\"status.css\""] {
+            assert!(!page.contains(part), "{part} would need another file");
+        }
+        assert!(page.contains(PICTURE) && page.contains(SCRIPT) && page.contains(STYLE));
+    }
+}
