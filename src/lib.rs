@@ -38,6 +38,7 @@
 //!
 #![forbid(unsafe_code)]
 
+pub mod address;
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod book;
@@ -52,7 +53,6 @@ pub mod link;
 mod network;
 pub mod node_id;
 mod private;
-#[cfg(feature = "cli")]
 mod routable;
 pub mod secret;
 pub mod signer;

@@ -308,7 +308,7 @@ async fn a_book_of_a_newer_version_is_refused_and_left_as_it_is() {
         let expected = BookError::Newer {
             path: path.clone(),
             found: 7,
-            known: 1,
+            known: 2,
         };
         assert_eq!(error, expected);
     }

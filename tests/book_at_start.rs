@@ -113,7 +113,7 @@ async fn many_new_peers_are_written_many_at_once() {
         let PeerRecord {
             node_id, addresses, ..
         } = record(number);
-        let spec = PeerSpec::new(node_id, addresses[0]);
+        let spec = PeerSpec::new(node_id, addresses[0].clone());
         supervisor.add_peer(spec).await.unwrap();
     }
     supervisor.drain().await;

@@ -7,6 +7,7 @@
     clippy::panic
 )]
 
+use pilotlight::address::{KnownAddress, PeerAddress};
 use pilotlight::book::PeerRecord;
 use pilotlight::book::import::{Counts, Import, ImportError, Skipped, read};
 use pilotlight::limits;
@@ -21,10 +22,14 @@ fn node(number: u8) -> NodeId {
     LocalKey::from_bytes(&mut key).unwrap().node_id()
 }
 
+fn learned(text: &str) -> KnownAddress {
+    KnownAddress::learned(text.parse::<PeerAddress>().unwrap())
+}
+
 fn peer(number: u8, addresses: &[&str], tag: Option<Tag>) -> PeerRecord {
     PeerRecord {
         node_id: node(number),
-        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        addresses: addresses.iter().map(|text| learned(text)).collect(),
         tag,
         weight: 0,
     }
@@ -86,10 +91,9 @@ fn lnd_channels_make_their_peers_channel_bearing() {
 #[test]
 fn a_graph_is_read_without_our_own_node_and_its_neighbours_are_channel_bearing() {
     let graph = include_str!("import/lncli-describegraph.json");
-    let second = peer(2, &["192.0.2.2:9735"], None);
+    let second = peer(2, &["192.0.2.2:9735", "node.example.com:9735"], None);
     let skipped = Skipped {
         tor: 1,
-        dns: 1,
         unusable: 2,
         ..Skipped::default()
     };
@@ -180,10 +184,15 @@ fn addresses_of_every_kind_are_told_apart() {
     let cases = [
         ("192.0.2.1:9735", "usable"),
         ("[::1]:9735", "usable"),
+        (
+            "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion:9735",
+            "usable",
+        ),
+        ("expyuzz4wqqyqhjn.onion:9735", "tor"),
         ("abc.onion:9735", "tor"),
         ("ABC.ONION:9735", "tor"),
-        ("node.example.com:9735", "dns"),
-        ("localhost:9735", "dns"),
+        ("node.example.com:9735", "usable"),
+        ("localhost:9735", "usable"),
         ("node.example.com:0", "unusable"),
         ("node.example.com:99999", "unusable"),
         ("node.example.com", "unusable"),
@@ -205,7 +214,6 @@ fn addresses_of_every_kind_are_told_apart() {
         let found = [
             ("usable", import.records[0].addresses.len()),
             ("tor", skipped.tor),
-            ("dns", skipped.dns),
             ("unusable", skipped.unusable),
         ];
         for (kind, count) in found {

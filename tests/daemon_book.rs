@@ -311,7 +311,7 @@ fn what_other_nodes_list_is_imported() {
     let expected = json!({
         "file": path, "entries": 4, "imported": 3, "channel_bearing": 3,
         "left_out": { "own": 0, "without_address_or_channel": 1 },
-        "addresses_left_out": { "tor": 1, "dns": 0, "inbound": 0, "unusable": 0, "surplus": 0, "private": 0 },
+        "addresses_left_out": { "tor": 1, "inbound": 0, "unusable": 0, "surplus": 0, "private": 0 },
     });
     assert_eq!(answer, expected);
     let list = peers(&daemon);

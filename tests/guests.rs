@@ -59,7 +59,7 @@ impl Bench {
             link,
             peer: peer(number),
             direction: Direction::Inbound,
-            address: SocketAddr::new(ip, 1),
+            address: SocketAddr::new(ip, 1).into(),
         });
         let mut gone = Vec::new();
         let mut admitted = Err(CloseReason::Internal);

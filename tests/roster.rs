@@ -82,7 +82,7 @@ async fn a_wrong_node_key_is_not_a_timeout() {
     assert!(retry >= limits::BACKOFF_MAX / 2, "{retry:?}");
     // With another address: on to that after an ordinary wait.
     let spec = PeerSpec {
-        addresses: vec![wrong, far.address],
+        addresses: vec![wrong.into(), far.address.into()],
         ..PeerSpec::new(far.id, wrong).tagged(Tag::GossipOnly)
     };
     node.supervisor.add_peer(spec).await.unwrap();

@@ -21,6 +21,7 @@
 )]
 
 use fastrand::Rng;
+use pilotlight::address::KnownAddress;
 use pilotlight::clock::Moment;
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
@@ -31,7 +32,7 @@ use pilotlight::supervisor::machine::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,8 +64,8 @@ fn numbered(number: usize) -> NodeId {
     LocalKey::from_bytes(&mut bytes).unwrap().node_id()
 }
 
-fn address(index: usize) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 9000 + u16::try_from(index).unwrap()))
+fn address(index: usize) -> KnownAddress {
+    SocketAddr::from(([127, 0, 0, 1], 9000 + u16::try_from(index).unwrap())).into()
 }
 
 /// Epochs are the signer's to mint: one for each attach.
@@ -98,6 +99,7 @@ const OWN_KEY_ONLY: Policy = Policy {
     hold_down: limits::HOLD_DOWN_MAX,
     gossip_floor: 0,
     personas: false,
+    onions: false,
 };
 
 impl Desk {
@@ -140,7 +142,7 @@ impl Desk {
             link,
             peer,
             direction,
-            address: address(0),
+            address: address(0).address,
         })
     }
 
@@ -675,11 +677,11 @@ fn where_somebody_else_answers_a_peer_is_not_dialled_again_while_it_has_other_ad
     desk.attach();
     let dialled = |outputs: &[Output]| {
         outputs.iter().find_map(|output| match output {
-            Output::Dial { link, address, .. } => Some((*link, *address)),
+            Output::Dial { link, address, .. } => Some((*link, address.clone())),
             _ => None,
         })
     };
-    let addresses: Vec<SocketAddr> = (0..3).map(address).collect();
+    let addresses: Vec<KnownAddress> = (0..3).map(address).collect();
     let want = Input::Want {
         peer,
         addresses: addresses.clone(),
@@ -697,16 +699,16 @@ fn where_somebody_else_answers_a_peer_is_not_dialled_again_while_it_has_other_ad
         Failure::Unreachable,
     ] {
         let (link, at) = next.unwrap();
-        order.push(at);
+        order.push(at.clone());
         let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
         assert!(
             wait < limits::BACKOFF_MAX / 2,
-            "{failure:?} at {at}: {wait:?}"
+            "{failure:?} at {at:?}: {wait:?}"
         );
         desk.now = desk.now.after(wait);
         next = dialled(&desk.feed(Input::Tick));
     }
-    let expected = [0, 1, 2, 1, 2, 2].map(|index| addresses[index]);
+    let expected = [0, 1, 2, 1, 2, 2].map(|index| addresses[index].clone());
     assert_eq!(order, expected);
     let (link, at) = next.unwrap();
     assert_eq!(at, addresses[2]);
@@ -886,7 +888,7 @@ fn only_a_dial_that_works_after_a_run_of_failures_ends_the_waits() {
 // --- personas and the gossip floor ---
 
 /// A machine that is away with so many gossip peers known and a floor of three. Each peer has its address from `at`.
-fn away(count: usize, at: impl Fn(usize) -> SocketAddr) -> (Desk, Vec<Output>) {
+fn away(count: usize, at: impl Fn(usize) -> KnownAddress) -> (Desk, Vec<Output>) {
     let mut desk = Desk::with(Policy {
         gossip_floor: 3,
         personas: true,
@@ -978,16 +980,16 @@ fn p7_the_floor_spans_distinct_networks_as_far_as_there_are_any() {
             } else {
                 9
             };
-            SocketAddr::from(([192, second, third, 1], 9735))
+            SocketAddr::from(([192, second, third, 1], 9735)).into()
         };
         let (_, outputs) = away(60, at);
         let networks: BTreeSet<u8> = outputs
             .iter()
             .filter_map(|output| match output {
-                Output::Dial {
-                    address: SocketAddr::V4(address),
-                    ..
-                } => Some(address.ip().octets()[1]),
+                Output::Dial { address, .. } => match address.address.ip()? {
+                    IpAddr::V4(ip) => Some(ip.octets()[1]),
+                    IpAddr::V6(_) => None,
+                },
                 _ => None,
             })
             .collect();
@@ -1307,7 +1309,7 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
             link,
             peer,
             direction,
-            address: address(0),
+            address: address(0).address,
         };
         inputs.push((format!("authenticated {}", direction.as_str()), input));
     }
@@ -1454,6 +1456,7 @@ impl World {
             hold_down: hold_down[usize::try_from(seed % 3).unwrap()],
             gossip_floor: usize::try_from(seed % 5).unwrap(),
             personas: seed % 5 > 1,
+            onions: seed % 2 > 0,
         };
         Self {
             machine: SupervisorMachine::new(own(), seed).with_policy(policy),
@@ -1823,7 +1826,7 @@ impl World {
             link,
             peer,
             direction: Direction::Inbound,
-            address: address(200),
+            address: address(200).address,
         });
     }
 
@@ -1856,7 +1859,7 @@ impl World {
                         link: id,
                         peer: link.peer,
                         direction,
-                        address: address(0),
+                        address: address(0).address,
                     });
                 }
             },

@@ -1,10 +1,10 @@
 //! What each path does. Reads come from snapshots; changes go through the supervisor's own calls.
 
 use super::access::Refusal;
-use super::address::{HostPort, ResolveError};
 use super::control::ControlError;
 use super::server::Admin;
 use super::{absence, events, views};
+use crate::address::{KnownAddress, PeerAddress};
 use crate::limits;
 use crate::link::Tag;
 use crate::node_id::NodeId;
@@ -120,7 +120,9 @@ pub(super) async fn event_stream(State(admin): Asked, headers: HeaderMap) -> Ans
 #[serde(deny_unknown_fields)]
 struct NewPeer {
     node_id: String,
-    addr: String,
+    addr: Option<String>,
+    #[serde(default)]
+    addrs: Vec<String>,
     tag: String,
     weight: Option<u32>,
 }
@@ -139,14 +141,7 @@ pub(super) async fn add_peer(State(admin): Asked, body: Result<Bytes, BytesRejec
         ));
     }
     let tag = tag(&body.tag)?;
-    let addr: HostPort = body.addr.parse().map_err(|error| {
-        bad(
-            format!("{error}"),
-            "field addr",
-            "write HOST:PORT, such as 192.0.2.1:9735",
-        )
-    })?;
-    let addresses = addr.resolve().await.map_err(|error| unresolved(&error))?;
+    let addresses = addresses(&body)?;
     let known = find(&admin, node_id).await?.is_some();
     let spec = PeerSpec {
         node_id,
@@ -169,6 +164,23 @@ pub(super) async fn add_peer(State(admin): Asked, body: Result<Bytes, BytesRejec
         StatusCode::CREATED
     };
     Ok((status, Json(views::peer(&peer))).into_response())
+}
+
+/// One of `addr`, several of `addrs`, or both.
+fn addresses(body: &NewPeer) -> Result<Vec<KnownAddress>, Refusal> {
+    let one = body.addr.iter().map(|text| (text, "field addr"));
+    let more = body.addrs.iter().map(|text| (text, "field addrs"));
+    let written: Vec<_> = one.chain(more).collect();
+    let most = limits::ADDRESSES_MAX;
+    if written.is_empty() || written.len() > most {
+        return Err(bad(
+            format!("{} addresses", written.len()),
+            "fields addr and addrs",
+            format!("give one to {most}"),
+        ));
+    }
+    let read = |(text, place): (&String, &str)| address(text, place).map(KnownAddress::from);
+    written.into_iter().map(read).collect()
 }
 
 #[derive(Deserialize)]
@@ -402,6 +414,16 @@ pub(super) fn node_id(text: &str, place: &str) -> Result<NodeId, Refusal> {
     })
 }
 
+pub(super) fn address(text: &str, place: &str) -> Result<PeerAddress, Refusal> {
+    text.parse().map_err(|error| {
+        bad(
+            format!("{error}"),
+            place,
+            "write HOST:PORT, such as 192.0.2.1:9735",
+        )
+    })
+}
+
 pub(super) fn tag(text: &str) -> Result<Tag, Refusal> {
     text.parse().map_err(|error| {
         bad(
@@ -418,16 +440,6 @@ pub(super) fn bad(
     to_do: impl Into<String>,
 ) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, what, place, to_do)
-}
-
-fn unresolved(error: &ResolveError) -> Refusal {
-    let to_do = "check the name, or give an IP address";
-    Refusal::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        error.to_string(),
-        "field addr",
-        to_do,
-    )
 }
 
 fn unknown_peer(id: NodeId) -> Refusal {

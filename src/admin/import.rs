@@ -1,8 +1,8 @@
-//! Many peers in one request, as `pilotlight peer import` sends them: already read, with addresses that need no lookup. It never
-//! reads a file.
+//! Many peers in one request, as `pilotlight peer import` sends them: already read. It never reads a file and never looks a name up.
 
 use super::access::Refusal;
-use super::handlers::{Answer, Asked, bad, node_id, read, stopped, tag};
+use super::handlers::{Answer, Asked, address, node_id, read, stopped, tag};
+use crate::address::{AddressOrigin, KnownAddress};
 use crate::supervisor::PeerSpec;
 use axum::Json;
 use axum::body::Bytes;
@@ -11,12 +11,14 @@ use axum::extract::rejection::BytesRejection;
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::json;
-use std::net::SocketAddr;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch {
     peers: Vec<Imported>,
+    /// The operator vouches for the addresses, as if each had been added by hand.
+    #[serde(default)]
+    by_hand: bool,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +39,13 @@ pub(super) async fn import_peers(
         body,
         r#"{"peers":[{"node_id":"02…","addrs":["192.0.2.1:9735"],"tag":"channel-bearing"}]}"#,
     )?;
-    let specs = body.peers.iter().map(spec).collect::<Result<Vec<_>, _>>()?;
+    let origin = if body.by_hand {
+        AddressOrigin::ByHand
+    } else {
+        AddressOrigin::Learned
+    };
+    let specs = body.peers.iter().map(|peer| spec(peer, origin));
+    let specs = specs.collect::<Result<Vec<_>, _>>()?;
     let taken = specs.len();
     for spec in specs {
         admin.supervisor.add_peer(spec).await.map_err(stopped)?;
@@ -45,22 +53,14 @@ pub(super) async fn import_peers(
     Ok(Json(json!({ "taken": taken })).into_response())
 }
 
-fn spec(peer: &Imported) -> Result<PeerSpec, Refusal> {
-    let address = |text: &String| {
-        text.parse::<SocketAddr>().map_err(|_| {
-            bad(
-                format!(
-                    "{:?} is no address",
-                    text.chars().take(80).collect::<String>()
-                ),
-                "field addrs",
-                "write IP:PORT, such as 192.0.2.1:9735",
-            )
-        })
+fn spec(peer: &Imported, origin: AddressOrigin) -> Result<PeerSpec, Refusal> {
+    let known = |text: &String| {
+        let address = address(text, "field addrs")?;
+        Ok(KnownAddress { address, origin })
     };
     Ok(PeerSpec {
         node_id: node_id(&peer.node_id, "field node_id")?,
-        addresses: peer.addrs.iter().map(address).collect::<Result<_, _>>()?,
+        addresses: peer.addrs.iter().map(known).collect::<Result<_, _>>()?,
         tag: peer.tag.as_deref().map(tag).transpose()?,
         weight: None,
     })

@@ -12,7 +12,6 @@
 
 mod absence;
 mod access;
-mod address;
 mod control;
 mod data_dir;
 mod error;
@@ -27,7 +26,6 @@ mod seats;
 mod server;
 mod views;
 
-pub use address::{HostPort, HostPortError, ResolveError};
 pub use control::{Caller, ControlError, DoorView, SignerControl, SignerDoor};
 pub use data_dir::{DataDir, Token, TokenKind};
 pub use error::{AdminError, Problem};

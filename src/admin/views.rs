@@ -134,7 +134,8 @@ pub(super) fn peer(peer: &PeerView) -> Value {
     let link = peer.link.as_ref();
     json!({
         "node_id": peer.node_id.to_string(),
-        "addr": peer.address.map(|address| address.to_string()),
+        "addr": peer.address.as_ref().map(ToString::to_string),
+        "addrs": peer.addresses.iter().map(|known| known.address.to_string()).collect::<Vec<_>>(),
         "tag": peer.tag.as_str(),
         "weight": peer.weight,
         "pending_htlcs": peer.urgency.pending_htlcs,

@@ -13,6 +13,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::PeerRecord;
+use crate::address::{AddressError, KnownAddress, PeerAddress};
 use crate::error::{Culprit, Retry};
 use crate::limits;
 use crate::link::Tag;
@@ -23,7 +24,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::{IpAddr, SocketAddr};
 
 /// What a file held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +52,11 @@ pub struct Counts {
 /// Addresses that were left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Skipped {
-    /// Onion services.
+    /// Onion services of the kind that Tor does not carry any more, or whose checksum is wrong.
     pub tor: usize,
-    /// DNS names.
-    pub dns: usize,
     /// Where a peer had dialled from: nobody listens there.
     pub inbound: usize,
-    /// Nothing that can be dialled: no port, an address that stands for all or for many, or no address at all.
+    /// Nothing that can be dialled: no port, an address that stands for all or for many, or no address or name at all.
     pub unusable: usize,
     /// More than [`ADDRESSES_MAX`](limits::ADDRESSES_MAX) of one peer's.
     pub surplus: usize,
@@ -67,20 +65,13 @@ pub struct Skipped {
 impl Skipped {
     /// All of them.
     pub fn total(&self) -> usize {
-        [
-            self.tor,
-            self.dns,
-            self.inbound,
-            self.unusable,
-            self.surplus,
-        ]
-        .into_iter()
-        .fold(0, usize::saturating_add)
+        [self.tor, self.inbound, self.unusable, self.surplus]
+            .into_iter()
+            .fold(0, usize::saturating_add)
     }
 
     fn add(&mut self, other: Self) {
         self.tor = self.tor.saturating_add(other.tor);
-        self.dns = self.dns.saturating_add(other.dns);
         self.inbound = self.inbound.saturating_add(other.inbound);
         self.unusable = self.unusable.saturating_add(other.unusable);
         self.surplus = self.surplus.saturating_add(other.surplus);
@@ -302,7 +293,7 @@ impl Gathered {
 }
 
 /// Adds an address unless it is there already or there are enough.
-fn keep(addresses: &mut Vec<SocketAddr>, address: SocketAddr, skipped: &mut Skipped) {
+fn keep(addresses: &mut Vec<KnownAddress>, address: KnownAddress, skipped: &mut Skipped) {
     if addresses.contains(&address) {
         return;
     }
@@ -447,20 +438,23 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 /// announce thousands.
 #[derive(Default)]
 struct Addresses {
-    usable: Vec<SocketAddr>,
+    usable: Vec<KnownAddress>,
     skipped: Skipped,
 }
 
 impl Addresses {
     fn judge(&mut self, text: &str) {
         let Self { usable, skipped } = self;
-        let count = match kind(text) {
-            Kind::Usable(address) => return keep(usable, address, skipped),
-            Kind::Tor => &mut skipped.tor,
-            Kind::Dns => &mut skipped.dns,
-            Kind::Unusable => &mut skipped.unusable,
-        };
-        *count = count.saturating_add(1);
+        let unusable = &mut skipped.unusable;
+        if text.len() > limits::ADDRESS_TEXT_MAX {
+            *unusable = unusable.saturating_add(1);
+            return;
+        }
+        match text.parse::<PeerAddress>() {
+            Ok(address) => keep(usable, KnownAddress::learned(address), skipped),
+            Err(AddressError::Onion { .. }) => skipped.tor = skipped.tor.saturating_add(1),
+            Err(_) => *unusable = unusable.saturating_add(1),
+        }
     }
 }
 
@@ -503,45 +497,4 @@ impl<'de> Deserialize<'de> for Addresses {
 
         deserializer.deserialize_any(Any)
     }
-}
-
-enum Kind {
-    Usable(SocketAddr),
-    Tor,
-    Dns,
-    Unusable,
-}
-
-fn kind(text: &str) -> Kind {
-    if text.len() > limits::ADDRESS_TEXT_MAX {
-        return Kind::Unusable;
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return if is_dialable(address) {
-            Kind::Usable(address)
-        } else {
-            Kind::Unusable
-        };
-    }
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Kind::Unusable;
-    };
-    if !port.parse::<u16>().is_ok_and(|port| port != 0) {
-        return Kind::Unusable;
-    }
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if host.to_ascii_lowercase().ends_with(".onion") {
-        Kind::Tor
-    } else if host.bytes().all(is_name) && host.bytes().any(|byte| byte.is_ascii_alphabetic()) {
-        Kind::Dns
-    } else {
-        Kind::Unusable
-    }
-}
-
-/// Whether a packet could go there at all. Whether it should is for whoever dials to say.
-fn is_dialable(address: SocketAddr) -> bool {
-    let ip = address.ip();
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }

@@ -19,10 +19,10 @@ pub use memory::MemoryBook;
 #[cfg(feature = "book")]
 pub use sqlite::SqliteBook;
 
+use crate::address::KnownAddress;
 use crate::link::Tag;
 use crate::node_id::NodeId;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 
 /// What the book keeps of one peer.
@@ -31,7 +31,7 @@ pub struct PeerRecord {
     /// Who.
     pub node_id: NodeId,
     /// Where it was found, the best first; at most [`ADDRESSES_MAX`](crate::limits::ADDRESSES_MAX).
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<KnownAddress>,
     /// What the node said of it; `None` when it said nothing.
     pub tag: Option<Tag>,
     /// How much the peer matters among its like; higher first.

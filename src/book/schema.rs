@@ -12,7 +12,11 @@ pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"PLPB");
 /// `addresses` is text, one address a line, so that a later version may know more kinds of them. `last_seen` (seconds since
 /// the Unix epoch) and `failures` are for the roster to fill; a saved record leaves them as they are. `checksum` is over the
 /// columns before it: SQLite sees a broken page, and not a flipped bit in a text.
-pub(super) const MIGRATIONS: &[&str] = &["
+///
+/// Version 2 tells what was learned from what the operator gave: `addresses` are the operator's, as all of an older book are, for an
+/// import left private ones out unless told otherwise.
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE peers (
         node_id BLOB NOT NULL PRIMARY KEY CHECK (length(node_id) = 33),
         addresses TEXT NOT NULL,
@@ -22,7 +26,11 @@ pub(super) const MIGRATIONS: &[&str] = &["
         last_seen INTEGER CHECK (last_seen >= 0),
         failures INTEGER CHECK (failures >= 0)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    ALTER TABLE peers ADD COLUMN learned TEXT NOT NULL DEFAULT '';
+",
+];
 
 /// The version that this software writes.
 pub(super) fn known() -> i64 {

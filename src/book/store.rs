@@ -5,6 +5,7 @@
 
 use super::schema;
 use super::{BookError, PeerRecord};
+use crate::address::{AddressOrigin, KnownAddress, PeerAddress};
 use crate::limits;
 use crate::link::Tag;
 use crate::node_id::{NodeId, POINT_LEN};
@@ -19,11 +20,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-const LOAD: &str = "SELECT node_id, addresses, tag, weight, checksum FROM peers LIMIT ?1";
+const LOAD: &str = "SELECT node_id, addresses, tag, weight, checksum, learned FROM peers LIMIT ?1";
 
-const SAVE: &str = "INSERT INTO peers (node_id, addresses, tag, weight, checksum) \
-    VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (node_id) \
-    DO UPDATE SET addresses = ?2, tag = ?3, weight = ?4, checksum = ?5";
+const SAVE: &str = "INSERT INTO peers (node_id, addresses, tag, weight, checksum, learned) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (node_id) \
+    DO UPDATE SET addresses = ?2, tag = ?3, weight = ?4, checksum = ?5, learned = ?6";
 
 const REMOVE: &str = "DELETE FROM peers WHERE node_id = ?1";
 
@@ -183,14 +184,17 @@ fn apply(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<
         match change {
             Change::Save(record) => {
                 let id = record.node_id.as_bytes();
-                let (addresses, tag) = (lines(&record.addresses), record.tag.map(Tag::as_str));
-                let checksum = checksum(id, &addresses, tag, record.weight);
+                let addresses = lines(&record.addresses, AddressOrigin::ByHand);
+                let learned = lines(&record.addresses, AddressOrigin::Learned);
+                let tag = record.tag.map(Tag::as_str);
+                let checksum = checksum(id, [&addresses, &learned], tag, record.weight);
                 save.execute(params![
                     id.as_slice(),
                     addresses,
                     tag,
                     record.weight,
-                    checksum.as_slice()
+                    checksum.as_slice(),
+                    learned
                 ])?
             }
             Change::Remove(peer) => remove.execute([peer.as_bytes().as_slice()])?,
@@ -199,16 +203,28 @@ fn apply(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<
     Ok(())
 }
 
-/// One address a line. What is over the bound is left out: the supervisor keeps no more either.
-fn lines(addresses: &[SocketAddr]) -> String {
+/// One address a line, of those that `origin` has given. What is over the bound is left out: the supervisor keeps no more either.
+fn lines(addresses: &[KnownAddress], origin: AddressOrigin) -> String {
     let mut lines = String::new();
-    for address in addresses.iter().take(limits::ADDRESSES_MAX) {
+    let kept = addresses.iter().take(limits::ADDRESSES_MAX);
+    for known in kept.filter(|known| known.origin == origin) {
         if !lines.is_empty() {
             lines.push('\n');
         }
-        lines.push_str(&address.to_string());
+        lines.push_str(&known.address.to_string());
     }
     lines
+}
+
+/// The addresses that such lines hold; `None`: one of them is none.
+fn addresses(lines: &str, origin: AddressOrigin) -> Option<Vec<KnownAddress>> {
+    let read = |line: &str| {
+        // An embedder may have put down an IP address that no person would be allowed to write; so it is read.
+        let ip = line.parse::<SocketAddr>().map(PeerAddress::Ip);
+        let address = ip.or_else(|_| line.parse()).ok()?;
+        Some(KnownAddress { address, origin })
+    };
+    lines.lines().map(read).collect()
 }
 
 /// A row as a record, or what is wrong with it.
@@ -222,13 +238,17 @@ fn record(row: &Row<'_>) -> Result<PeerRecord, String> {
     let label: Option<String> = row.get(2).map_err(get)?;
     let (weight, sum): (u32, [u8; CHECKSUM_LEN]) =
         (row.get(3).map_err(get)?, row.get(4).map_err(get)?);
-    if sum != checksum(&id, &text, label.as_deref(), weight) {
+    let learned: String = row.get(5).map_err(get)?;
+    if sum != checksum(&id, [&text, &learned], label.as_deref(), weight) {
         return Err(wrong(&"it does not match its checksum"));
     }
-    let addresses = text
-        .lines()
-        .map(|line| line.parse().map_err(|_| wrong(&"no address")))
-        .collect::<Result<_, _>>()?;
+    let known = [
+        (&text, AddressOrigin::ByHand),
+        (&learned, AddressOrigin::Learned),
+    ];
+    let known = known.map(|(text, origin)| addresses(text, origin));
+    let addresses: Option<Vec<_>> = known.into_iter().collect();
+    let addresses = addresses.ok_or_else(|| wrong(&"no address"))?.concat();
     let tag = label.map(|label| {
         let mut tags = Tag::ALL.into_iter();
         tags.find(|tag| tag.as_str() == label)
@@ -245,7 +265,7 @@ fn record(row: &Row<'_>) -> Result<PeerRecord, String> {
 /// Over what is saved of a peer: accidents are found, an enemy is not kept out.
 fn checksum(
     id: &[u8; POINT_LEN],
-    addresses: &str,
+    [addresses, learned]: [&str; 2],
     tag: Option<&str>,
     weight: u32,
 ) -> [u8; CHECKSUM_LEN] {
@@ -253,8 +273,18 @@ fn checksum(
     sha.update(id);
     sha.update(weight.to_be_bytes());
     sha.update(tag.unwrap_or_default());
-    // Addresses begin with a digit or a bracket, tags with neither: what is one and what the other is never in doubt.
+    // What is a tag and what an address is never in doubt: IP addresses, of which alone the first version knew, begin with a digit or
+    // a bracket, tags with neither, and anything else is set apart.
+    if !addresses.starts_with(|first: char| first.is_ascii_digit() || first == '[')
+        && !addresses.is_empty()
+    {
+        sha.update([0]);
+    }
     sha.update(addresses);
+    if !learned.is_empty() {
+        sha.update([0]);
+        sha.update(learned);
+    }
     let mut sum = [0; CHECKSUM_LEN];
     for (to, from) in sum.iter_mut().zip(sha.finalize()) {
         *to = from;

@@ -245,7 +245,7 @@ pub(super) enum PeerCommand {
         /// The file; - for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Take addresses too that are no host's on the Internet, such as those of a local network
+        /// Take every address as if you had given it by hand, those of a local network too
         #[arg(long)]
         private: bool,
     },
@@ -253,9 +253,12 @@ pub(super) enum PeerCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct PeerAdd {
-    /// Who and where; HOST is an IP address or a DNS name
+    /// Who and where; HOST is an IP address, a DNS name or a Tor v3 onion service
     #[arg(value_name = "ID@HOST:PORT")]
     pub(super) peer: String,
+    /// A further address of the same peer; they are tried in turn
+    #[arg(long = "address", value_name = "HOST:PORT")]
+    pub(super) addresses: Vec<String>,
     /// gossip-only or channel-bearing
     #[arg(long)]
     pub(super) tag: String,

@@ -174,7 +174,7 @@ mod tests {
     fn written(number: u8, tag: Tag) -> ConfiguredPeer {
         ConfiguredPeer {
             id: id(number),
-            address: "192.0.2.1:9735".parse().unwrap(),
+            addresses: vec!["192.0.2.1:9735".parse().unwrap()],
             tag,
             weight: None,
         }

@@ -202,7 +202,12 @@ impl PeerCall {
     pub(super) fn add(add: &PeerAdd) -> Result<Self, Failure> {
         let spec = peer_spec::peer(&add.peer, "argument ID@HOST:PORT")?;
         let tag = peer_spec::tag(&add.tag, "--tag")?;
-        let mut body = json!({ "node_id": spec.id.to_string(), "addr": spec.address.to_string(), "tag": tag.as_str() });
+        let mut addresses = vec![spec.address.to_string()];
+        for text in &add.addresses {
+            addresses.push(peer_spec::peer_address(text, "--address")?.to_string());
+        }
+        let mut body =
+            json!({ "node_id": spec.id.to_string(), "addrs": addresses, "tag": tag.as_str() });
         if let (Some(weight), Some(fields)) = (add.weight, body.as_object_mut()) {
             fields.insert("weight".to_owned(), json!(weight));
         }

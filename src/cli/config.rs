@@ -2,7 +2,8 @@
 
 use super::failure::{Failure, nearest};
 use super::peer_spec;
-use crate::admin::HostPort;
+use crate::address::PeerAddress;
+use crate::limits;
 use crate::link::Tag;
 use crate::node_id::NodeId;
 use serde::de::value::MapAccessDeserializer;
@@ -34,7 +35,7 @@ const KEYS: &[&str] = &[
 ];
 
 /// The keys of a `[[peers]]`.
-const PEER_KEYS: &[&str] = &["address", "id", "tag", "weight"];
+const PEER_KEYS: &[&str] = &["address", "addresses", "id", "tag", "weight"];
 
 /// The keys of a `[signer]`.
 pub(super) const SIGNER_KEYS: &[&str] = &["hosts", "kind", "listen", "liveness_window"];
@@ -133,7 +134,9 @@ impl<'de> Deserialize<'de> for WrittenSigner {
 #[derive(Debug, Deserialize)]
 struct WrittenPeer {
     id: String,
-    address: String,
+    address: Option<String>,
+    #[serde(default)]
+    addresses: Vec<String>,
     tag: String,
     weight: Option<u32>,
 }
@@ -142,7 +145,8 @@ struct WrittenPeer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConfiguredPeer {
     pub(super) id: NodeId,
-    pub(super) address: HostPort,
+    /// At least one.
+    pub(super) addresses: Vec<PeerAddress>,
     pub(super) tag: Tag,
     pub(super) weight: Option<u32>,
 }
@@ -275,12 +279,23 @@ fn check_keys(source: &Source, table: &DeTable<'_>, known: &[&str]) -> Result<()
 }
 
 fn read_peer(peer: &WrittenPeer, place: &str) -> Result<ConfiguredPeer, Failure> {
-    let spec = peer_spec::peer(&format!("{}@{}", peer.id, peer.address), place)?;
-    let tag = peer_spec::tag(&peer.tag, place)?;
+    let written: Vec<_> = peer.address.iter().chain(&peer.addresses).collect();
+    let most = limits::ADDRESSES_MAX;
+    if written.is_empty() || written.len() > most {
+        return Err(Failure::usage(
+            format!("the peer has {} addresses", written.len()),
+            place,
+            format!("give one as address, or up to {most} as addresses"),
+        ));
+    }
+    let mut addresses = Vec::new();
+    for text in written {
+        addresses.push(peer_spec::peer_address(text, place)?);
+    }
     Ok(ConfiguredPeer {
-        id: spec.id,
-        address: spec.address,
-        tag,
+        id: peer_spec::node_id(&peer.id, place)?,
+        addresses,
+        tag: peer_spec::tag(&peer.tag, place)?,
         weight: peer.weight,
     })
 }

@@ -4,6 +4,7 @@
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::output::Output;
+use crate::address::KnownAddress;
 use crate::book::PeerRecord;
 use crate::book::import::{self, Counts, ImportError};
 use crate::limits;
@@ -44,7 +45,11 @@ pub(super) fn run(
         .into_iter()
         .partition(|peer| !peer.addresses.is_empty() || peer.tag.is_some());
     for batch in batches(&records) {
-        client.change("POST", "/v1/peers/import", Some(&json!({ "peers": batch })))?;
+        client.change(
+            "POST",
+            "/v1/peers/import",
+            Some(&json!({ "peers": batch, "by_hand": private })),
+        )?;
     }
     let imported = count_known(&client, &records)?;
     let answer = describe(file, &records, imported, empty.len(), closed, found.counts);
@@ -68,7 +73,8 @@ fn leave_out_private(records: &mut [PeerRecord]) -> usize {
     let mut left_out = 0_usize;
     for record in records {
         let before = record.addresses.len();
-        record.addresses.retain(|address| is_routable(address.ip()));
+        let private = |known: &KnownAddress| known.address.ip().is_some_and(|ip| !is_routable(ip));
+        record.addresses.retain(|known| !private(known));
         left_out = left_out.saturating_add(before.saturating_sub(record.addresses.len()));
     }
     left_out
@@ -107,7 +113,8 @@ fn batches(records: &[PeerRecord]) -> Vec<Vec<Value>> {
     let mut batches: Vec<Vec<Value>> = Vec::new();
     let mut used = room;
     for record in records {
-        let addresses: Vec<String> = record.addresses.iter().map(ToString::to_string).collect();
+        let addresses = record.addresses.iter();
+        let addresses: Vec<_> = addresses.map(|known| known.address.to_string()).collect();
         let peer = json!({
             "node_id": record.node_id.to_string(), "addrs": addresses, "tag": record.tag.map(Tag::as_str),
         });
@@ -150,8 +157,8 @@ fn describe(
         "file": file.display().to_string(), "entries": counts.entries, "imported": imported, "channel_bearing": channels,
         "left_out": { "own": counts.own, "without_address_or_channel": empty },
         "addresses_left_out": {
-            "tor": skipped.tor, "dns": skipped.dns, "inbound": skipped.inbound, "unusable": skipped.unusable,
-            "surplus": skipped.surplus, "private": private,
+            "tor": skipped.tor, "inbound": skipped.inbound, "unusable": skipped.unusable, "surplus": skipped.surplus,
+            "private": private,
         },
     })
 }
@@ -190,24 +197,27 @@ fn sentence(answer: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use crate::address::PeerAddress;
     use crate::node_id::LocalKey;
 
     #[test]
     fn batches_hold_everything_in_order_and_fit_a_request() {
-        let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535"
-            .parse()
-            .unwrap();
+        let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535";
+        let address: PeerAddress = address.parse().unwrap();
         let records: Vec<_> = (1..200)
             .map(|number| PeerRecord {
                 node_id: LocalKey::from_bytes(&mut [number; 32]).unwrap().node_id(),
-                addresses: vec![address; usize::from(number) % (limits::ADDRESSES_MAX + 1)],
+                addresses: vec![
+                    KnownAddress::from(address.clone());
+                    usize::from(number) % (limits::ADDRESSES_MAX + 1)
+                ],
                 tag: Some(Tag::ChannelBearing),
                 weight: 0,
             })
             .collect();
         let batches = batches(&records);
         for batch in &batches {
-            let body = json!({ "peers": batch }).to_string();
+            let body = json!({ "peers": batch, "by_hand": false }).to_string();
             assert!(body.len() <= limits::ADMIN_BODY_MAX, "{}", body.len());
         }
         assert!((2..20).contains(&batches.len()), "{}", batches.len());

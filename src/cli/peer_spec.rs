@@ -1,7 +1,7 @@
 //! A peer as the command line has it: `ID@HOST:PORT`. An error says which part is wrong and shows a right one.
 
 use super::failure::Failure;
-use crate::admin::HostPort;
+use crate::address::{AddressError, PeerAddress};
 use crate::link::Tag;
 use crate::node_id::NodeId;
 
@@ -13,7 +13,7 @@ const EXAMPLE: &str =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PeerSpec {
     pub(super) id: NodeId,
-    pub(super) address: HostPort,
+    pub(super) address: PeerAddress,
 }
 
 /// Reads `ID@HOST:PORT`; `place` is where it stands, for the error.
@@ -36,16 +36,34 @@ pub(super) fn peer(text: &str, place: &str) -> Result<PeerSpec, Failure> {
         .map_err(|error| malformed(format!("ID: {error}")))?;
     let address = address
         .parse()
-        .map_err(|error: crate::admin::HostPortError| malformed(error.to_string()))?;
+        .map_err(|error: AddressError| malformed(error.to_string()))?;
     Ok(PeerSpec { id, address })
+}
+
+/// Reads a peer's `HOST:PORT`.
+pub(super) fn peer_address(text: &str, place: &str) -> Result<PeerAddress, Failure> {
+    text.parse().map_err(|error: AddressError| {
+        Failure::usage(
+            format!("malformed address {:?}: {error}", shown(text)),
+            place,
+            "write HOST:PORT, such as 192.0.2.1:9735",
+        )
+    })
 }
 
 /// Reads `HOST:PORT`, of something that usually has this port; it is given back as it should be written.
 pub(super) fn address(text: &str, place: &str, port: u16) -> Result<String, Failure> {
-    let address: Result<HostPort, _> = text.parse();
-    match address {
+    match text.parse::<PeerAddress>() {
+        Ok(address) if address.is_onion() => Err(Failure::usage(
+            format!(
+                "{:?} is an onion service: no signer is dialled there",
+                shown(text)
+            ),
+            place,
+            format!("write HOST:PORT, such as 192.0.2.1:{port}"),
+        )),
         Ok(address) => Ok(address.to_string()),
-        Err(crate::admin::HostPortError::NoPort) => Err(Failure::usage(
+        Err(AddressError::NoPort) => Err(Failure::usage(
             format!("malformed address {:?}: PORT is missing", shown(text)),
             place,
             format!("write HOST:PORT, such as 192.0.2.1:{port}"),

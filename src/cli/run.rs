@@ -23,11 +23,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
-
-/// Between two attempts to resolve the name of a configured peer.
-const RESOLVE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs until a signal says to stop.
 pub(super) fn run(settings: Settings, output: &Output) -> Result<Exit, Failure> {
@@ -269,32 +266,17 @@ async fn count_messages(mut inbox: Inbox, messages: Arc<AtomicU64>) {
     }
 }
 
-/// Adds the configured peers. Those whose names do not resolve now are tried again.
-async fn add_peers(supervisor: Supervisor, mut peers: Vec<ConfiguredPeer>) {
-    while !peers.is_empty() {
-        let mut unresolved = Vec::new();
-        for peer in peers {
-            match peer.address.resolve().await {
-                Ok(addresses) => {
-                    let spec = PeerSpec {
-                        node_id: peer.id,
-                        addresses,
-                        tag: Some(peer.tag),
-                        weight: peer.weight,
-                    };
-                    if supervisor.add_peer(spec).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, peer = %peer.id, "a configured peer cannot be dialled yet; its name is resolved again in a minute");
-                    unresolved.push(peer);
-                }
-            }
-        }
-        peers = unresolved;
-        if !peers.is_empty() {
-            tokio::time::sleep(RESOLVE_AGAIN).await;
+/// Adds the configured peers.
+async fn add_peers(supervisor: Supervisor, peers: Vec<ConfiguredPeer>) {
+    for peer in peers {
+        let spec = PeerSpec {
+            node_id: peer.id,
+            addresses: peer.addresses.into_iter().map(Into::into).collect(),
+            tag: Some(peer.tag),
+            weight: peer.weight,
+        };
+        if supervisor.add_peer(spec).await.is_err() {
+            return;
         }
     }
 }

@@ -10,7 +10,7 @@
 //! inbound connections decides whether it may wait for the next session, which is then asked anew. An answer of the session that
 //! ended is never used. It never waits for a signer itself, and reads nothing while none is there (P5).
 
-use super::driver::{Connected, Env, Origin, establish, note_handshake, prepare};
+use super::driver::{Connected, Env, Origin, Report, establish, note_handshake, prepare};
 use super::handshake::{Acts, Done, HandshakeFailure, Partial, StaticKey};
 use super::places::Progress;
 use super::turnstile::{Slot, Ticker};
@@ -80,7 +80,7 @@ impl Caller {
     fn origin(&self) -> Origin {
         Origin {
             link: self.link,
-            address: self.address,
+            address: self.address.into(),
             direction: Direction::Inbound,
             identity: Identity::Node,
         }
@@ -90,7 +90,7 @@ impl Caller {
     pub(crate) fn turned_away(&self) {
         if let Some(began) = self.began {
             let failure = HandshakeFailure::Lapsed;
-            note_handshake(&self.env, self.origin(), began, Some(&failure));
+            note_handshake(&self.env, &self.origin(), began, Some(&failure));
         }
     }
 
@@ -116,16 +116,33 @@ impl Caller {
         };
         let origin = self.origin();
         let Self {
-            env, socket, began, ..
+            env,
+            link,
+            socket,
+            address,
+            began,
+            ..
         } = self;
         let began = began.unwrap_or_else(|| env.clock.now());
-        note_handshake(&env, origin, began, result.as_ref().err());
+        note_handshake(&env, &origin, began, result.as_ref().err());
         let result = match result {
-            Ok(done) => establish(&env, Connected { socket, done }, origin).await,
+            Ok(done) => {
+                let connected = Connected {
+                    socket,
+                    reached: address.into(),
+                    done,
+                };
+                establish(&env, connected, &origin).await
+            }
             Err(failure) => Err(failure),
         };
         if let Err(failure) = result {
-            env.report(origin.failed(failure)).await;
+            env.report(Report::InboundFailed {
+                link,
+                address,
+                failure,
+            })
+            .await;
         }
         None
     }

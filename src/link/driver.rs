@@ -6,9 +6,11 @@
 
 use super::delivery::{Deliveries, Delivery};
 use super::handshake::{Acts, Done, HandshakeFailure, StaticKey};
+use super::reach::reach;
 use super::shared::{Birth, LinkShared, LinkState, Stage, reset_socket};
 use super::task::LinkTask;
 use super::{CloseReason, Direction, Identity, LinkHandle, LinkId};
+use crate::address::{KnownAddress, PeerAddress};
 use crate::book::BookError;
 use crate::clock::{Clock, Moment};
 use crate::limits;
@@ -59,7 +61,7 @@ pub(crate) enum Report {
     Authenticated {
         link: LinkId,
         peer: NodeId,
-        address: SocketAddr,
+        address: PeerAddress,
         direction: Direction,
         verdict: oneshot::Sender<Verdict>,
     },
@@ -97,7 +99,7 @@ pub(crate) enum Verdict {
 pub(crate) struct DialOrder {
     pub(crate) link: LinkId,
     pub(crate) peer: NodeId,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: KnownAddress,
     pub(crate) as_whom: DialAs,
     /// Gives the dial up, as long as the link is not admitted.
     pub(crate) cancel: oneshot::Receiver<CloseReason>,
@@ -170,6 +172,8 @@ impl Env {
 /// A connection whose handshake is done.
 pub(super) struct Connected {
     pub(super) socket: TcpStream,
+    /// What it is connected to.
+    pub(super) reached: PeerAddress,
     pub(super) done: Done,
 }
 
@@ -185,13 +189,13 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     } = order;
     let origin = Origin {
         link,
-        address,
+        address: address.address.clone(),
         direction: Direction::Outbound,
         identity: as_whom.identity(),
     };
     // Set when the connection is there: before that no handshake begins.
     let started = OnceLock::new();
-    let work = shake(&env, peer, address, as_whom, &started);
+    let work = shake(&env, peer, &address, as_whom, &started);
     let cancelled = async {
         match cancel.await {
             Ok(reason) => reason,
@@ -208,15 +212,15 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
         } => connected,
     };
     if let Some(started) = started.get() {
-        note_handshake(&env, origin, *started, connected.as_ref().err());
+        note_handshake(&env, &origin, *started, connected.as_ref().err());
     }
     authenticated.store(connected.is_ok(), Ordering::Release);
     let result = match connected {
-        Ok(connected) => establish(&env, connected, origin).await,
+        Ok(connected) => establish(&env, connected, &origin).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = result {
-        env.report(origin.failed(failure)).await;
+        env.report(Report::DialFailed { link, failure }).await;
     }
 }
 
@@ -224,7 +228,7 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
 async fn shake(
     env: &Env,
     peer: NodeId,
-    address: SocketAddr,
+    address: &KnownAddress,
     as_whom: DialAs,
     started: &OnceLock<Moment>,
 ) -> Result<Connected, HandshakeFailure> {
@@ -235,7 +239,8 @@ async fn shake(
             (StaticKey::Local(key), Purpose::GossipDial, None)
         }
     };
-    let socket = connect(&*env.clock, address).await?;
+    let (socket, reached) = reach(&*env.clock, address).await?;
+    prepare(&socket);
     let _ = started.set(env.clock.now());
     let asks_signer = matches!(key, StaticKey::Signer(_));
     let acts = Acts {
@@ -246,17 +251,11 @@ async fn shake(
     };
     let ephemeral = Env::ephemeral()?;
     let done = acts.initiate(&key, peer, ephemeral, purpose, lease).await?;
-    Ok(Connected { socket, done })
-}
-
-async fn connect(clock: &dyn Clock, address: SocketAddr) -> Result<TcpStream, HandshakeFailure> {
-    let deadline = clock.sleep_until(clock.now().after(limits::CONNECT_DEADLINE));
-    let socket = tokio::select! {
-        result = TcpStream::connect(address) => result.map_err(HandshakeFailure::Connect)?,
-        () = deadline => return Err(HandshakeFailure::ConnectTimeout),
-    };
-    prepare(&socket);
-    Ok(socket)
+    Ok(Connected {
+        socket,
+        reached,
+        done,
+    })
 }
 
 /// A message must leave when it is written, not when the kernel has gathered more.
@@ -268,7 +267,7 @@ pub(super) fn prepare(socket: &TcpStream) {
 
 pub(super) fn note_handshake(
     env: &Env,
-    origin: Origin,
+    origin: &Origin,
     started: Moment,
     failure: Option<&HandshakeFailure>,
 ) {
@@ -281,46 +280,31 @@ pub(super) fn note_handshake(
 }
 
 /// Where a link comes from.
-#[derive(Clone, Copy)]
 pub(super) struct Origin {
     pub(super) link: LinkId,
-    pub(super) address: SocketAddr,
+    /// Where it was dialled, or dialled from.
+    pub(super) address: PeerAddress,
     pub(super) direction: Direction,
     pub(super) identity: Identity,
-}
-
-impl Origin {
-    pub(super) fn failed(self, failure: HandshakeFailure) -> Report {
-        let Self {
-            link,
-            address,
-            direction,
-            ..
-        } = self;
-        match direction {
-            Direction::Outbound => Report::DialFailed { link, failure },
-            Direction::Inbound => Report::InboundFailed {
-                link,
-                address,
-                failure,
-            },
-        }
-    }
 }
 
 /// Puts the link into the vault, asks for admission, then runs it. An error means that it was not let in.
 pub(super) async fn establish(
     env: &Arc<Env>,
     connected: Connected,
-    origin: Origin,
+    origin: &Origin,
 ) -> Result<(), HandshakeFailure> {
-    let Connected { socket, done } = connected;
+    let Connected {
+        socket,
+        reached,
+        done,
+    } = connected;
     let peer = done.authenticated.remote();
     // The handshake's own lease is the one to start with: had its session lapsed since, the link would be of an old epoch (P6).
     let birth = Birth {
         id: origin.link,
         peer,
-        address: origin.address,
+        address: origin.address.clone(),
         direction: origin.direction,
         identity: origin.identity,
         lease: done.lease,
@@ -342,7 +326,7 @@ pub(super) async fn establish(
             CloseReason::Draining
         });
     }
-    let refused = admission(env, &shared.state, origin).await;
+    let refused = admission(env, &shared.state, reached).await;
     if let Some(reason) = refused {
         drop(shared);
         obituary.reason = reason;
@@ -361,19 +345,13 @@ pub(super) async fn establish(
 }
 
 /// Asks the supervisor whether a link is let in. `Some`: why it is not, or why it ended meanwhile.
-async fn admission(env: &Env, state: &LinkState, origin: Origin) -> Option<CloseReason> {
+async fn admission(env: &Env, state: &LinkState, reached: PeerAddress) -> Option<CloseReason> {
     let (verdict, answer) = oneshot::channel();
-    let Origin {
-        link,
-        address,
-        direction,
-        ..
-    } = origin;
     env.report(Report::Authenticated {
-        link,
+        link: state.id,
         peer: state.peer,
-        address,
-        direction,
+        address: reached,
+        direction: state.direction,
         verdict,
     })
     .await;
@@ -503,9 +481,11 @@ impl Obituary {
                 },
                 None,
             );
-        } else if state.stage() == Stage::Admitted && state.direction == Direction::Inbound {
+        } else if let Some(address) = state.dialled_from()
+            && state.stage() == Stage::Admitted
+        {
             // Of a dial that ends so early the supervisor tells.
-            let (address, failure) = (state.address, HandshakeFailure::BeforeInit(reason));
+            let failure = HandshakeFailure::BeforeInit(reason);
             let (label, detail) = (failure.label(), failure.to_string());
             env.telemetry.emit(Event::InboundFailed {
                 address,
@@ -518,23 +498,15 @@ impl Obituary {
     /// Tells the supervisor, after the node: a successor is admitted only when the node's queue has the end.
     async fn report(self) {
         let (env, state, reason) = (&self.env, &self.state, self.reason);
-        let LinkState {
-            id: link,
-            address,
-            direction,
-            identity,
-            ..
-        } = **state;
-        let report = if state.stage() == Stage::Authenticated {
-            Origin {
+        let (link, failure) = (state.id, HandshakeFailure::Panicked);
+        let report = match (state.stage(), state.dialled_from()) {
+            (Stage::Authenticated, Some(address)) => Report::InboundFailed {
                 link,
                 address,
-                direction,
-                identity,
-            }
-            .failed(HandshakeFailure::Panicked)
-        } else {
-            Report::Ended { link, reason }
+                failure,
+            },
+            (Stage::Authenticated, None) => Report::DialFailed { link, failure },
+            _ => Report::Ended { link, reason },
         };
         env.report(report).await;
     }

@@ -22,6 +22,7 @@ pub mod machine;
 pub(crate) mod outbox;
 pub(crate) mod places;
 pub mod raw;
+mod reach;
 pub(crate) mod shared;
 mod task;
 pub(crate) mod turnstile;

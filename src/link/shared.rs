@@ -10,6 +10,7 @@ use super::driver::Env;
 use super::firewall::{self, Outbound, Refusal, Situation};
 use super::outbox::{Outbox, Ticket};
 use super::{CloseReason, Direction, Identity, LinkId, SendError, Tag};
+use crate::address::PeerAddress;
 use crate::brontide::Session;
 use crate::clock::Moment;
 use crate::limits;
@@ -38,7 +39,7 @@ pub(crate) struct LinkShared {
 pub(crate) struct LinkState {
     pub(crate) id: LinkId,
     pub(crate) peer: NodeId,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: PeerAddress,
     pub(crate) direction: Direction,
     pub(crate) identity: Identity,
     pub(crate) since: Moment,
@@ -108,7 +109,7 @@ pub(crate) enum Written {
 pub(crate) struct Birth {
     pub(crate) id: LinkId,
     pub(crate) peer: NodeId,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: PeerAddress,
     pub(crate) direction: Direction,
     pub(crate) identity: Identity,
     /// The one that the handshake was made under. The supervisor decides whether the link keeps it.
@@ -218,6 +219,14 @@ impl LinkShared {
 }
 
 impl LinkState {
+    /// Where the peer dialled from; `None`: we dialled.
+    pub(crate) fn dialled_from(&self) -> Option<SocketAddr> {
+        match (self.direction, &self.address) {
+            (Direction::Inbound, PeerAddress::Ip(address)) => Some(*address),
+            _ => None,
+        }
+    }
+
     fn scope(&self) -> MutexGuard<'_, Scope> {
         self.scope.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -416,7 +416,7 @@ impl LinkTask {
         self.emit(Event::LinkUp {
             peer: state.peer,
             link: state.id,
-            address: state.address,
+            address: state.address.clone(),
             tag: state.tag(),
             direction: state.direction,
             identity: state.identity,

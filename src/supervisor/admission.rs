@@ -7,11 +7,11 @@
 
 use super::machine::{Output, SupervisorMachine};
 use super::roster::{Contender, Incumbent};
+use crate::address::PeerAddress;
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::{CloseReason, Direction, LinkId, Tag};
 use crate::node_id::NodeId;
-use std::net::SocketAddr;
 
 impl SupervisorMachine {
     pub(super) fn authenticated(
@@ -20,10 +20,13 @@ impl SupervisorMachine {
         link: LinkId,
         id: NodeId,
         direction: Direction,
-        address: SocketAddr,
+        address: PeerAddress,
         out: &mut Vec<Output>,
     ) {
         if self.is_persona(link) {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.met_at(address, direction);
+            }
             self.persona_authenticated(link, id, out);
             return;
         }
@@ -43,7 +46,7 @@ impl SupervisorMachine {
         }
         let dialled_by_smaller = (direction == Direction::Outbound) == (self.own_key() < id);
         let peer = self.peers.entry(id).or_default();
-        peer.seen_at(address, direction);
+        peer.met_at(address, direction);
         let Some(incumbent) = peer.incumbent else {
             self.admit(now, id, link, direction, out);
             return;
@@ -107,9 +110,12 @@ impl SupervisorMachine {
             out.push(Output::Refuse { link, reason });
             return;
         }
-        let seen_at = self.peers.get(&id).and_then(|peer| peer.seen_at);
+        let seen_at = self
+            .peers
+            .get(&id)
+            .and_then(|peer| peer.seen_at.as_ref()?.ip());
         if let (Direction::Inbound, Some(from)) = (direction, seen_at) {
-            self.receive_guest(now, link, id, from.ip(), out);
+            self.receive_guest(now, link, id, from, out);
         }
         if self.is_held_down(id) {
             self.wait_out_hold_down(now, id, link, direction, out);

@@ -46,11 +46,12 @@ impl SupervisorMachine {
             let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_missing()) else {
                 continue;
             };
-            let Some(address) = peer.address() else {
+            let Some(address) = peer.address().cloned() else {
                 continue;
             };
             peer.dial = Some(link);
-            peer.dialled = Some(address);
+            peer.dialled = Some(address.address.clone());
+            peer.reached = None;
             self.owners.insert(link, id);
             self.dialing += 1;
             out.push(Output::Dial {

@@ -12,6 +12,7 @@ use super::conduct::Offence;
 use super::machine::{Input, Output, Policy, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
 use super::{ConnectError, PeerSpec, PeerView, Pending, PendingPeer, Shared, watchman};
+use crate::address::PeerAddress;
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
@@ -21,7 +22,6 @@ use crate::node_id::{LocalKey, NodeId};
 use crate::signer::{Epoch, SignerState};
 use crate::telemetry::Event;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -57,7 +57,7 @@ pub(crate) struct Driver {
 
 /// A dial under way.
 struct Dialing {
-    address: SocketAddr,
+    address: PeerAddress,
     identity: Identity,
     /// Gives it up, as long as its handshake is not done.
     give_up: Option<oneshot::Sender<CloseReason>>,
@@ -318,12 +318,8 @@ impl Driver {
             self.answer(node_id, |_| Err(ConnectError::Draining));
         } else if node_id == self.env.context.node_id() {
             self.answer(node_id, |_| Err(ConnectError::OwnKey));
-        } else if self
-            .machine
-            .peer(node_id)
-            .is_none_or(|peer| !peer.is_dialable() && peer.link().is_none())
-        {
-            self.answer(node_id, |_| Err(ConnectError::NoAddress));
+        } else {
+            self.answer_stranded(Some(node_id));
         }
     }
 
@@ -396,8 +392,16 @@ impl Driver {
             return;
         };
         let stranded = |peer: &super::roster::Peer| !peer.is_dialable() && peer.link().is_none();
-        if self.machine.peer(id).is_none_or(stranded) {
-            self.answer(id, |_| Err(ConnectError::NoAddress));
+        let peer = self.machine.peer(id);
+        if peer.is_none_or(stranded) {
+            let known = peer.is_some_and(super::roster::Peer::is_out_of_reach);
+            self.answer(id, |_| {
+                Err(if known {
+                    ConnectError::NotDialable
+                } else {
+                    ConnectError::NoAddress
+                })
+            });
         }
     }
 

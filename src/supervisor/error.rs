@@ -31,6 +31,11 @@ pub enum ConnectError {
     /// No address is known.
     #[error("no address is known for this peer: give one")]
     NoAddress,
+    /// Addresses are known, and none of them can be dialled.
+    #[error(
+        "no address of this peer can be dialled: an onion service needs a proxy, and one from a list must be globally routable"
+    )]
+    NotDialable,
     /// No further peer is taken in.
     #[error(
         "{} peers are known, and that is the most: remove some",
@@ -57,7 +62,11 @@ impl ConnectError {
         match self {
             Self::SignerAway | Self::HeldDown { .. } => Culprit::Signer,
             Self::Failed { .. } => Culprit::Peer,
-            Self::NoAddress | Self::OwnKey | Self::RosterFull | Self::Removed => Culprit::Operator,
+            Self::NoAddress
+            | Self::NotDialable
+            | Self::OwnKey
+            | Self::RosterFull
+            | Self::Removed => Culprit::Operator,
             Self::Draining | Self::Stopped => Culprit::Us,
         }
     }
@@ -69,6 +78,7 @@ impl ConnectError {
             Self::HeldDown { .. } => "limits::HOLD_DOWN_MAX",
             Self::Failed { .. } => "BOLT 8 § Handshake Exchange",
             Self::NoAddress | Self::OwnKey | Self::Removed => "design.md § Architecture",
+            Self::NotDialable => "design.md § The daemon's face",
             Self::RosterFull => "limits::PEERS_MAX",
             Self::Draining | Self::Stopped => "design.md § Modes",
         }
@@ -80,6 +90,7 @@ impl ConnectError {
             Self::SignerAway => Retry::WhenSignerReturns,
             Self::Failed { .. } | Self::HeldDown { .. } => Retry::Later,
             Self::NoAddress
+            | Self::NotDialable
             | Self::OwnKey
             | Self::RosterFull
             | Self::Removed

@@ -15,13 +15,14 @@
 
 use super::machine::{Failure, Input, Output, SupervisorMachine};
 use super::roster::{Peer, PersonaLink};
+use crate::address::PeerAddress;
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::{CloseReason, LinkId, Tag};
 use crate::node_id::NodeId;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// What is kept for the floor, over all peers.
@@ -68,16 +69,24 @@ struct Standing {
     coming: bool,
 }
 
-/// A /16 or a /32: what one party may well have all addresses of.
+/// What one party may well have all addresses of: a /16 or a /32. Names and onion services cost nothing, so those of a kind are one
+/// network, as long as it is not known where a name leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Network {
     V4([u8; 2]),
     V6([u8; 4]),
+    Named,
+    Onion,
 }
 
 impl Network {
-    fn of(address: SocketAddr) -> Self {
-        match address.ip().to_canonical() {
+    fn of(address: &PeerAddress) -> Self {
+        let ip = match address {
+            PeerAddress::Ip(address) => address.ip(),
+            PeerAddress::Dns { .. } => return Self::Named,
+            PeerAddress::Onion { .. } => return Self::Onion,
+        };
+        match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let [a, b, ..] = ip.octets();
                 Self::V4([a, b])
@@ -266,11 +275,12 @@ impl SupervisorMachine {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
             };
-            let Some(address) = peer.address() else {
+            let Some(address) = peer.address().cloned() else {
                 return;
             };
-            near.insert(Network::of(address));
-            peer.dialled = Some(address);
+            near.insert(Network::of(&address.address));
+            peer.dialled = Some(address.address.clone());
+            peer.reached = None;
             peer.persona = Some(PersonaLink {
                 id: link,
                 up_since: None,
@@ -298,7 +308,8 @@ impl SupervisorMachine {
                 .peers
                 .get(id)
                 .filter(|_| standing.up || standing.coming)?;
-            peer.dialled.or(peer.seen_at).map(Network::of)
+            let places = [&peer.reached, &peer.dialled, &peer.seen_at];
+            places.into_iter().flatten().next().map(Network::of)
         };
         self.floor.standing.iter().filter_map(in_use).collect()
     }
@@ -307,7 +318,7 @@ impl SupervisorMachine {
     fn one_elsewhere(&self, near: &HashSet<Network>) -> Option<NodeId> {
         let far = |id: &NodeId| {
             let address = self.peers.get(id).and_then(Peer::address);
-            address.is_some_and(|address| !near.contains(&Network::of(address)))
+            address.is_some_and(|known| !near.contains(&Network::of(&known.address)))
         };
         let best = self.floor.bench.iter().take(limits::PERSONA_CHOICE);
         best.map(|(_, id)| *id).find(far)

@@ -53,6 +53,8 @@ pub struct SupervisorMachine {
     pub(super) deadlines: Deadlines,
     /// The live session.
     pub(super) epoch: Option<Epoch>,
+    /// Whether onion services can be dialled.
+    pub(super) onions: bool,
 }
 
 impl SupervisorMachine {
@@ -77,6 +79,7 @@ impl SupervisorMachine {
             floor: Floor::new(limits::GOSSIP_FLOOR, true),
             deadlines: Deadlines::default(),
             epoch: None,
+            onions: false,
         }
     }
 
@@ -85,6 +88,7 @@ impl SupervisorMachine {
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.hold_down = HoldDown::new(policy.hold_down);
         self.floor = Floor::new(policy.gossip_floor, policy.personas);
+        self.onions = policy.onions;
         self
     }
 

@@ -45,6 +45,7 @@ pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};
 pub use view::{LapseView, LinkCounts, LinkView, LinksOfKind, PeerView, Snapshot};
 
+use crate::address::KnownAddress;
 use crate::clock::Moment;
 use crate::link::driver::Env;
 use crate::link::{LinkHandle, Tag};
@@ -103,8 +104,9 @@ impl fmt::Display for Mode {
 pub struct PeerSpec {
     /// Who.
     pub node_id: NodeId,
-    /// Where; tried in this order, at most [`ADDRESSES_MAX`](crate::limits::ADDRESSES_MAX).
-    pub addresses: Vec<SocketAddr>,
+    /// Where; tried in this order, at most [`ADDRESSES_MAX`](crate::limits::ADDRESSES_MAX). If one of them is given by hand, they
+    /// replace all that was known; if all are learned, they replace what was learned before and come after what was given by hand.
+    pub addresses: Vec<KnownAddress>,
     /// What the node says of it.
     pub tag: Option<Tag>,
     /// How much it matters among its like; 0 at first.
@@ -112,11 +114,12 @@ pub struct PeerSpec {
 }
 
 impl PeerSpec {
-    /// A peer at one address.
-    pub fn new(node_id: NodeId, address: SocketAddr) -> Self {
+    /// A peer at one address: a [`SocketAddr`] or a [`PeerAddress`](crate::address::PeerAddress), given by hand; or a
+    /// [`KnownAddress`], which says who gave it.
+    pub fn new(node_id: NodeId, address: impl Into<KnownAddress>) -> Self {
         Self {
             node_id,
-            addresses: vec![address],
+            addresses: vec![address.into()],
             tag: None,
             weight: None,
         }

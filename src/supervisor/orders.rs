@@ -3,13 +3,13 @@
 
 use super::deadlines::DeadlinesNear;
 use super::roster::Urgency;
+use crate::address::{KnownAddress, PeerAddress};
 use crate::book::PeerRecord;
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::{CloseReason, Direction, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::Epoch;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What the operator has chosen.
@@ -21,6 +21,8 @@ pub struct Policy {
     pub gossip_floor: usize,
     /// Whether personas may be used to that end, and for gossip links that are lost meanwhile.
     pub personas: bool,
+    /// Whether onion services can be dialled: through a proxy.
+    pub onions: bool,
 }
 
 impl Default for Policy {
@@ -29,6 +31,7 @@ impl Default for Policy {
             hold_down: limits::HOLD_DOWN_MAX,
             gossip_floor: limits::GOSSIP_FLOOR,
             personas: true,
+            onions: false,
         }
     }
 }
@@ -41,8 +44,9 @@ pub enum Input {
     Want {
         /// Who.
         peer: NodeId,
-        /// Where; tried in this order.
-        addresses: Vec<SocketAddr>,
+        /// Where; tried in this order, those given by hand first. If one of these is, they replace all that was known; else what was
+        /// learned before.
+        addresses: Vec<KnownAddress>,
         /// What the node says of it.
         tag: Option<Tag>,
         /// How much it matters among its like.
@@ -79,8 +83,8 @@ pub enum Input {
         peer: NodeId,
         /// Who dialled.
         direction: Direction,
-        /// Where the peer is.
-        address: SocketAddr,
+        /// Where the peer is: what a name stood for; as it was dialled where a proxy looks names up.
+        address: PeerAddress,
     },
     /// A link is up.
     Up(LinkId),
@@ -132,7 +136,7 @@ pub enum Output {
         /// Whom.
         peer: NodeId,
         /// Where.
-        address: SocketAddr,
+        address: KnownAddress,
         /// Under a lease from the first byte, if it bears a channel.
         tag: Tag,
         /// Under the persona of this number, from 1; `None`: under the node's own key.

@@ -1,13 +1,13 @@
 //! What the supervisor keeps of one peer: what the node wants of it, against what is. Plain data; it decides nothing across peers.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use crate::address::{AddressOrigin, KnownAddress, PeerAddress};
 use crate::book::PeerRecord;
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::{Direction, LinkId, Tag};
 use crate::node_id::NodeId;
 use std::cmp::Reverse;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How urgently a channel peer is needed back. The node supplies it; all zero when it does not.
@@ -35,18 +35,21 @@ pub enum PeerState {
     Held,
     /// It is in the queue of those to be dialled.
     Awaited,
+    /// None of its addresses can be dialled: onion services without a proxy, or learned addresses that are not globally routable.
+    NotDialable,
     /// Nothing is under way: no address is known, or the node does not want a link.
     Idle,
 }
 
 impl PeerState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Up,
         Self::Dialing,
         Self::Backoff,
         Self::Held,
         Self::Awaited,
+        Self::NotDialable,
         Self::Idle,
     ];
 
@@ -58,6 +61,7 @@ impl PeerState {
             Self::Backoff => "backoff",
             Self::Held => "held",
             Self::Awaited => "awaited",
+            Self::NotDialable => "not_dialable",
             Self::Idle => "idle",
         }
     }
@@ -70,10 +74,15 @@ pub struct Peer {
     pub(super) wanted: bool,
     /// What the node said of it.
     pub(super) said: Option<Tag>,
-    pub(super) addresses: Vec<SocketAddr>,
+    /// Those that the operator has given come first.
+    pub(super) addresses: Vec<KnownAddress>,
+    /// Those of them, by bit, that may be dialled.
+    pub(super) dialable: u32,
     pub(super) next_address: usize,
     /// Where the newest dial went.
-    pub(super) dialled: Option<SocketAddr>,
+    pub(super) dialled: Option<PeerAddress>,
+    /// Where that led to, once the peer has answered there.
+    pub(super) reached: Option<PeerAddress>,
     /// Addresses, by bit, at which somebody answered who is not the peer.
     pub(super) wrong: u32,
     pub(super) weight: u32,
@@ -102,7 +111,7 @@ pub struct Peer {
     /// Its place among peers that matter alike.
     pub(super) lot: u32,
     /// Where a stranger dialled from.
-    pub(super) seen_at: Option<SocketAddr>,
+    pub(super) seen_at: Option<PeerAddress>,
 }
 
 /// A link under a persona. The peer is never told who we are.
@@ -225,6 +234,16 @@ impl Backoff {
     }
 }
 
+/// The place of an address in a set of addresses.
+fn bit(index: usize) -> u32 {
+    let shift = u32::try_from(index).unwrap_or(u32::MAX);
+    1_u32.checked_shl(shift).unwrap_or_default()
+}
+
+fn has(set: u32, index: usize) -> bool {
+    set & bit(index) != 0
+}
+
 impl Peer {
     /// The peer as the book keeps it.
     pub fn record(&self, node_id: NodeId) -> PeerRecord {
@@ -236,14 +255,23 @@ impl Peer {
         }
     }
 
-    /// Whether an address is known.
+    /// Whether an address is known that may be dialled.
     pub fn is_dialable(&self) -> bool {
-        !self.addresses.is_empty()
+        self.dialable != 0
     }
 
-    /// Where it will be dialled next, or where it dialled from.
-    pub fn shown_address(&self) -> Option<SocketAddr> {
-        self.address().or(self.seen_at)
+    /// Every address that is known, the operator's first.
+    pub fn addresses(&self) -> &[KnownAddress] {
+        &self.addresses
+    }
+
+    /// Where it will be dialled next, or where it dialled from, or else where it would be if it could.
+    pub fn shown_address(&self) -> Option<&PeerAddress> {
+        let first = self.addresses.first();
+        let known = self.address().map(|known| &known.address);
+        known
+            .or(self.seen_at.as_ref())
+            .or(first.map(|known| &known.address))
     }
 
     /// How much it matters among its like.
@@ -314,25 +342,55 @@ impl Peer {
             (None, None, Wait::Held) => PeerState::Held,
             (None, None, Wait::Queued(_)) => PeerState::Awaited,
             (None, None, Wait::Backoff { .. }) => PeerState::Backoff,
+            (None, None, Wait::None) if self.wanted && self.is_out_of_reach() => {
+                PeerState::NotDialable
+            }
             (None, None, Wait::None) => PeerState::Idle,
         }
     }
 
-    /// The next address to dial: the first in turn at which nobody else has answered, if there is one.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
+    /// The next address to dial: of those that may be, the first in turn at which nobody else has answered; the first in turn if
+    /// somebody has at all of them.
+    pub(super) fn address(&self) -> Option<&KnownAddress> {
         let count = self.addresses.len();
         let first = self.next_address.checked_rem(count)?;
         let in_turn = |step: usize| first.saturating_add(step).checked_rem(count);
-        let right = (0..count)
+        let mut dialable = (0..count)
             .filter_map(in_turn)
-            .find(|index| !self.is_wrong(*index));
-        self.addresses.get(right.unwrap_or(first)).copied()
+            .filter(|index| has(self.dialable, *index));
+        let mut right = dialable.clone().filter(|index| !has(self.wrong, *index));
+        self.addresses.get(right.next().or(dialable.next())?)
     }
 
-    fn is_wrong(&self, index: usize) -> bool {
-        self.wrong
-            .checked_shr(u32::try_from(index).unwrap_or(u32::MAX))
-            .is_some_and(|bits| bits & 1 == 1)
+    /// Takes these addresses. What the operator gives replaces all that was known; what is learned replaces what was learned before.
+    /// `onions`: whether onion services can be dialled.
+    pub(super) fn set_addresses(&mut self, addresses: Vec<KnownAddress>, onions: bool) {
+        let by_hand = |known: &KnownAddress| known.origin == AddressOrigin::ByHand;
+        let given = addresses.iter().any(by_hand);
+        self.addresses.retain(|known| by_hand(known) && !given);
+        let (first, then): (Vec<_>, Vec<_>) = addresses.into_iter().partition(by_hand);
+        for known in first.into_iter().chain(then) {
+            let is_new = !self
+                .addresses
+                .iter()
+                .any(|other| other.address == known.address);
+            if is_new && self.addresses.len() < limits::ADDRESSES_MAX {
+                self.addresses.push(known);
+            }
+        }
+        self.dialable = 0;
+        for (index, known) in self.addresses.iter().enumerate() {
+            if known.is_dialable(onions) {
+                self.dialable |= bit(index);
+            }
+        }
+        self.next_address = 0;
+        self.wrong = 0;
+    }
+
+    /// Addresses are known, and none of them may be dialled.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        !self.addresses.is_empty() && self.dialable == 0
     }
 
     /// Somebody else has answered where it was dialled. `true`: so it is at every address.
@@ -340,10 +398,9 @@ impl Peer {
         let index = self
             .addresses
             .iter()
-            .position(|address| self.dialled == Some(*address));
-        let bit = index.and_then(|index| 1_u32.checked_shl(u32::try_from(index).ok()?));
-        self.wrong |= bit.unwrap_or_default();
-        (0..self.addresses.len()).all(|index| self.is_wrong(index))
+            .position(|known| self.dialled.as_ref() == Some(&known.address));
+        self.wrong |= index.map(bit).unwrap_or_default();
+        self.dialable & !self.wrong == 0
     }
 
     /// Nothing is held against it or its addresses any more.
@@ -356,13 +413,13 @@ impl Peer {
 
     /// Wanted, dialable, and without a link or a dial.
     pub(super) fn is_missing(&self) -> bool {
-        self.wanted && self.incumbent.is_none() && self.dial.is_none() && !self.addresses.is_empty()
+        self.wanted && self.incumbent.is_none() && self.dial.is_none() && self.is_dialable()
     }
 
     /// Without a link that lives on: a dial that is under way at a lapse fails with it.
     pub(super) fn will_be_missing(&self) -> bool {
         let ends = self.incumbent.is_none_or(|incumbent| incumbent.doomed);
-        self.wanted && !self.addresses.is_empty() && ends
+        self.wanted && self.is_dialable() && ends
     }
 
     pub(super) fn is_forgettable(&self) -> bool {
@@ -375,9 +432,11 @@ impl Peer {
             && self.urgency == Urgency::default()
     }
 
-    pub(super) fn seen_at(&mut self, address: SocketAddr, direction: Direction) {
-        if direction == Direction::Inbound {
-            self.seen_at = Some(address);
+    /// A link has been authenticated there.
+    pub(super) fn met_at(&mut self, address: PeerAddress, direction: Direction) {
+        match direction {
+            Direction::Inbound => self.seen_at = Some(address),
+            Direction::Outbound => self.reached = Some(address),
         }
     }
 

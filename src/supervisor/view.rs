@@ -3,6 +3,7 @@
 use super::Mode;
 use super::deadlines::HtlcDeadline;
 use super::roster::{Peer, PeerState, Urgency};
+use crate::address::{KnownAddress, PeerAddress};
 use crate::clock::Moment;
 use crate::link::driver::Env;
 use crate::link::shared::LinkState;
@@ -11,7 +12,6 @@ use crate::node_id::NodeId;
 use crate::signer::{Epoch, LapseReason};
 use crate::telemetry::LapseReport;
 use crate::vault::Census;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -191,7 +191,9 @@ pub struct PeerView {
     /// Who.
     pub node_id: NodeId,
     /// Where it is, or will be dialled.
-    pub address: Option<SocketAddr>,
+    pub address: Option<PeerAddress>,
+    /// Everywhere that it may be, the operator's word first.
+    pub addresses: Vec<KnownAddress>,
     /// What the node says of it.
     pub tag: Tag,
     /// How much it matters among its like.
@@ -238,8 +240,10 @@ impl PeerView {
         Self {
             node_id,
             address: link
-                .map(|link| link.address)
-                .or_else(|| peer.shown_address()),
+                .map(|link| &link.address)
+                .or_else(|| peer.shown_address())
+                .cloned(),
+            addresses: peer.addresses().to_vec(),
             tag,
             weight: peer.weight(),
             urgency: peer.urgency(),

@@ -5,17 +5,17 @@
 
 use super::machine::{Output, SupervisorMachine};
 use super::roster::{Urgency, Wait};
+use crate::address::KnownAddress;
 use crate::limits;
 use crate::link::{CloseReason, Tag};
 use crate::node_id::NodeId;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 impl SupervisorMachine {
     pub(super) fn want(
         &mut self,
         id: NodeId,
-        mut addresses: Vec<SocketAddr>,
+        addresses: Vec<KnownAddress>,
         tag: Option<Tag>,
         weight: Option<u32>,
         out: &mut Vec<Output>,
@@ -25,16 +25,14 @@ impl SupervisorMachine {
             return;
         }
         let lot = self.random.u32(..);
+        let onions = self.onions;
         let peer = self.peers.entry(id).or_default();
         (peer.wanted, peer.persona_until) = (true, None);
         if peer.lot == 0 {
             peer.lot = lot;
         }
         if !addresses.is_empty() {
-            addresses.truncate(limits::ADDRESSES_MAX);
-            peer.addresses = addresses;
-            peer.next_address = 0;
-            peer.wrong = 0;
+            peer.set_addresses(addresses, onions);
         }
         if let Some(weight) = weight {
             peer.weight = weight;
@@ -66,7 +64,7 @@ impl SupervisorMachine {
         peer.said = None;
         // It may live on until its link has ended, but as a stranger: what the node said of it is gone.
         peer.addresses.clear();
-        peer.weight = 0;
+        (peer.dialable, peer.weight) = (0, 0);
         if let Some(contender) = peer.contender.take() {
             out.push(Output::Refuse {
                 link: contender.link,

@@ -1,5 +1,6 @@
 //! The one list of events. Metrics, logs, the event stream and the tests are all fed from it.
 
+use crate::address::PeerAddress;
 use crate::link::{CloseReason, Direction, Identity, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, LapseReason};
@@ -113,7 +114,7 @@ pub enum Event {
         /// To whom.
         peer: NodeId,
         /// Where.
-        address: SocketAddr,
+        address: PeerAddress,
         /// Under which of our keys.
         identity: Identity,
     },
@@ -122,7 +123,7 @@ pub enum Event {
         /// To whom.
         peer: NodeId,
         /// Where.
-        address: SocketAddr,
+        address: PeerAddress,
         /// Under which of our keys.
         identity: Identity,
         /// What went wrong: a label.
@@ -206,8 +207,8 @@ pub enum Event {
         peer: NodeId,
         /// Its number.
         link: LinkId,
-        /// Where the peer is.
-        address: SocketAddr,
+        /// Where the peer was dialled, or dialled from.
+        address: PeerAddress,
         /// The peer's tag.
         tag: Tag,
         /// Who dialled.

@@ -8,6 +8,7 @@
 )]
 
 use super::*;
+use crate::address::PeerAddress;
 use crate::link::{CloseReason, LinkId};
 use crate::node_id::{LocalKey, NodeId};
 use crate::signer::SignerContext;
@@ -117,7 +118,7 @@ fn dial_failed() -> Event {
 
 fn events() -> Vec<Event> {
     let (peer, link) = (peer(), LinkId(2));
-    let address = "192.0.2.1:9735".parse().unwrap();
+    let address: PeerAddress = "192.0.2.1:9735".parse().unwrap();
     let (tag, identity) = (Tag::ChannelBearing, Identity::Node);
     let took = Duration::from_millis(10);
     vec![
@@ -131,7 +132,7 @@ fn events() -> Vec<Event> {
         Event::LinkUp {
             peer,
             link,
-            address,
+            address: address.clone(),
             tag,
             direction: Direction::Outbound,
             identity,

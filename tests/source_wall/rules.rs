@@ -26,6 +26,7 @@ pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("network", 0),
     ("error", 0),
     ("routable", 0),
+    ("address", 0),
     ("hex", 0),
     ("private", 0),
 ];
@@ -64,6 +65,7 @@ pub(crate) const PURE_FILES: &[(&str, &str)] = &[
     ("link", "src/link/firewall.rs"),
     ("link", "src/link/places.rs"),
     ("network", "src/network.rs"),
+    ("address", "src/address.rs"),
     ("supervisor", "src/supervisor/machine.rs"),
     ("supervisor", "src/supervisor/conduct.rs"),
     ("supervisor", "src/supervisor/guests.rs"),

@@ -14,6 +14,7 @@ pub(crate) fn record(number: u32) -> PeerRecord {
         node_id: LocalKey::from_bytes(&mut key).unwrap().node_id(),
         addresses: (0..limits::ADDRESSES_MAX / 2)
             .map(|more| SocketAddr::from((Ipv4Addr::from_bits(0xc000_0200 + number), port(more))))
+            .map(Into::into)
             .collect(),
         tag: None,
         weight: number,

@@ -6,13 +6,13 @@ use super::super::ConnectError;
 use super::super::cause::Cause;
 use super::super::machine::Output;
 use super::{Dialing, Driver};
+use crate::address::KnownAddress;
 use crate::link::driver::{DialAs, DialOrder, Env, Verdict, dial};
 use crate::link::shared::Stage;
 use crate::link::{CloseReason, LinkHandle, LinkId, Tag};
 use crate::node_id::{LocalKey, NodeId};
 use crate::signer::Purpose;
 use crate::telemetry::Event;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Waker};
@@ -99,12 +99,12 @@ impl Driver {
         self.persona.as_ref().map(|(_, key)| Arc::clone(key))
     }
 
-    fn dial(&mut self, link: LinkId, peer: NodeId, address: SocketAddr, as_whom: DialAs) {
+    fn dial(&mut self, link: LinkId, peer: NodeId, address: KnownAddress, as_whom: DialAs) {
         let identity = as_whom.identity();
         let (give_up, cancel) = oneshot::channel();
         let authenticated = Arc::new(AtomicBool::new(false));
         let dialing = Dialing {
-            address,
+            address: address.address.clone(),
             identity,
             give_up: Some(give_up),
             authenticated: Arc::clone(&authenticated),
@@ -112,7 +112,7 @@ impl Driver {
         self.dials.insert(link, dialing);
         self.env.telemetry.emit(Event::Dialing {
             peer,
-            address,
+            address: address.address.clone(),
             identity,
         });
         let order = DialOrder {
@@ -191,7 +191,7 @@ impl Driver {
         let (Some(dial), Some(cause)) = (self.dials.get(&link), cause) else {
             return;
         };
-        let (address, identity) = (dial.address, dial.identity);
+        let (address, identity) = (dial.address.clone(), dial.identity);
         let (failure, detail) = (cause.label(), cause.detail());
         self.env.telemetry.emit(Event::DialFailed {
             peer,
