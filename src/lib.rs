@@ -32,7 +32,8 @@
 //! - **P4 No error.** The crate never originates BOLT 1 `error` (17).
 //! - **P5 Signer-free means signer-free.** Without a signer nothing waits for it but bounded, parked inbound sockets.
 //! - **P6 No stale epoch.** A link leased under a signer session dies with it; a late answer is never used.
-//! - **P7 Floor.** Not built yet: gossip links that are lost while the signer is away are dialled again only when it returns.
+//! - **P7 Floor.** While the signer is away, the number of live gossip links returns to the floor within seconds of a loss, as long as
+//!   there are peers to dial: under a [throwaway key](link::Identity::Persona). When there are none, that is an event and a metric.
 //! - **P8 Relight.** On return every channel peer with an address is dialled again without being asked, the most urgent first.
 //! - **P9 Bounded.** Every queue, table, buffer, rate and wait has a bound in [`limits`].
 //!

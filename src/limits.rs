@@ -202,9 +202,18 @@ pub const PERSONA_GRACE: Duration = Duration::from_millis(250);
 /// A peer that is up answers three round trips in less.
 pub const PERSONA_OVERDUE: Duration = Duration::from_secs(2);
 
-/// How long a persona's link stays beside the node's own link with the same peer once that is up: the peer has had the time to take our
-/// gossip filter on the new one, so nothing falls between the two.
-pub const PERSONA_OVERLAP: Duration = Duration::from_secs(10);
+/// How long a persona's link stays beside the node's own link with the same peer once that is up: by then the peer has taken the gossip
+/// filter that the node sent there at once, so nothing falls between the two. A peer whose messages take longer would not have got
+/// through a handshake, for an act has no more.
+pub const PERSONA_OVERLAP: Duration = ACT_DEADLINE;
+
+/// How long a persona's link that is to go waits for the pong that follows all that its peer had sent. As an act: whoever needs longer is
+/// not heard out, beyond what is here already.
+pub const PERSONA_FAREWELL: Duration = ACT_DEADLINE;
+
+/// What such a link still reads of a peer that did not answer: more than Linux holds for one connection unless told otherwise (6 MiB). A
+/// peer that never stops sending cannot keep the link.
+pub const LAST_READ_MAX: usize = 8 << 20;
 
 /// New personas in [`PERSONAS_PERIOD`]; a signer that goes more often meets the last one again. Every new key at one address is a
 /// line in somebody's log.

@@ -207,6 +207,32 @@ fn a_silence_of_our_own_is_excused() {
     ));
 }
 
+/// The pong of a ping that was under way says nothing of what the peer sent after it.
+#[test]
+fn p7_the_last_call_is_answered_by_its_own_pong_only() {
+    for seed in 0..2000 {
+        let mut machine = up(seed);
+        let Due::Ping { pong_bytes: first } = machine.expire(machine.deadline()) else {
+            panic!("no ping");
+        };
+        let now = at(100);
+        let Due::Ping { pong_bytes: last } = machine.last_call(now) else {
+            panic!("no ping");
+        };
+        let earlier = Pong { ignored: first }.encode();
+        assert_eq!(
+            machine.receive(live(now), &earlier),
+            Received::Ignored,
+            "seed {seed}"
+        );
+        let pong = Pong { ignored: last }.encode();
+        assert!(matches!(
+            machine.receive(live(now), &pong),
+            Received::PongArrived { .. }
+        ));
+    }
+}
+
 #[test]
 fn a_probe_pings_at_once_and_only_once() {
     let mut machine = up(1);

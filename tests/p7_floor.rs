@@ -22,19 +22,22 @@ mod rig;
 
 use pilotlight::clock::ManualClock;
 use pilotlight::limits;
-use pilotlight::link::{CloseReason, Identity, SendError, Tag};
+use pilotlight::link::{CloseReason, Identity, LinkHandle, SendError, Tag};
 use pilotlight::node_id::NodeId;
 use pilotlight::supervisor::{
     Builder, ConnectError, Inbound, Inbox, PeerSpec, PeerState, PeerView, Redial,
 };
 use pilotlight::telemetry::{Event, EventStream, Next};
-use pilotlight::wire::Init;
-use rig::{CHANNEL, Far, GOSSIP, Node, Wire, event, number_of, numbered, until, within};
+use pilotlight::wire::{Init, MessageType, Ping};
+use rig::{
+    CHANNEL, Far, GOSSIP, Node, Reader, Wire, Writer, event, kind_of, number_of, numbered, until,
+    within,
+};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// A node with a floor of so many links, and its clock.
 async fn node(floor: usize, change: impl FnOnce(Builder) -> Builder) -> (Node, Inbox, ManualClock) {
@@ -65,7 +68,7 @@ impl Host {
         let (id, spec) = (far.id, PeerSpec::new(far.id, far.address).tagged(tag));
         tokio::spawn(async move {
             loop {
-                let Wire { mut reader, writer } = far.accept_any().await;
+                let Wire { reader, writer } = far.accept_any().await;
                 let (close, mut closed) = mpsc::channel(1);
                 let init = Init::decode(&reader.init).unwrap();
                 if tell.send((reader.remote, init, close)).is_err() {
@@ -73,10 +76,9 @@ impl Host {
                 }
                 tokio::spawn(async move {
                     tokio::select! {
-                        _ = reader.drain() => {}
+                        () = answer_pings(reader, Arc::new(Mutex::new(writer))) => {}
                         Some(()) = closed.recv() => {}
                     }
-                    drop(writer);
                 });
             }
         });
@@ -86,6 +88,24 @@ impl Host {
     async fn next(&mut self) -> (NodeId, Init, mpsc::Sender<()>) {
         within("a connection", self.came.recv()).await.unwrap()
     }
+}
+
+/// Reads to the end of a connection, and answers pings as BOLT 1 asks.
+async fn answer_pings(mut reader: Reader, writer: Arc<Mutex<Writer>>) {
+    while let Some(message) = reader.next().await {
+        if kind_of(&message) == MessageType::PING.0 {
+            let pong = Ping::decode(&message).unwrap().answer().unwrap();
+            let _ = writer.lock().await.send(&pong.encode()).await;
+        }
+    }
+}
+
+/// A far end that answers pings, and may be written to.
+fn talking(wire: Wire) -> Arc<Mutex<Writer>> {
+    let Wire { reader, writer } = wire;
+    let writer = Arc::new(Mutex::new(writer));
+    tokio::spawn(answer_pings(reader, Arc::clone(&writer)));
+    writer
 }
 
 async fn linked(events: &mut EventStream, identity: Identity, count: usize) -> Vec<NodeId> {
@@ -349,18 +369,18 @@ async fn p7_a_persona_is_replaced_after_return_and_nothing_falls_between() {
     assert_ne!(first.reader.remote, node.id());
     // Counts what is sent; stops when told.
     let sent = Arc::new(AtomicU64::new(0));
-    let (add, mut added) = mpsc::unbounded_channel::<Wire>();
+    let (add, mut added) = mpsc::unbounded_channel::<Arc<Mutex<Writer>>>();
     let (stop, mut stopped) = mpsc::channel::<()>(1);
     let counter = Arc::clone(&sent);
     tokio::spawn(async move {
-        let mut wires = vec![first];
+        let mut wires = vec![talking(first)];
         while stopped.try_recv().is_err() {
             wires.extend(added.try_recv());
             let number = counter.fetch_add(1, Ordering::Relaxed) + 1;
             let message = numbered(GOSSIP, number, 100);
             let mut alive = Vec::new();
-            for mut wire in wires {
-                if wire.writer.send(&message).await.is_ok() {
+            for wire in wires {
+                if wire.lock().await.send(&message).await.is_ok() {
                     alive.push(wire);
                 }
             }
@@ -371,7 +391,7 @@ async fn p7_a_persona_is_replaced_after_return_and_nothing_falls_between() {
     });
     let (mut got, mut ups, mut downs) = (BTreeSet::new(), Vec::new(), Vec::new());
     let (mut before, mut both) = (0_u64, HashSet::new());
-    let mut attached = false;
+    let (mut attached, mut passed) = (false, false);
     let mut stop_at = None;
     loop {
         match within("gossip", inbox.recv()).await.unwrap() {
@@ -395,10 +415,12 @@ async fn p7_a_persona_is_replaced_after_return_and_nothing_falls_between() {
             node.attach().await;
             let own = within("the own link", far.accept()).await;
             assert_eq!(own.reader.remote, node.id());
-            add.send(own).unwrap();
+            add.send(talking(own)).unwrap();
         }
-        // Both links have brought something: time passes, and the persona's goes.
-        if both.len() == 2 && downs.is_empty() {
+        // Both links have brought something: time passes, once, and the persona's goes.
+        if both.len() == 2 && !passed {
+            passed = true;
+            let _ = link_as(&node, far.id, Identity::Node).await;
             clock.advance(limits::PERSONA_OVERLAP);
         }
         if stop_at.is_some_and(|at| got.last().is_some_and(|last| *last >= at)) {
@@ -415,4 +437,96 @@ async fn p7_a_persona_is_replaced_after_return_and_nothing_falls_between() {
     assert_eq!(downs, [(ups[0].0, CloseReason::Persona)]);
     let links = node.supervisor.snapshot().links;
     assert_eq!((links.gossip_only, links.persona), (1, 0));
+}
+
+/// Long messages, so that few fill what can be filled.
+const LENGTH: usize = 60_000;
+
+/// The link that the supervisor has with a peer, once it is one of this kind.
+async fn link_as(node: &Node, peer: NodeId, identity: Identity) -> LinkHandle {
+    within("the link", async {
+        loop {
+            let link = node.supervisor.link(peer).await.unwrap();
+            if let Some(link) = link.filter(|link| link.identity() == identity) {
+                return link;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+async fn send_all(writer: &mut Writer, last: u64) {
+    for number in 1..=last {
+        let message = numbered(GOSSIP, number, LENGTH);
+        writer.send(&message).await.unwrap();
+    }
+}
+
+/// The node is so slow that much of what its peer sent under the persona is unread when the persona's link is to go: all of it is
+/// delivered first. A peer that answers the last ping is heard out to the last byte that it had sent, wherever that was; of one that
+/// does not, what had arrived is delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_personas_link_that_goes_delivers_what_its_peer_had_sent() {
+    /// More than the inbox takes.
+    const FULL: u64 = (limits::INBOX_BYTES / LENGTH) as u64 + 1;
+    for answers in [true, false] {
+        // More than any buffer between the two holds; and what fits into the smallest.
+        let last = FULL + if answers { 250 } else { 4 };
+        let (mut node, mut inbox, clock) = node(1, |builder| builder).await;
+        let far = Far::listen(1);
+        let spec = PeerSpec::new(far.id, far.address).tagged(Tag::GossipOnly);
+        node.supervisor.add_peer(spec).await.unwrap();
+        let _ = node.supervisor.peers().await.unwrap();
+        clock.advance(limits::PERSONA_GRACE);
+        let mut wire = within("the persona", far.accept()).await;
+        let persona = link_as(&node, far.id, Identity::Persona).await;
+        let mut silent = if answers {
+            let Wire { reader, mut writer } = wire;
+            // The pong comes after all this, for the writer is the sender's until then.
+            let writer = tokio::spawn(async move {
+                send_all(&mut writer, last).await;
+                answer_pings(reader, Arc::new(Mutex::new(writer))).await;
+            });
+            drop(writer);
+            None
+        } else {
+            within("all is sent", send_all(&mut wire.writer, last)).await;
+            Some(wire)
+        };
+        node.attach().await;
+        let _own = within("the own link", far.accept()).await;
+        let _ = link_as(&node, far.id, Identity::Node).await;
+        clock.advance(limits::PERSONA_OVERLAP);
+        until("the persona's link is asked to go", || {
+            persona.closed() == Some(CloseReason::Persona)
+        })
+        .await;
+        if let Some(wire) = &mut silent {
+            // The link has asked for the pong that does not come.
+            while kind_of(&within("the ping", wire.reader.next()).await.unwrap())
+                != MessageType::PING.0
+            {}
+            clock.advance(limits::PERSONA_FAREWELL);
+        }
+        let mut expected = 1;
+        loop {
+            match within("the persona's last words", inbox.recv())
+                .await
+                .unwrap()
+            {
+                Inbound::Message(message) if message.link == persona.id() => {
+                    assert_eq!(number_of(&message.bytes), expected);
+                    expected += 1;
+                }
+                Inbound::Down { link, reason, .. } => {
+                    assert_eq!((link, reason), (persona.id(), CloseReason::Persona));
+                    break;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(expected, last + 1, "answers: {answers}");
+        drop(silent);
+    }
 }

@@ -325,6 +325,12 @@ impl LinkMachine {
         }
     }
 
+    /// Asks for a pong that comes after everything that the peer has sent until it sees this ping, a ping under way or not: that one's
+    /// pong says nothing any more. The ping that it asks for counts as sent.
+    pub fn last_call(&mut self, now: Moment) -> Due {
+        self.ping(now)
+    }
+
     /// The link is read again after a time in which it was not: what came meanwhile could not be heard, so silence and a missing
     /// pong count from now.
     pub fn resume(&mut self, now: Moment) {
@@ -467,7 +473,13 @@ impl LinkMachine {
 
     fn ping(&mut self, now: Moment) -> Due {
         // A length that only this ping asks for tells its pong from others.
-        let pong_bytes = self.random.u16(1..=256);
+        let before = self.outstanding.map(|ping| ping.pong_bytes);
+        let drawn = self.random.u16(1..=256);
+        let pong_bytes = if before == Some(drawn) {
+            drawn ^ 512
+        } else {
+            drawn
+        };
         self.outstanding = Some(Outstanding {
             since: now,
             until: now.after(limits::PONG_DEADLINE),

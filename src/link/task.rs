@@ -9,6 +9,7 @@
 //! Bounded: it reads no more while what it has read is not delivered, or while what it must answer is not written. An idle link
 //! holds no buffer. It never waits for another link.
 
+mod leaving;
 mod sending;
 
 use super::allowance::Allowance;
@@ -25,6 +26,7 @@ use crate::wire::{
     BITCOIN_MAINNET, ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning,
 };
 use bytes::{Bytes, BytesMut};
+use leaving::Leaving;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -68,6 +70,8 @@ pub(crate) struct LinkTask {
     /// The peer is on record as channel-bearing: its channel messages may leave.
     on_record: bool,
     ending: Ending,
+    /// A persona's link that hears its peer out before it ends.
+    leaving: Option<Leaving>,
 }
 
 /// How a link ends, once it does.
@@ -131,6 +135,7 @@ impl LinkTask {
             refusals,
             on_record: false,
             ending: Ending::No,
+            leaving: None,
             shared,
         }
     }
@@ -150,7 +155,9 @@ impl LinkTask {
     async fn round(&mut self) -> Result<(), CloseReason> {
         // A peer that never stops sending takes its turn with the other links of this thread.
         consume_budget().await;
-        if let Some(reason) = self.state().close_requested() {
+        if let Some(reason) = self.state().close_requested()
+            && self.may_go(reason).await?
+        {
             return Err(reason);
         }
         if let Some(reason) = self.machine.age(self.ambient()) {
@@ -260,6 +267,7 @@ impl LinkTask {
         } else {
             Some(self.machine.deadline())
         };
+        let deadline = deadline.into_iter().chain(self.leave_by()).min();
         let Some(deadline) = deadline else {
             self.alarm = None;
             return;
@@ -278,6 +286,11 @@ impl LinkTask {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return Err(CloseReason::Io),
         };
+        self.take_read(count).await
+    }
+
+    /// Takes what has been read: so many more bytes.
+    async fn take_read(&mut self, count: usize) -> Result<(), CloseReason> {
         self.state()
             .counters
             .bytes_in
@@ -369,10 +382,13 @@ impl LinkTask {
                 self.deliver(kind, lease, message)?;
             }
             Received::Pong { bytes } => self.pongs.push_back(bytes),
-            Received::PongArrived { rtt } => self.emit(Event::Pong {
-                peer: self.state().peer,
-                rtt,
-            }),
+            Received::PongArrived { rtt } => {
+                self.heard_out();
+                self.emit(Event::Pong {
+                    peer: self.state().peer,
+                    rtt,
+                });
+            }
             Received::Answer(answer) => self.control.push_back(answer),
             Received::Refused { action, warning } => {
                 self.refused(kind, action);
