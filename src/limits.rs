@@ -46,6 +46,10 @@ pub const REFUSED_TICKETS: usize = 64;
 /// this is 24,000 of them, over an hour of mainnet; beyond it links stop reading, and TCP pushes back on the peers.
 pub const INBOX_BYTES: usize = 16 << 20;
 
+/// Of those, from one link: a quarter, so that no flood on one link takes all. 6,000 gossip messages: as many as a peer has in
+/// twenty minutes. A link that has its share stops reading; the others find room, and go on to read and answer pings.
+pub const INBOX_PER_LINK: usize = INBOX_BYTES / 4;
+
 /// What one message in the inbox costs beside its body. Bounds a flood of empty messages too: 65,000.
 pub const INBOX_OVERHEAD: usize = 256;
 
@@ -73,6 +77,18 @@ pub const PONG_BURST: u32 = 16 * 65_536;
 /// Pong bytes that are earned back in a second. An honest peer asks for a few hundred in 30 s; whoever asks for more than this is
 /// closed.
 pub const PONG_BYTES_A_SECOND: u32 = 65_536;
+
+/// What one link's gossip queries may cost in a row, in units of a `query_short_channel_ids` (261). An honest peer asks once through the
+/// whole graph, each query after the answer to the one before: eclair in some 400 queries of 100 channels, lnd in 80 of 500. Five times
+/// that is nobody's need; every query costs the peer forty bytes, and the node up to a megabyte.
+pub const QUERY_BURST: u32 = 2048;
+
+/// What of it is earned back in a second: as much as a slow link needs to go on for ever with its queries one after the other.
+pub const QUERIES_A_SECOND: u32 = 2;
+
+/// What a `query_channel_range` (263) or a `gossip_timestamp_filter` (265) costs: either may ask for the whole graph. 64 in a row, and
+/// then four a minute.
+pub const QUERY_OF_ALL: u32 = 32;
 
 /// What every pong costs beside its padding: a flood of pings for nothing is closed too, at about a thousand a second.
 pub const PONG_OVERHEAD: u32 = 64;
@@ -121,6 +137,9 @@ pub const STRANGERS_PER_ADDRESS: usize = 4;
 /// Of those, from one /24 (IPv4) or /48 (IPv6): with an eighth, a party needs eight networks to displace others than itself.
 pub const STRANGERS_PER_SUBNET: usize = 12;
 
+/// Networks whose strangers an operator may exempt from the bounds on strangers and from bans: his own, his friends', a monitor's.
+pub const PROTECTED_MAX: usize = 256;
+
 /// Score at which a stranger is banned. The offences' points, in hundredths of a ban, are in `supervisor::conduct`.
 pub const BAN_SCORE: u32 = 100;
 
@@ -153,7 +172,8 @@ pub const PARKED_GIVE_WAY: Duration = Duration::from_secs(1);
 /// Parked sockets from one /24 (IPv4) or /48 (IPv6), so that one network cannot take all places.
 pub const PARKED_PER_SUBNET: usize = 2;
 
-/// How long an inbound socket may be parked, from its connection or its act one on: an act's 5 s less 1 s for the signer and the wire.
+/// How long an inbound socket may be parked, from its connection or its act one on, at a signer that answers at once: an act's 5 s less
+/// 1 s for the wire. What the signer took for an answer the last time is taken off.
 pub const PARKED_FOR: Duration = Duration::from_secs(4);
 
 /// Dials under way at once. Each is a socket and a task. Half of the 1,024 descriptors that a process is given where nobody has

@@ -248,3 +248,74 @@ async fn p9_a_node_that_floods_is_banned_unless_the_node_wants_it() {
     let (mut far, _link) = node.accept(1).await;
     far.settle().await;
 }
+
+/// A stranger for whom the signer has nothing left is closed as it is accepted: no place, no task, no event, no question to the signer.
+#[tokio::test]
+async fn p9_a_stranger_whom_the_signer_declines_costs_an_accept_and_no_more() {
+    let mut node = Node::live().await;
+    let bad = place(9, 9);
+    node.signer.decline(Some(bad));
+    let asked = node.signer.asked();
+    node.watch.mark();
+    let mut sockets = Vec::new();
+    for _ in 0..100 {
+        let mut socket = from(bad, &node).await;
+        // What they send is not read: the close may overtake it.
+        let _ = socket.write_all(&[0; 50]).await;
+        sockets.push(socket);
+    }
+    soon("all are closed", async {
+        for socket in &mut sockets {
+            let mut byte = [0];
+            assert!(matches!(socket.read(&mut byte).await, Ok(0) | Err(_)));
+        }
+    })
+    .await;
+    let told = |event: &Event| {
+        matches!(
+            event,
+            Event::InboundFailed { .. }
+                | Event::Handshake { .. }
+                | Event::Ecdh { .. }
+                | Event::EcdhThrottled { .. }
+        )
+    };
+    assert_eq!(node.watch.count(told), 0, "nothing is told of any");
+    assert_eq!(node.signer.asked(), asked);
+    // Others are served, and so is it once the signer has time for it.
+    let (mut far, _link) = node.accept(1).await;
+    far.settle().await;
+    node.signer.decline(None);
+    let back = from(bad, &node).await;
+    let (mut far, _link) = node.accept(2).await;
+    far.settle().await;
+    let mut byte = [0];
+    assert!(back.try_read(&mut byte).is_err(), "it has a place");
+}
+
+/// Whoever dials from a network that the operator protects is closed for what it does wrong, and never banned.
+#[tokio::test]
+async fn a_protected_address_is_never_banned() {
+    let friend = place(9, 9);
+    let mut node = Node::live_with(|builder| builder.protected([friend.into()])).await;
+    let acts = 2 * limits::BAN_SCORE.div_ceil(Offence::Handshake.points().1);
+    for source in [friend, place(9, 10)] {
+        for _ in 0..acts {
+            let mut socket = from(source, &node).await;
+            let mut act = [0xff; 50];
+            act[0] = 0;
+            let _ = socket.write_all(&act).await;
+            let mut byte = [0];
+            let end = soon("the refusal", socket.read(&mut byte)).await;
+            assert!(matches!(end, Ok(0) | Err(_)));
+        }
+    }
+    let banned = |event: &Event| match event {
+        Event::Banned { who, .. } => Some(*who),
+        _ => None,
+    };
+    let who = node.watch.until("a ban", banned).await;
+    assert_eq!(who, Banned::Address(place(9, 10)));
+    assert_eq!(bans(&mut node), [who]);
+    assert_eq!(node.supervisor.snapshot().bans, 1);
+}

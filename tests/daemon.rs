@@ -793,6 +793,12 @@ fn a_configuration_that_is_wrong_is_named_with_its_line() {
             .2
             .contains("embedded, gateway")
     );
+    let (what, place, to_do) =
+        fails_with("protected = [\n\"192.0.2.7\",\n\"192.0.2.1/24\"]", &[], 2);
+    assert!(
+        what.contains("192.0.2.1/24") && place.ends_with("line 3") && to_do.contains("192.0.2.7"),
+        "{what} {place} {to_do}"
+    );
     assert!(
         fails_with("listen = 1", &[], 2)
             .1

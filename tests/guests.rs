@@ -176,3 +176,28 @@ fn the_machines_own_address_may_have_all_places() {
     let gone = bench.come(ALL + 1, Ipv4Addr::LOCALHOST.into());
     assert_eq!(gone, Ok(vec![link(1)]));
 }
+
+/// Whoever comes from a network that the operator protects costs nobody a link, is not counted, and is not closed for others.
+#[test]
+fn whoever_comes_from_a_protected_network_is_free_of_the_bounds() {
+    let protected = "192.0.2.0/24".parse().unwrap();
+    let mut bench = Bench::new();
+    bench.machine = SupervisorMachine::new(peer(0), 1).protecting([protected].into());
+    bench.take(Input::Declare(Vec::new()));
+    let friend = |host| IpAddr::from(Ipv4Addr::new(192, 0, 2, host));
+    // The longest idle of all, and more of one address and network than strangers may be.
+    for number in 500..600 {
+        assert_eq!(
+            bench.come(number, friend(u8::try_from(number % 4).unwrap())),
+            Ok(vec![])
+        );
+    }
+    bench.pass(1);
+    for number in 1..=ALL {
+        assert_eq!(bench.come(number, apart(number)), Ok(vec![]));
+        bench.pass(1);
+    }
+    assert_eq!(bench.come(ALL + 1, apart(ALL + 1)), Ok(vec![link(1)]));
+    assert_eq!(bench.come(700, friend(9)), Ok(vec![]));
+    assert_eq!(bench.come(ALL + 2, apart(ALL + 2)), Ok(vec![link(2)]));
+}

@@ -648,3 +648,77 @@ fn a_session_is_made_anew_before_it_is_too_old_or_ends_as_it_is() {
     assert_eq!(ageless.age_deadline(), None);
     assert_eq!(ageless.age(ambient(u64::from(u32::MAX), false)), None);
 }
+
+/// Gossip queries: a burst, then what is earned back; what may ask for the whole graph costs more; nothing else costs anything.
+#[test]
+fn p9_gossip_queries_have_a_bound_that_honest_peers_do_not_meet() {
+    let flooded = |received: &Received| {
+        matches!(
+            received,
+            Received::Close {
+                reason: CloseReason::QueryFlood,
+                deliver: false,
+                warning: Some(_)
+            }
+        )
+    };
+    let costs = [
+        (261, 1),
+        (263, limits::QUERY_OF_ALL),
+        (265, limits::QUERY_OF_ALL),
+    ];
+    for ambient in [live, away] {
+        for (kind, cost) in costs {
+            let mut machine = up(1);
+            let message = match kind {
+                263 => QueryChannelRange {
+                    chain_hash: BITCOIN_MAINNET,
+                    first_blocknum: 0,
+                    number_of_blocks: 1,
+                }
+                .encode(),
+                265 => GossipTimestampFilter::since(BITCOIN_MAINNET, 1).encode(),
+                _ => {
+                    let mut query = 261_u16.to_be_bytes().to_vec();
+                    query.extend(BITCOIN_MAINNET);
+                    query.extend([0, 1, 0]);
+                    query
+                }
+            };
+            for number in 0..limits::QUERY_BURST / cost {
+                assert!(
+                    !flooded(&machine.receive(ambient(at(0)), &message)),
+                    "{kind}: {number}"
+                );
+            }
+            assert!(
+                flooded(&machine.receive(ambient(at(0)), &message)),
+                "{kind}"
+            );
+            // What is answered, and gossip itself, cost nothing.
+            for other in [256, 257, 258, 262, 264] {
+                assert!(
+                    !flooded(&machine.receive(ambient(at(0)), &typed(other))),
+                    "{other}"
+                );
+            }
+            let earned = u64::from(cost.div_ceil(limits::QUERIES_A_SECOND)) * 1000;
+            assert!(
+                flooded(&machine.receive(ambient(at(earned - 1)), &message)),
+                "{kind}"
+            );
+            assert!(
+                !flooded(&machine.receive(ambient(at(earned)), &message)),
+                "{kind}"
+            );
+        }
+    }
+    // An eclair that catches up with 40,000 channels, a hundred a query, as fast as the answers come; again after each reconnection.
+    let mut machine = up(2);
+    let mut query = 261_u16.to_be_bytes().to_vec();
+    query.extend(BITCOIN_MAINNET);
+    query.extend([0, 1, 0]);
+    for number in 0..400 {
+        assert!(!flooded(&machine.receive(live(at(number)), &query)));
+    }
+}

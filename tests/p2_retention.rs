@@ -199,7 +199,7 @@ async fn exchange(traffic: Traffic, switches: u64, buffers: Buffers, paused: boo
             return;
         }
         // Until the inbox is full and the link holds what finds no room, or all is there. `init` and the filter count too.
-        let full = (number + (limits::INBOX_BYTES / (16 + limits::INBOX_OVERHEAD)) as u64 + 1)
+        let full = (number + (limits::INBOX_PER_LINK / (16 + limits::INBOX_OVERHEAD)) as u64 + 1)
             .min(traffic.messages)
             + 2;
         loop {

@@ -225,6 +225,40 @@ async fn p5_whoever_is_parked_is_closed_after_four_seconds() {
     }
 }
 
+/// design.md section 4: 5 s − parked − the signer's round trip − 1 s: what the last signer took for an answer is left for the next one's.
+#[tokio::test]
+async fn p5_whoever_is_parked_is_closed_so_much_earlier_as_the_signer_took_for_an_answer() {
+    let mut node = Node::live().await;
+    let round_trip = std::time::Duration::from_millis(1_500);
+    node.signer
+        .behave(Manner::Slow(node.clock.clone(), round_trip));
+    // A stranger whose ECDH takes that long, and never goes on.
+    let (mut wire, _) = waiting_for_ecdh(&node, &[address(0, 1)]).await.remove(0);
+    node.clock.advance(round_trip);
+    let _two: [u8; 50] = wire.read().await;
+    drop(wire);
+    node.watch
+        .until("its end", |event| {
+            matches!(event, Event::InboundFailed { .. }).then_some(())
+        })
+        .await;
+    node.lapse().await;
+    node.watch.mark();
+    let mut late = Wire::connect_from(address(1, 1), node.address).await;
+    parked(&mut node, 1).await;
+    node.clock
+        .advance(just_before(limits::PARKED_FOR - round_trip));
+    // Somebody else's round trip shows that the node had the time to close it.
+    let mut other = Wire::connect_from(address(2, 1), node.address).await;
+    parked(&mut node, 2).await;
+    let gone = |event: &Event| matches!(event, Event::InboundFailed { .. });
+    assert_eq!(node.watch.count(gone), 0);
+    node.clock.advance(INSTANT);
+    assert_eq!(late.rest().await, [0_u8; 0]);
+    node.clock.advance(limits::PARKED_FOR);
+    assert_eq!(other.rest().await, [0_u8; 0]);
+}
+
 #[tokio::test]
 async fn p5_whoever_is_parked_goes_on_when_the_signer_comes() {
     for lost in [false, true] {

@@ -26,7 +26,7 @@ use pilotlight::clock::ManualClock;
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, LinkHandle, Tag};
 use pilotlight::supervisor::{Inbound, Inbox, PeerSpec};
-use pilotlight::wire::{Ping, Pong};
+use pilotlight::wire::{BITCOIN_MAINNET, Ping, Pong, QueryChannelRange};
 use rig::{Buffers, CUSTOM, Far, GOSSIP, Node, Wire, Writer, number_of, numbered, within};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -104,8 +104,8 @@ async fn flood(
 }
 
 /// Messages of the floods below for which the inbox has room.
-const ROOM: u64 = (limits::INBOX_BYTES / (400 + limits::INBOX_OVERHEAD)) as u64;
-const FLOOD_ROOM: u64 = (limits::INBOX_BYTES / (430 + limits::INBOX_OVERHEAD)) as u64;
+const ROOM: u64 = (limits::INBOX_PER_LINK / (400 + limits::INBOX_OVERHEAD)) as u64;
+const FLOOD_ROOM: u64 = (limits::INBOX_PER_LINK / (430 + limits::INBOX_OVERHEAD)) as u64;
 
 /// Waits until a link has read that many messages.
 async fn until_read(node: &Node, link: &LinkHandle, frames: u64) {
@@ -157,6 +157,107 @@ async fn p9_a_flood_of_pings_closes_its_own_link() {
         flooded.bytes_written()
     );
     round_trip(&mut other, 100).await;
+    drop((reader, writer));
+}
+
+/// Fifty bytes ask for the whole graph: a peer that asks for more than anybody needs is closed, whether the node answers or nobody does,
+/// and no other link notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_flood_of_gossip_queries_closes_its_own_link() {
+    for (served, number) in [(false, 1), (true, 2)] {
+        let clock = ManualClock::new();
+        let (mut node, mut inbox) = Node::start(|builder| {
+            builder
+                .clock(Arc::new(clock.clone()))
+                .serves_gossip_queries(served)
+        })
+        .await;
+        node.attach().await;
+        node.supervisor.declare_channel_peers([]).await.unwrap();
+        let _ = node.lapse();
+        node.attach().await;
+        let (flooded, wire) = link(&node, number, Buffers::default()).await;
+        let (_, mut other) = link(&node, 10, Buffers::default()).await;
+        let delivered = tokio::spawn(async move {
+            let mut queries = 0;
+            while let Some(inbound) = inbox.recv().await {
+                queries += u32::from(matches!(inbound, Inbound::Message(_)));
+                if matches!(inbound, Inbound::Down { .. }) {
+                    break;
+                }
+            }
+            queries
+        });
+        let Wire {
+            mut reader,
+            mut writer,
+        } = wire;
+        let query = QueryChannelRange {
+            chain_hash: BITCOIN_MAINNET,
+            first_blocknum: 0,
+            number_of_blocks: u32::MAX,
+        }
+        .encode();
+        let allowed = limits::QUERY_BURST / limits::QUERY_OF_ALL;
+        for _ in 0..=allowed {
+            writer.queue(&query);
+        }
+        writer.flush().await.unwrap();
+        reader.drain().await;
+        within("the flood is closed", async {
+            while flooded.closed().is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(flooded.closed(), Some(CloseReason::QueryFlood));
+        round_trip(&mut other, 100).await;
+        assert_eq!(
+            within("the node's end", delivered).await.unwrap(),
+            allowed,
+            "the last was not delivered"
+        );
+        drop(writer);
+    }
+}
+
+/// A flood of gossip on one link, and a node that receives nothing: the flood's link has its share of the inbox and stops. Another link
+/// goes on to deliver and to answer: each of its pings stands behind a message for the node, so that a link whose messages found no room
+/// would never answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_flood_of_gossip_on_one_link_delays_no_other_links_pong() {
+    let (node, mut inbox) = node(&ManualClock::new()).await;
+    let (flooding, wire) = link(&node, 1, SMALL).await;
+    let (modest, mut other) = link(&node, 2, Buffers::default()).await;
+    let (_, mut third) = link(&node, 3, Buffers::default()).await;
+    let Wire { reader, mut writer } = wire;
+    let (sent, _) = flood(
+        &mut writer,
+        &mut third,
+        |number| numbered(GOSSIP, number, 430),
+        async || frames_in(&node, &flooding).await > FLOOD_ROOM,
+    )
+    .await;
+    // Not one message has been received, and none will be until all is answered.
+    for turn in 0..1_000 {
+        other.writer.queue(&numbered(GOSSIP, turn, 430));
+        round_trip(&mut other, 8).await;
+    }
+    assert!(
+        frames_in(&node, &flooding).await < sent,
+        "the flood is still pushed back"
+    );
+    assert_eq!((flooding.closed(), modest.closed()), (None, None));
+    let mut seen = 0;
+    while seen < 1_000 {
+        let Inbound::Message(message) = within("a message", inbox.recv()).await.unwrap() else {
+            continue;
+        };
+        if message.link == modest.id() {
+            assert_eq!(number_of(&message.bytes), seen);
+            seen += 1;
+        }
+    }
     drop((reader, writer));
 }
 

@@ -29,6 +29,7 @@ const KEYS: &[&str] = &[
     "node_id",
     "peers",
     "peers_declared",
+    "protected",
     "scrape_needs_token",
     "signer",
     "vault",
@@ -69,6 +70,9 @@ pub(super) struct Config {
     /// Whether the operator says that the peer book's tags are right.
     #[serde(default)]
     pub(super) peers_declared: bool,
+    /// Networks whose strangers are free of the bounds on strangers.
+    #[serde(default)]
+    pub(super) protected: Vec<Spanned<String>>,
     #[serde(default)]
     peers: Vec<Spanned<WrittenPeer>>,
     /// The peers, read.

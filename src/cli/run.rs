@@ -54,6 +54,15 @@ pub(super) fn demo(options: demo::Options) -> Result<ExitCode, Failure> {
     Ok(runtime.block_on(demo::run(options)))
 }
 
+/// The supervisor as the settings have it.
+fn builder(settings: &Settings, context: &SignerContext, clock: &Arc<dyn Clock>) -> Builder {
+    Supervisor::builder(context.clone())
+        .clock(Arc::clone(clock))
+        .observes_only(settings.firewall == FirewallChoice::Observe)
+        .max_session_age(settings.max_session_age)
+        .protected(settings.protected.iter().copied())
+}
+
 async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let occupation = settings.data_dir.occupy()?;
     let mut signals = Signals::new()?;
@@ -66,10 +75,7 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let server = AdminServer::bind(admin_settings(&settings)).await?;
     let admin_address = server.address();
     let declared = kept.tags.declared.clone();
-    let starting = Supervisor::builder(context.clone())
-        .clock(Arc::clone(&clock))
-        .observes_only(settings.firewall == FirewallChoice::Observe)
-        .max_session_age(settings.max_session_age);
+    let starting = builder(&settings, &context, &clock);
     let (supervisor, inbox) = start_supervisor(starting.book(kept.book), declared).await?;
     let messages = Arc::new(AtomicU64::new(0));
     tokio::spawn(count_messages(inbox, Arc::clone(&messages)));

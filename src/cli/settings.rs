@@ -9,6 +9,7 @@ use crate::admin::DataDir;
 use crate::limits;
 use crate::node_id::NodeId;
 use crate::signer::gateway::TlsIdentity;
+use crate::supervisor::{IpNetwork, IpNetworkError};
 use clap::ValueEnum;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub(super) struct Settings {
     pub(super) peers: Vec<ConfiguredPeer>,
     pub(super) firewall: FirewallChoice,
     pub(super) max_session_age: Option<Duration>,
+    pub(super) protected: Vec<IpNetwork>,
     /// Whether the peer book's tags are right.
     pub(super) peers_declared: bool,
     /// Whether `/metrics` has series of single peers.
@@ -91,6 +93,7 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
     Ok(Settings {
         firewall: choice(None, firewall)?.unwrap_or_default(),
         max_session_age: max_session_age(&config)?,
+        protected: protected(&config)?,
         key_file: key_file.unwrap_or_else(|| data_dir.file("identity.key")),
         data_dir,
         listen: run.listen.or(config.listen).unwrap_or(LISTEN),
@@ -207,6 +210,22 @@ fn max_session_age(config: &Config) -> Result<Option<Duration>, Failure> {
         ));
     }
     Ok(Some(age))
+}
+
+fn protected(config: &Config) -> Result<Vec<IpNetwork>, Failure> {
+    let to_do = "write an IP address or a network, such as 192.0.2.7 or 2001:db8::/32";
+    if let Some(beyond) = config.protected.get(limits::PROTECTED_MAX) {
+        let what = format!("more than {} protected networks", limits::PROTECTED_MAX);
+        let to_do = "put neighbouring ones together";
+        return Err(Failure::usage(what, config.place(beyond), to_do));
+    }
+    let networks = config.protected.iter().map(|written| {
+        let network = written.get_ref().parse();
+        network.map_err(|error: IpNetworkError| {
+            Failure::usage(error.to_string(), config.place(written), to_do)
+        })
+    });
+    networks.collect()
 }
 
 /// A word that has few values: the flag's, or else the file's.

@@ -74,7 +74,9 @@ impl Caller {
     /// It waits for a signer from now on: until when.
     pub(crate) fn park(&mut self) -> Moment {
         self.was_parked = true;
-        self.since.after(limits::PARKED_FOR)
+        let round_trip = self.env.context.round_trip();
+        let longest = limits::PARKED_FOR.saturating_sub(round_trip);
+        self.since.after(longest)
     }
 
     fn origin(&self) -> Origin {

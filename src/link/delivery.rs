@@ -1,4 +1,5 @@
-//! The way from the links to the node: one queue for all, bounded in bytes.
+//! The way from the links to the node: one queue for all, bounded in bytes, and of these a share for each link: a link that floods fills
+//! its own.
 //!
 //! A message waits for room before it is queued, and its room is free again when the node has received it. A link's end needs no
 //! room of its own: there is one for each link whose beginning had room, so the ends are bounded by it too. It comes after what its
@@ -31,7 +32,7 @@ pub(crate) enum Delivery {
 /// A delivery and the room that it takes until it is received.
 pub(crate) struct Queued {
     pub(crate) delivery: Delivery,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Taken>,
 }
 
 /// The links' end of the queue.
@@ -41,8 +42,19 @@ pub(crate) struct Deliveries {
     room: Arc<Semaphore>,
 }
 
+/// Room that is taken: of all, and of the link's share.
+pub(crate) struct Taken {
+    _of_all: OwnedSemaphorePermit,
+    _of_link: OwnedSemaphorePermit,
+}
+
 /// Room for one delivery.
-pub(crate) type Room = Result<OwnedSemaphorePermit, AcquireError>;
+pub(crate) type Room = Result<Taken, AcquireError>;
+
+/// One link's share of the queue, empty.
+pub(crate) fn share() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(limits::INBOX_PER_LINK))
+}
 
 impl Deliveries {
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Queued>) {
@@ -58,30 +70,54 @@ impl Deliveries {
 
     /// Queues `delivery` if there is room now; gives it back if there is none.
     pub(crate) fn try_send(&self, delivery: Delivery) -> Result<(), Delivery> {
-        match Arc::clone(&self.room).try_acquire_many_owned(cost(&delivery)) {
-            Ok(room) => {
-                self.send(delivery, Some(room));
-                Ok(())
-            }
-            Err(_) => Err(delivery),
-        }
+        let cost = cost(&delivery);
+        let Ok(of_link) = Arc::clone(share_of(&delivery)).try_acquire_many_owned(cost) else {
+            return Err(delivery);
+        };
+        let Ok(of_all) = Arc::clone(&self.room).try_acquire_many_owned(cost) else {
+            return Err(delivery);
+        };
+        let room = Taken {
+            _of_all: of_all,
+            _of_link: of_link,
+        };
+        self.send(delivery, Some(room));
+        Ok(())
     }
 
-    /// Waits for the room that `delivery` needs. Who waits keeps its turn; nobody overtakes.
+    /// Waits for the room that `delivery` needs: first of its link's share, where it waits for nobody but the node; then of all, where
+    /// who waits keeps its turn and nobody overtakes.
     pub(crate) fn room_for(
         &self,
         delivery: &Delivery,
-    ) -> impl Future<Output = Room> + Send + 'static {
-        Arc::clone(&self.room).acquire_many_owned(cost(delivery))
+    ) -> impl Future<Output = Room> + Send + use<> {
+        let (share, all) = (Arc::clone(share_of(delivery)), Arc::clone(&self.room));
+        let cost = cost(delivery);
+        async move {
+            let of_link = share.acquire_many_owned(cost).await?;
+            let of_all = all.acquire_many_owned(cost).await?;
+            Ok(Taken {
+                _of_all: of_all,
+                _of_link: of_link,
+            })
+        }
     }
 
     /// Queues `delivery` in the room that it has, or without any, if it is a link's end. Without a node that listens there is
     /// nobody to tell.
-    pub(crate) fn send(&self, delivery: Delivery, room: Option<OwnedSemaphorePermit>) {
+    pub(crate) fn send(&self, delivery: Delivery, room: Option<Taken>) {
         let _ = self.queue.send(Queued {
             delivery,
             _room: room,
         });
+    }
+}
+
+fn share_of(delivery: &Delivery) -> &Arc<Semaphore> {
+    match delivery {
+        Delivery::Up { state, .. }
+        | Delivery::Message { state, .. }
+        | Delivery::Down { state, .. } => &state.inbox_share,
     }
 }
 

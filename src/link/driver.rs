@@ -14,6 +14,7 @@ use crate::address::{KnownAddress, PeerAddress};
 use crate::book::BookError;
 use crate::clock::{Clock, Moment};
 use crate::limits;
+use crate::network::IpNetwork;
 use crate::node_id::{LocalKey, NodeId};
 use crate::signer::{Epoch, Lease, Purpose, SignerContext};
 use crate::telemetry::{Event, Telemetry};
@@ -51,6 +52,8 @@ pub(crate) struct NodeSettings {
     pub(crate) custom_even_ok: bool,
     pub(crate) observe: bool,
     pub(crate) max_session_age: Option<Duration>,
+    /// Whoever dials from there is free of the bounds on strangers, and is not banned.
+    pub(crate) protected: Arc<[IpNetwork]>,
     /// Each gossip link asks for what was missed as soon as it is up.
     pub(crate) auto_sync: bool,
 }

@@ -323,6 +323,10 @@ impl Acts<'_> {
             result = key.ecdh(request, purpose) => result,
             () = deadline => Err(HandshakeFailure::EcdhLate { act }),
         };
+        let took = self.clock.now().since(started);
+        if let (StaticKey::Signer(context), Ok((_, Some(lease)))) = (key, &result) {
+            context.answered_in(lease.epoch(), took);
+        }
         if let Some(observer) = self.observer {
             let label = match &result {
                 Ok(_) => "ok",
@@ -336,7 +340,7 @@ impl Acts<'_> {
             observer.emit(Event::Ecdh {
                 source,
                 result: label,
-                took: self.clock.now().since(started),
+                took,
             });
         }
         result

@@ -124,6 +124,8 @@ pub struct LinkMachine {
     warnings: Allowance,
     /// Pong bytes that the peer may still ask for.
     pongs: Allowance,
+    /// Gossip that it may still ask for.
+    queries: Allowance,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +199,12 @@ impl LinkMachine {
                 Duration::from_secs(1),
                 now,
             ),
+            queries: Allowance::full(
+                limits::QUERY_BURST,
+                limits::QUERIES_A_SECOND,
+                Duration::from_secs(1),
+                now,
+            ),
         }
     }
 
@@ -228,6 +236,14 @@ impl LinkMachine {
         };
         if self.phase != Phase::Up {
             return self.receive_first(ambient.now, kind, message);
+        }
+        let cost = query_cost(kind);
+        if cost > 0 && !self.queries.spend(ambient.now, cost) {
+            return self.flooded(
+                ambient.now,
+                CloseReason::QueryFlood,
+                "too many gossip queries: one after the other is enough (BOLT 7)",
+            );
         }
         match firewall::inbound(message, &self.situation(ambient.signer_away)) {
             Inbound::Deliver => self.delivered(kind),
@@ -398,14 +414,18 @@ impl LinkMachine {
         {
             return Received::Pong { bytes };
         }
-        let warning = self.warning(
+        self.flooded(
             now,
+            CloseReason::PingFlood,
             "too many pings: at most one in 30 s is needed (BOLT 1)",
-        );
+        )
+    }
+
+    fn flooded(&mut self, now: Moment, reason: CloseReason, text: &str) -> Received {
         Received::Close {
             deliver: false,
-            reason: CloseReason::PingFlood,
-            warning,
+            reason,
+            warning: self.warning(now, text),
         }
     }
 
@@ -486,6 +506,17 @@ impl LinkMachine {
             pong_bytes,
         });
         Due::Ping { pong_bytes }
+    }
+}
+
+/// What a message costs of what a peer may ask for: it is cheap to send and dear to answer.
+fn query_cost(kind: MessageType) -> u32 {
+    match kind {
+        MessageType::QUERY_CHANNEL_RANGE | MessageType::GOSSIP_TIMESTAMP_FILTER => {
+            limits::QUERY_OF_ALL
+        }
+        MessageType::QUERY_SHORT_CHANNEL_IDS => 1,
+        _ => 0,
     }
 }
 

@@ -172,6 +172,8 @@ pub enum CloseReason {
     ErrorReceived,
     /// The peer asked for more pongs than anybody needs.
     PingFlood,
+    /// The peer asked for more gossip than anybody needs.
+    QueryFlood,
     /// The peer did not answer a ping in time.
     PongTimeout,
     /// Its session secrets had become as old as they may, or soon would.
@@ -219,6 +221,7 @@ impl CloseReason {
             Self::Mistag => "mistag",
             Self::ErrorReceived => "error_received",
             Self::PingFlood => "ping_flood",
+            Self::QueryFlood => "query_flood",
             Self::PongTimeout => "pong_timeout",
             Self::SessionAge => "session_age",
             Self::InitTimeout => "init_timeout",

@@ -6,6 +6,7 @@
 //! **Why a lease cannot slip past a lapse.** A task stores its lease under the scope's lock and looks at the fence afterwards;
 //! the reaper runs after the fence is closed and looks at the lease under the same lock. Whoever comes second sees the other.
 
+use super::delivery;
 use super::driver::Env;
 use super::firewall::{self, Outbound, Refusal, Situation};
 use super::outbox::{Outbox, Ticket};
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// The two things that a lapse must reach: the socket and the secrets. Held by the link's task and by the vault, by nobody
 /// else, so that both are gone when the link is.
@@ -44,6 +45,8 @@ pub(crate) struct LinkState {
     pub(crate) identity: Identity,
     pub(crate) since: Moment,
     pub(crate) outbox: Outbox,
+    /// What its messages may take of the node's inbox.
+    pub(crate) inbox_share: Arc<Semaphore>,
     pub(crate) counters: Counters,
     /// Wakes the link's task: something is queued, or it shall close or probe.
     pub(crate) wake: Notify,
@@ -126,6 +129,7 @@ impl LinkShared {
             identity: birth.identity,
             since: env.clock.now(),
             outbox: Outbox::new(),
+            inbox_share: delivery::share(),
             counters: Counters::default(),
             wake: Notify::new(),
             env,

@@ -25,10 +25,11 @@
 //! sends the state that the slot holds *then*, so that two of them can overtake each other and the last word is still right.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -80,6 +81,8 @@ struct Inner {
     published: watch::Sender<SignerState>,
     /// ECDHs that somebody waits for.
     asking: AtomicUsize,
+    /// The shortest answer of the newest session that has given one.
+    pace: Mutex<Option<(Epoch, Duration)>>,
 }
 
 struct Slot {
@@ -130,6 +133,7 @@ impl SignerContext {
                 publishing: Mutex::new(()),
                 published: watch::Sender::new(SignerState::Never),
                 asking: AtomicUsize::new(0),
+                pace: Mutex::new(None),
             }),
         }
     }
@@ -322,6 +326,34 @@ impl SignerContext {
     /// ECDHs that are asked of the signer and not answered, those that wait in its own queue included.
     pub fn ecdh_in_flight(&self) -> usize {
         self.inner.asking.load(Ordering::Relaxed)
+    }
+
+    /// Whether the live session's signer would refuse a stranger who dials from there.
+    pub(crate) fn declines(&self, source: IpAddr) -> bool {
+        self.current()
+            .is_ok_and(|(_, signer)| signer.declines(source))
+    }
+
+    /// Notes how long an answer of that session took: the shortest of a session is what the way to it takes.
+    pub(crate) fn answered_in(&self, epoch: Epoch, took: Duration) {
+        let mut pace = self.pace();
+        match &mut *pace {
+            Some((of, shortest)) if *of == epoch => *shortest = took.min(*shortest),
+            Some((of, _)) if *of > epoch => {}
+            other => *other = Some((epoch, took)),
+        }
+    }
+
+    /// How long the newest signer that has answered took for it at the least: its round trip, and one ECDH. 0 before any has.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.pace().map_or(Duration::ZERO, |(_, shortest)| shortest)
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Option<(Epoch, Duration)>> {
+        self.inner
+            .pace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the signer of that session is behind, to be followed. `None`: it never is, or the session is over.

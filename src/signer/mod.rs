@@ -132,6 +132,12 @@ pub trait Signer: Send + Sync + 'static {
     /// [`SignerError`], whatever the cause; only the handshake that asked fails.
     fn ecdh(&self, call: EcdhCall) -> EcdhFuture<'_>;
 
+    /// Whether it would refuse a handshake of whoever dials from there now: their connection is then closed before anything is spent on
+    /// it. Asked for every connection, so it must be quick; it takes nothing from any budget.
+    fn declines(&self, _source: IpAddr) -> bool {
+        false
+    }
+
     /// Whether it is behind: what is asked of it already keeps it busy for so long that no new dial should begin. Asked once,
     /// when the signer attaches; the value is followed from then on. `None`: it never is.
     ///

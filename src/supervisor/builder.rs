@@ -12,6 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::limits;
 use crate::link::delivery::Deliveries;
 use crate::link::driver::{Env, NodeSettings};
+use crate::network::IpNetwork;
 use crate::signer::SignerContext;
 use crate::telemetry::Telemetry;
 use crate::vault::Vault;
@@ -57,6 +58,7 @@ impl Builder {
                 custom_even_ok: false,
                 observe: false,
                 max_session_age: None,
+                protected: Arc::default(),
                 auto_sync: false,
             },
             policy: Policy::default(),
@@ -64,6 +66,15 @@ impl Builder {
             only_onion: false,
             seed: None,
         }
+    }
+
+    /// Networks whose strangers are free of the bounds on strangers' links and are never banned, at most
+    /// [`PROTECTED_MAX`](limits::PROTECTED_MAX): a monitor's, a friend's. The bounds on handshakes and on the signer's time hold for them
+    /// too. Default: none.
+    pub fn protected(mut self, networks: impl IntoIterator<Item = IpNetwork>) -> Self {
+        let networks = networks.into_iter().take(limits::PROTECTED_MAX);
+        self.settings.protected = networks.collect();
+        self
     }
 
     /// Brings another clock than the machine's.

@@ -38,18 +38,21 @@ pub enum Offence {
     Protocol,
     /// More pings than anybody needs.
     PingFlood,
+    /// More gossip queries than anybody needs.
+    QueryFlood,
     /// No `init` in time, after a handshake that cost an ECDH.
     NoInit,
 }
 
 impl Offence {
     /// Every offence.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Handshake,
         Self::Silence,
         Self::Framing,
         Self::Protocol,
         Self::PingFlood,
+        Self::QueryFlood,
         Self::NoInit,
     ];
 
@@ -61,6 +64,7 @@ impl Offence {
             Self::Framing => "framing",
             Self::Protocol => "protocol",
             Self::PingFlood => "ping_flood",
+            Self::QueryFlood => "query_flood",
             Self::NoInit => "no_init",
         }
     }
@@ -71,7 +75,7 @@ impl Offence {
             Self::Handshake => (0, 20),
             Self::Silence => (0, 5),
             Self::Framing | Self::Protocol => (20, 10),
-            Self::PingFlood => (50, 25),
+            Self::PingFlood | Self::QueryFlood => (50, 25),
             Self::NoInit => (10, 5),
         }
     }
@@ -82,6 +86,7 @@ impl Offence {
             CloseReason::Transport => Some(Self::Framing),
             CloseReason::Protocol => Some(Self::Protocol),
             CloseReason::PingFlood => Some(Self::PingFlood),
+            CloseReason::QueryFlood => Some(Self::QueryFlood),
             CloseReason::InitTimeout => Some(Self::NoInit),
             _ => None,
         }
@@ -300,6 +305,7 @@ silence        0        5          20
 framing       20       10           5
 protocol      20       10           5
 ping_flood    50       25           2
+query_flood   50       25           2
 no_init       10        5          10
 ";
         assert_eq!(table, reviewed);

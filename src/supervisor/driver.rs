@@ -81,7 +81,9 @@ impl Driver {
         policy: Policy,
         known: Vec<PeerRecord>,
     ) -> Self {
-        let machine = SupervisorMachine::new(env.context.node_id(), env.seed).with_policy(policy);
+        let machine = SupervisorMachine::new(env.context.node_id(), env.seed)
+            .with_policy(policy)
+            .protecting(Arc::clone(&env.settings.protected));
         let mut driver = Self {
             env,
             shared,

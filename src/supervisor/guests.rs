@@ -1,7 +1,8 @@
 //! How many links strangers may have, and which of them goes for a newcomer: a part of [`SupervisorMachine`].
 //!
 //! A guest is a peer that has dialled us, that the node does not want, and that has no channel with it. Whoever the node wants, or has
-//! or may have a channel with, is protected: it is neither counted here nor closed.
+//! or may have a channel with, is protected: it is neither counted here nor closed. So is whoever dials from a network that the operator
+//! protects.
 //!
 //! ```text
 //!  newcomer ──▶ its address has its share? ──▶ the longest idle of that address goes
@@ -20,15 +21,18 @@ use super::machine::{Output, SupervisorMachine};
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::{CloseReason, LinkId, Tag};
-use crate::network::{Party, Subnet};
+use crate::network::{IpNetwork, Party, Subnet};
 use crate::node_id::NodeId;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The links that were let in from peers who dialled us.
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     links: BTreeMap<LinkId, Guest>,
+    /// Whoever dials from there costs nobody a link and loses none.
+    protected: Arc<[IpNetwork]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,9 +44,14 @@ struct Guest {
     active: Moment,
     /// It has been told to go.
     leaving: bool,
+    protected: bool,
 }
 
 impl Guests {
+    fn protects(&self, ip: IpAddr) -> bool {
+        self.protected.iter().any(|network| network.contains(ip))
+    }
+
     pub(super) fn leave(&mut self, link: LinkId) {
         self.links.remove(&link);
     }
@@ -56,6 +65,13 @@ impl Guests {
 }
 
 impl SupervisorMachine {
+    /// Strangers from these networks are neither counted nor closed.
+    #[must_use]
+    pub fn protecting(mut self, networks: Arc<[IpNetwork]>) -> Self {
+        self.guests.protected = networks;
+        self
+    }
+
     /// The links whose activity decides who goes, if a newcomer would meet a bound. Whoever drives the machine says, before it hands in
     /// such a newcomer, when each of them was last active.
     pub fn guests(&self) -> impl Iterator<Item = LinkId> + '_ {
@@ -97,8 +113,9 @@ impl SupervisorMachine {
             subnet: Subnet::of(ip),
             active: now,
             leaving: false,
+            protected: self.guests.protects(ip),
         };
-        if self.is_stranger(peer) {
+        if self.is_stranger(peer) && !guest.protected {
             self.make_room(&guest, out);
         }
         self.guests.links.insert(link, guest);
@@ -121,7 +138,10 @@ impl SupervisorMachine {
             .guests
             .links
             .iter()
-            .filter(|(_, guest)| !guest.leaving && of(guest) && self.is_stranger(guest.peer))
+            .filter(|(_, guest)| {
+                let may_go = !guest.leaving && !guest.protected;
+                may_go && of(guest) && self.is_stranger(guest.peer)
+            })
             .map(|(link, guest)| (guest.active, *link))
             .collect();
         staying.sort_unstable();

@@ -14,7 +14,7 @@ use crate::link::driver::Env;
 use crate::link::turnstile::{Slot, Turnstile};
 use crate::network::Subnet;
 use crate::signer::Epoch;
-use crate::telemetry::Event;
+use crate::telemetry::{Event, Telemetry};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,7 +66,7 @@ impl Doorway {
             };
             match accepted {
                 // Unread, and before it has a place or a task.
-                Ok((_, address)) if self.watchman.turns_away(address.ip()) => {}
+                Ok((_, address)) if self.turns_away(address.ip()) => {}
                 Ok((socket, address)) => self.take(socket, address, &stop),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -78,6 +78,19 @@ impl Doorway {
                 }
             }
         }
+    }
+
+    /// Whether whoever comes from there is banned, or has used up what the signer does for strangers from there: a handshake of theirs
+    /// could only fail. Counted, and told by nothing else: a flood must not fill the events.
+    fn turns_away(&self, ip: IpAddr) -> bool {
+        if self.watchman.turns_away(ip) {
+            return true;
+        }
+        let declined = self.env.context.declines(ip);
+        if declined {
+            Telemetry::count_inbound_failed("ecdh_throttled");
+        }
+        declined
     }
 
     /// Gives a connection its place before the next one is accepted: so that a flood costs no more tasks than there are places, and

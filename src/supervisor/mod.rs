@@ -34,6 +34,7 @@ mod waits;
 mod watchman;
 mod wishes;
 
+pub use crate::network::{IpNetwork, IpNetworkError};
 pub use absence::{
     AbsenceRequest, AbsenceRequests, NoWord, Pending, PendingPeer, PlanError, PlannedAbsence,
 };
@@ -176,7 +177,11 @@ impl Said {
 
 impl Shared {
     fn new(env: Arc<Env>, stop: watch::Sender<bool>) -> Self {
-        let watchman = Watchman::new(Arc::clone(&env.clock), env.telemetry.clone());
+        let watchman = Watchman::new(
+            Arc::clone(&env.clock),
+            env.telemetry.clone(),
+            Arc::clone(&env.settings.protected),
+        );
         let (since, entered) = (env.clock.unix(), env.clock.now());
         let said = Said {
             mode: Mode::Waiting,

@@ -6,6 +6,7 @@ use super::machine::{Input, SupervisorMachine};
 use crate::clock::Clock;
 use crate::link::LinkId;
 use crate::link::driver::Env;
+use crate::network::IpNetwork;
 use crate::node_id::NodeId;
 use crate::telemetry::{Event, Telemetry};
 use std::net::IpAddr;
@@ -16,14 +17,21 @@ pub(crate) struct Watchman {
     conduct: Mutex<Conduct>,
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
+    /// Nothing is held against whoever dials from there.
+    protected: Arc<[IpNetwork]>,
 }
 
 impl Watchman {
-    pub(super) fn new(clock: Arc<dyn Clock>, telemetry: Telemetry) -> Self {
+    pub(super) fn new(
+        clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
+        protected: Arc<[IpNetwork]>,
+    ) -> Self {
         Self {
             conduct: Mutex::default(),
             clock,
             telemetry,
+            protected,
         }
     }
 
@@ -51,6 +59,9 @@ impl Watchman {
         let Some(offence) = offence else {
             return;
         };
+        if self.protected.iter().any(|network| network.contains(ip)) {
+            return;
+        }
         let bans = self.lock().note(self.clock.now(), ip, node, offence);
         for ban in bans {
             self.telemetry.emit(Event::Banned {

@@ -10,6 +10,7 @@
     reason = "tests fail by panicking, and each target uses its share of the helpers"
 )]
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub(crate) struct Scripted {
     asked: watch::Sender<usize>,
     calls: Mutex<Vec<EcdhCall>>,
     held: Arc<Load>,
+    /// Whose handshakes it would refuse.
+    declined: Mutex<Option<IpAddr>>,
 }
 
 /// What the signer is busy with.
@@ -90,12 +93,18 @@ impl Scripted {
                 bearable: AtomicUsize::new(usize::MAX),
                 behind: watch::Sender::new(false),
             }),
+            declined: Mutex::default(),
         })
     }
 
     /// From the next question on.
     pub(crate) fn behave(&self, manner: Manner) {
         *self.manner.lock().unwrap_or_else(PoisonError::into_inner) = manner;
+    }
+
+    /// Has nothing for strangers from there.
+    pub(crate) fn decline(&self, source: Option<IpAddr>) {
+        *self.declined.lock().unwrap_or_else(PoisonError::into_inner) = source;
     }
 
     /// Holds every answer from now on; the gate lets one out for each permit.
@@ -179,6 +188,10 @@ impl Signer for Scripted {
             }
             Ok(self.key.ecdh(&call.point))
         })
+    }
+
+    fn declines(&self, source: IpAddr) -> bool {
+        *self.declined.lock().unwrap_or_else(PoisonError::into_inner) == Some(source)
     }
 
     fn behind(&self) -> Option<watch::Receiver<bool>> {

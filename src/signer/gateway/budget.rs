@@ -70,13 +70,17 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn take(&mut self, now: Moment, burst: u32, interval: Duration) -> bool {
-        let used = self.full_at.since(now);
-        let room = interval.saturating_mul(burst.saturating_sub(1));
-        if used > room {
-            return false;
+        let has = self.has(now, burst, interval);
+        if has {
+            let used = self.full_at.since(now);
+            self.full_at = now.after(used).after(interval);
         }
-        self.full_at = now.after(used).after(interval);
-        true
+        has
+    }
+
+    fn has(self, now: Moment, burst: u32, interval: Duration) -> bool {
+        let room = interval.saturating_mul(burst.saturating_sub(1));
+        self.full_at.since(now) <= room
     }
 
     fn is_full(self, now: Moment) -> bool {
@@ -119,6 +123,17 @@ impl Sources {
             limits::ECDH_OVERFLOW_INTERVAL,
         );
         taken.then_some(()).ok_or(Throttle::Sources)
+    }
+
+    /// Whether [`take`](Self::take) would give this source a token now. Takes none.
+    pub fn has(&self, now: Moment, ip: IpAddr) -> bool {
+        match self.buckets.get(&Source::of(ip)) {
+            Some(bucket) => {
+                bucket.has(now, limits::ECDH_SOURCE_BURST, limits::ECDH_SOURCE_INTERVAL)
+            }
+            // A full table may have room once it is swept: that is found out when the token is taken.
+            None => true,
+        }
     }
 
     /// Sources that are remembered.

@@ -195,3 +195,26 @@ proptest! {
         }
     }
 }
+
+/// Whoever takes connections asks before a token is taken: it must be told what the taking would say.
+#[test]
+fn p9_whether_a_source_has_a_token_is_what_taking_one_says_and_costs_none() {
+    for seed in 0..50 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut sources = Sources::new();
+        let mut now = 0;
+        for _ in 0..2_000 {
+            now += random.u64(0..400);
+            let source = ip(random.u32(0..3));
+            let has = sources.has(at(now), source);
+            assert_eq!(sources.has(at(now), source), has, "asking takes nothing");
+            if random.bool() {
+                assert_eq!(
+                    sources.take(at(now), source).is_ok(),
+                    has,
+                    "seed {seed}, {now} ms"
+                );
+            }
+        }
+    }
+}

@@ -214,6 +214,11 @@ impl Signer for GatewaySigner {
         Box::pin(self.ecdh_for(call.point, class, source))
     }
 
+    fn declines(&self, source: IpAddr) -> bool {
+        let now = self.shared.clock.now();
+        !lock(&self.shared.sources).has(now, source)
+    }
+
     fn behind(&self) -> Option<watch::Receiver<bool>> {
         Some(self.shared.behind.subscribe())
     }
