@@ -1,0 +1,333 @@
+//! The dashboards and alerts against the list of metrics that the code has: every name, label and word in them exists. `tests/prometheus.rs`
+//! runs them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+#[path = "support/dashboards.rs"]
+#[allow(dead_code)]
+mod dashboards;
+
+use dashboards::{
+    DASHBOARDS, Query, Selector, alerts, dashboard, fill, grouped_by, panels, queries, selectors,
+    text, variables,
+};
+use pilotlight::link::{Direction, Identity, Tag};
+use pilotlight::signer::LapseReason;
+use pilotlight::supervisor::{Mode, PeerState};
+use pilotlight::telemetry::{Kind, METRICS, Metric, PEER_METRICS, PROCESS_METRICS};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What Prometheus itself puts on every series.
+const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
+
+fn all_queries() -> Vec<Query> {
+    let boards = DASHBOARDS.iter().flat_map(|file| queries(file));
+    let alerts = alerts().into_iter().map(|alert| Query {
+        place: alert.name,
+        expr: alert.expr,
+        legend: Vec::new(),
+    });
+    boards.chain(alerts).collect()
+}
+
+/// The row of the list that a series belongs to, and the labels that it may have.
+fn row(series: &str) -> Option<(&'static Metric, Vec<&'static str>)> {
+    let listed = || METRICS.iter().chain(PEER_METRICS).chain(PROCESS_METRICS);
+    let plain = listed().find(|row| row.name == series && row.kind != Kind::Histogram);
+    let of_histogram = || {
+        let parts = ["_bucket", "_sum", "_count"].into_iter();
+        parts
+            .flat_map(|part| {
+                let base = series.strip_suffix(part);
+                let row =
+                    listed().find(|row| base == Some(row.name) && row.kind == Kind::Histogram);
+                row.map(|row| (row, part))
+            })
+            .next()
+    };
+    let (row, part) = match plain {
+        Some(row) => (row, ""),
+        None => of_histogram()?,
+    };
+    let mut labels: Vec<_> = row.labels.to_vec();
+    labels.extend(OF_PROMETHEUS);
+    if part == "_bucket" {
+        labels.push("le");
+    }
+    Some((row, labels))
+}
+
+/// What `label` may say, where the code has a list of it.
+fn words(label: &str, metric: &str) -> Option<Vec<&'static str>> {
+    Some(match label {
+        "mode" => Mode::ALL.map(Mode::as_str).to_vec(),
+        "tag" => Tag::ALL.map(Tag::as_str).to_vec(),
+        "direction" => Direction::ALL.map(Direction::as_str).to_vec(),
+        "identity" => Identity::ALL.map(Identity::as_str).to_vec(),
+        "state" => PeerState::ALL.map(PeerState::as_str).to_vec(),
+        "reason" if metric == "pilotlight_signer_lapses_total" => LapseReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect(),
+        _ => return None,
+    })
+}
+
+fn check(place: &str, selector: &Selector) -> Vec<&'static str> {
+    let Selector {
+        metric, matchers, ..
+    } = selector;
+    if metric == "up" {
+        return OF_PROMETHEUS.to_vec();
+    }
+    let (listed, labels) =
+        row(metric).unwrap_or_else(|| panic!("{place}: there is no metric {metric}"));
+    for (label, operator, value) in matchers {
+        assert!(
+            labels.contains(&label.as_str()),
+            "{place}: {metric} has no label {label}"
+        );
+        assert!(
+            ["=", "!=", "=~", "!~"].contains(&operator.as_str()),
+            "{place}: {operator}"
+        );
+        if label == "le" {
+            let bound = |bound: &f64| bound.to_string() == *value;
+            assert!(
+                listed.buckets.iter().any(bound),
+                "{place}: {metric} has no bucket {value}"
+            );
+        } else if let Some(words) = words(label, metric) {
+            for word in value.split('|').filter(|word| !word.contains(['$', '.'])) {
+                assert!(words.contains(&word), "{place}: {label} is never {word}");
+            }
+        }
+    }
+    labels
+}
+
+#[test]
+fn every_metric_label_and_word_of_the_dashboards_and_alerts_is_one_of_the_code_s() {
+    let queries = all_queries();
+    assert!(queries.len() > 90, "only {} queries found", queries.len());
+    for Query {
+        place,
+        expr,
+        legend,
+    } in queries
+    {
+        let found = selectors(&expr);
+        assert!(!found.is_empty(), "{place}: no metric in {expr}");
+        let labels: BTreeSet<&str> = found
+            .iter()
+            .flat_map(|selector| check(&place, selector))
+            .collect();
+        for label in grouped_by(&expr).iter().chain(&legend) {
+            assert!(
+                labels.contains(label.as_str()),
+                "{place}: no label {label} in {expr}"
+            );
+        }
+        fill(&expr, "n", "02", "60s");
+    }
+    for file in DASHBOARDS {
+        for (name, definition) in variables(&dashboard(file)) {
+            for selector in selectors(&definition) {
+                check(&format!("{file}: ${name}"), &selector);
+            }
+        }
+    }
+}
+
+/// Shown nowhere, each with its reason.
+const NOT_SHOWN: [(&str, &str); 2] = [
+    (
+        "pilotlight_handshake_duration_seconds_sum",
+        "the buckets are shown",
+    ),
+    (
+        "process_virtual_memory_bytes",
+        "nobody acts on it; Prometheus's own dashboards want it",
+    ),
+];
+
+#[test]
+fn every_metric_of_the_code_is_shown_or_has_a_reason_not_to_be() {
+    let shown: BTreeSet<&str> = all_queries()
+        .iter()
+        .flat_map(|query| selectors(&query.expr))
+        .filter_map(|selector| Some(row(&selector.metric)?.0.name))
+        .collect();
+    let excused = |name: &str| NOT_SHOWN.iter().any(|(metric, _)| *metric == name);
+    let all = METRICS.iter().chain(PEER_METRICS).chain(PROCESS_METRICS);
+    let missing: Vec<_> = all
+        .map(|row| row.name)
+        .filter(|name| !shown.contains(name) && !excused(name))
+        .collect();
+    assert!(missing.is_empty(), "on no dashboard: {missing:?}");
+}
+
+#[test]
+fn dashboards_are_whole() {
+    let kinds = [
+        "barchart",
+        "heatmap",
+        "stat",
+        "state-timeline",
+        "table",
+        "timeseries",
+    ];
+    for (file, uid) in DASHBOARDS
+        .into_iter()
+        .zip(["pilotlight", "pilotlight-peer"])
+    {
+        let board = dashboard(file);
+        assert_eq!(board["uid"], uid, "{file}: links and bookmarks rest on it");
+        assert_eq!(
+            board["id"],
+            Value::Null,
+            "{file}: it is of one Grafana only"
+        );
+        assert!(board["schemaVersion"].as_u64() >= Some(39), "{file}");
+        let variables = variables(&board);
+        assert!(
+            variables.contains_key("datasource") && variables.contains_key("instance"),
+            "{file}"
+        );
+        let mut ids = BTreeSet::new();
+        let mut taken = BTreeSet::new();
+        for panel in board["panels"].as_array().unwrap() {
+            let title = panel["title"].as_str().unwrap();
+            assert!(
+                ids.insert(panel["id"].as_u64().unwrap()),
+                "{file}: {title}: its id is another's too"
+            );
+            let place = |side: &str| panel["gridPos"][side].as_u64().unwrap();
+            assert!(place("x") + place("w") <= 24, "{file}: {title}: too wide");
+            for x in place("x")..place("x") + place("w") {
+                for y in place("y")..place("y") + place("h") {
+                    assert!(taken.insert((x, y)), "{file}: {title}: lies on another");
+                }
+            }
+        }
+        let mut titles = BTreeSet::new();
+        for panel in panels(&board) {
+            let title = panel["title"].as_str().unwrap();
+            assert!(
+                titles.insert(title),
+                "{file}: two panels are called {title}"
+            );
+            let kind = panel["type"].as_str().unwrap();
+            assert!(kinds.contains(&kind), "{file}: {title}: {kind}");
+            let description = panel["description"].as_str().unwrap();
+            assert!(
+                description.len() > 60,
+                "{file}: {title}: says too little: {description:?}"
+            );
+            assert!(
+                description.ends_with('.'),
+                "{file}: {title}: {description:?}"
+            );
+            let unit = panel["fieldConfig"]["defaults"]["unit"].as_str();
+            assert!(
+                unit.is_some_and(|unit| !unit.is_empty()),
+                "{file}: {title}: no unit"
+            );
+            assert_eq!(
+                panel["datasource"]["uid"], "${datasource}",
+                "{file}: {title}"
+            );
+            for target in panel["targets"].as_array().unwrap() {
+                assert_eq!(
+                    target["datasource"]["uid"], "${datasource}",
+                    "{file}: {title}"
+                );
+                let expr = target["expr"].as_str().unwrap();
+                assert!(
+                    expr.contains("$instance"),
+                    "{file}: {title}: shows every node's: {expr}"
+                );
+            }
+        }
+    }
+}
+
+/// What GitHub makes of a heading.
+fn anchor(heading: &str) -> String {
+    heading.trim().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_alert_has_its_runbook_in_readme_and_its_cases() {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, section) = readme
+        .split_once("### Alerts\n")
+        .expect("a section of alerts");
+    let (section, _) = section.split_once("\n## ").expect("its end");
+    let runbooks: BTreeMap<String, &str> = section
+        .split("\n#### ")
+        .skip(1)
+        .map(|part| {
+            let (heading, text) = part.split_once('\n').unwrap();
+            (anchor(heading), text.trim())
+        })
+        .collect();
+    let alerts = alerts();
+    let mut linked = BTreeSet::new();
+    let cases = text("alerts_test.yaml");
+    for alert in &alerts {
+        let (page, heading) = alert.runbook.split_once('#').expect("a heading");
+        assert!(page.ends_with("/README.md"), "{}", alert.name);
+        assert_eq!(heading, anchor(&alert.name), "{}", alert.name);
+        let runbook = runbooks.get(heading);
+        assert!(
+            runbook.is_some_and(|text| text.len() > 60),
+            "{}: no runbook",
+            alert.name
+        );
+        linked.insert(heading.to_owned());
+        assert!(
+            ["page", "warning"].contains(&alert.severity.as_str()),
+            "{}",
+            alert.name
+        );
+        let fires = format!("{{alertname=\"{}\"}}", alert.name);
+        assert!(
+            cases.contains(&fires),
+            "{}: no case that fires it",
+            alert.name
+        );
+    }
+    let stray: Vec<_> = runbooks
+        .keys()
+        .filter(|name| !linked.contains(*name))
+        .collect();
+    assert!(stray.is_empty(), "runbooks of no alert: {stray:?}");
+    assert!(alerts.len() >= 15);
+}
+
+#[test]
+fn selectors_are_found_as_they_are_written() {
+    let expr = r#"sum by (le) (rate(pilotlight_x_bucket{instance=~"$instance", le="30"}[1h])) / up and on (job) process_y > 0"#;
+    let found: Vec<_> = selectors(expr).into_iter().map(|it| it.written).collect();
+    assert_eq!(
+        found,
+        [
+            r#"pilotlight_x_bucket{instance=~"$instance", le="30"}"#,
+            "up",
+            "process_y"
+        ]
+    );
+    let matchers = selectors(expr).remove(0).matchers;
+    assert_eq!(
+        matchers[0],
+        ("instance".into(), "=~".into(), "$instance".into())
+    );
+    assert_eq!(grouped_by(expr), ["le", "job"]);
+}
