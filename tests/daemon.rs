@@ -99,6 +99,33 @@ fn it_starts_on_embedded_defaults_with_private_files_and_says_where_it_is() {
 }
 
 #[test]
+fn the_address_of_the_page_brings_the_token_that_reads_and_is_printed_only_when_asked_for() {
+    let daemon = Daemon::start();
+    let (admin, token) = (daemon.text("admin"), daemon.token("readonly.token"));
+    let url = format!("http://{admin}/#token={token}");
+    assert_eq!(daemon.run(&["info", "--url"]).stdout, format!("{url}\n"));
+    assert_eq!(daemon.ask(&["info", "--url"])["url"], url);
+    assert!(!daemon.started.to_string().contains(&token));
+    let page = daemon.request("GET", "/", "", "");
+    assert_eq!(page.status, 200);
+    for part in [
+        "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self';",
+        "frame-ancestors 'none'",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+        "cache-control: no-store",
+        "content-type: text/html",
+    ] {
+        assert!(page.head.contains(part), "{part}: {}", page.head);
+    }
+    assert!(!page.head.contains("unsafe-inline") && !page.head.contains("access-control"));
+    assert!(
+        !page.body.contains(&token),
+        "the page itself is the same for all"
+    );
+}
+
+#[test]
 fn a_daemon_keeps_its_identity_across_starts() {
     let mut first = Daemon::start();
     let key = fs::read(first.data.join("identity.key")).unwrap();

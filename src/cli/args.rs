@@ -43,7 +43,11 @@ pub(super) enum Command {
     /// Run the daemon
     Run(RunArguments),
     /// Show the daemon's mode, links and last lapse
-    Info,
+    Info {
+        /// Print the address of the status page, with the token that reads after the #: whoever has it can read
+        #[arg(long)]
+        url: bool,
+    },
     /// Show what happens, as it happens, until the daemon stops
     Events,
     /// Say at which block the node is, and when its own newest channel update was signed

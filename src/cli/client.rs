@@ -5,9 +5,11 @@ use crate::admin::{DataDir, Problem, TokenKind};
 use crate::limits;
 use serde_json::Value;
 use std::io::BufReader;
+use std::net::SocketAddr;
 use std::time::Duration;
 use ureq::http::Request;
 use ureq::{Agent, Body};
+use zeroize::Zeroizing;
 
 /// The daemon is on this machine or near it.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -58,6 +60,27 @@ impl Client {
         Ok(BufReader::new(answer.into_reader()))
     }
 
+    /// The address of the status page. The token is in its fragment, which browsers keep to themselves.
+    pub(super) fn page_url(&self) -> Result<Zeroizing<String>, Failure> {
+        let address = self.daemon()?;
+        let bearer = self.dir.token(TokenKind::ReadOnly)?.bearer();
+        let token = bearer.strip_prefix("Bearer ").unwrap_or_default();
+        Ok(Zeroizing::new(format!("http://{address}/#token={token}")))
+    }
+
+    /// Where the daemon answers, if it runs.
+    fn daemon(&self) -> Result<SocketAddr, Failure> {
+        let address = self
+            .dir
+            .admin_address()?
+            .ok_or_else(|| self.no_daemon("there is no admin.addr in it"))?;
+        if !self.dir.is_occupied() {
+            // Whoever listens there now is not to have our token.
+            return Err(self.no_daemon("its daemon has ended without a word"));
+        }
+        Ok(address)
+    }
+
     fn value(
         &self,
         method: &str,
@@ -85,14 +108,7 @@ impl Client {
         token: TokenKind,
         answer_within: Option<Duration>,
     ) -> Result<Body, Failure> {
-        let address = self
-            .dir
-            .admin_address()?
-            .ok_or_else(|| self.no_daemon("there is no admin.addr in it"))?;
-        if !self.dir.is_occupied() {
-            // Whoever listens there now is not to have our token.
-            return Err(self.no_daemon("its daemon has ended without a word"));
-        }
+        let address = self.daemon()?;
         let token = self.dir.token(token)?;
         // Straight to the daemon: a proxy of the environment has no business with its token.
         let config = Agent::config_builder()

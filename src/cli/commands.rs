@@ -18,6 +18,14 @@ pub(super) fn info(client: &Client, output: &Output) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// The status page's address with the token. Only ever printed when asked for: `run` does not, because its output ends up in logs.
+pub(super) fn page_url(client: &Client, output: &Output) -> Result<Exit, Failure> {
+    let url = client.page_url()?;
+    let answer = json!({ "url": url.as_str() });
+    output.answer(&answer, |_| url.to_string());
+    Ok(Exit::Ok)
+}
+
 fn describe(info: &Value, output: &Output) -> String {
     let mode = text(info, "/mode");
     let style = match mode.as_str() {

@@ -65,7 +65,8 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> 
     let exit = match command {
         Command::Demo { seed } => return run::demo(demo::Options { json, seed }),
         Command::Run(run) => run::run(settings::resolve(data_dir, run)?, output),
-        Command::Info => commands::info(&client()?, output),
+        Command::Info { url: false } => commands::info(&client()?, output),
+        Command::Info { url: true } => commands::page_url(&client()?, output),
         Command::Events => commands::events(&client()?, output),
         Command::Peer { command } => peer(&command, client, output),
         Command::Bake(arguments) => bake::bake(data_dir, &arguments, output),

@@ -321,7 +321,7 @@ impl Started {
         let remarks = remarks.join("\n  warning   ");
         output.answer(&started, |_| {
             format!(
-                "pilotlight {version}\n  node id   {node}\n  mode      {mode}\n  peers     {listening}\n  admin     http://{admin}\n  signer    {signer}\n  data      {data_dir}{remarks}"
+                "pilotlight {version}\n  node id   {node}\n  mode      {mode}\n  peers     {listening}\n  admin     http://{admin}/ (to see it in a browser: pilotlight info --url)\n  signer    {signer}\n  data      {data_dir}{remarks}"
             )
         });
     }

@@ -132,6 +132,8 @@
     if (signer.kind) rows.push(['Kind', signer.kind === 'gateway' ? `dials in at ${signer.listen}` : signer.kind === 'embedded' ? 'embedded: its key is on this machine' : signer.kind]);
     if (signer.from) rows.push(['From', `${signer.from.addr} (${signer.from.software})`], ['Macaroon', signer.from.macaroon]);
     else if (attached && signer.kind === 'embedded') rows.push(['From', 'this process']);
+    const near = info?.chain?.htlc_deadline;
+    if (near) rows.push(['First HTLC expires', `in ${near.blocks_left} blocks`]);
     if (signer.behind) rows.push(['Load', 'it is behind: new dials wait']);
     const epoch = info?.epoch ?? last?.epoch;
     if (epoch) rows.push(['Epoch', String(epoch)]);
