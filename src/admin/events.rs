@@ -62,6 +62,9 @@ pub(super) fn body(frames: mpsc::Receiver<Bytes>, kind: &'static str) -> Respons
     response
 }
 
+/// A comment between what was kept and what happens: a client that asks for a snapshot after it misses nothing.
+const CAUGHT_UP: &[u8] = b": caught up\n\n";
+
 /// What all ids of this process begin with.
 fn run_of(telemetry: &Telemetry) -> String {
     format!("{:x}", telemetry.started().as_millis())
@@ -101,6 +104,7 @@ async fn feed(
                     written(recorded.event.name(), id, &views::event(&recorded))
                 }
                 Some(Next::Missed(missed)) => written("missed", None, &serde_json::json!({ "event": "missed", "missed": missed })),
+                Some(Next::CaughtUp) => Bytes::from_static(CAUGHT_UP),
                 None => return,
             },
             _ = stop.wait_for(|stop| *stop) => return,

@@ -316,7 +316,7 @@ pub(super) async fn report_of(mut events: EventStream, epoch: Epoch) -> Option<L
                 Event::SignerLapsed(report) if report.epoch >= epoch => return Some(report),
                 _ => {}
             },
-            Next::Missed(_) => {}
+            Next::Missed(_) | Next::CaughtUp => {}
         }
     }
 }

@@ -136,7 +136,7 @@ impl Telemetry {
     }
 
     /// The same, after the events that are still kept and whose number is greater than `after`: 0 for all. If some are no longer
-    /// kept and `after` is not 0, that is said first.
+    /// kept and `after` is not 0, that is said first. [`Next::CaughtUp`] stands between what was kept and what happens.
     pub fn subscribe_after(&self, after: u64) -> EventStream {
         let (lost, evicted) = {
             let history = locked(&self.history);
@@ -261,6 +261,8 @@ pub enum Next {
     Event(Recorded),
     /// The listener was too slow: this many events are lost to it.
     Missed(u64),
+    /// The events that were kept have all been given; what follows happens from now on. Only from [`Telemetry::subscribe_after`].
+    CaughtUp,
 }
 
 impl EventStream {
@@ -269,6 +271,7 @@ impl EventStream {
         let next = self.replay.as_mut()?.next(&mut self.receiver);
         if next.is_none() {
             self.replay = None;
+            return Some(Next::CaughtUp);
         }
         next
     }

@@ -107,7 +107,7 @@ impl Daemon {
     }
 
     /// Starts one by a command that is ready.
-    fn spawn(mut command: Command, data: &Path) -> Self {
+    pub(crate) fn spawn(mut command: Command, data: &Path) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()

@@ -50,6 +50,7 @@ const Picture = (() => {
       this.version = 0;
       this.shape = 0;
       this.left = 0;
+      this.bulk = false;
     }
 
     // One event of /v1/events.
@@ -114,6 +115,7 @@ const Picture = (() => {
     peers(list, at, asked = at) {
       this.seen(at);
       const there = new Set();
+      this.bulk = true;
       for (const peer of list) {
         there.add(peer.node_id);
         this.lane(peer, at, (lane) => {
@@ -137,6 +139,8 @@ const Picture = (() => {
         lane.gone = true;
         this.turn(lane, at, 'down');
       }
+      this.bulk = false;
+      this.step(at);
       this.forget(at);
     }
 
@@ -224,8 +228,10 @@ const Picture = (() => {
     }
 
     step(at) {
+      if (this.bulk) return;
       const { channel, gossip, persona } = this.counts;
       const last = this.steps[this.steps.length - 1];
+      if (last && last.channel === channel && last.gossip === gossip && last.persona === persona) return;
       // A thousand links that fall together are one step.
       if (last && at - last.at < 0.05) Object.assign(last, { channel, gossip, persona });
       else this.steps.push({ at, channel, gossip, persona });
@@ -292,7 +298,7 @@ const Picture = (() => {
 
   // --- words ----------------------------------------------------------------------------------------------------------
 
-  const shortId = (id) => (id ? `${id.slice(0, 8)}…${id.slice(-4)}` : 'a peer');
+  const shortId = (id) => (typeof id === 'string' ? `${id.slice(0, 8)}…${id.slice(-4)}` : 'a peer');
   const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
   // What is said of an event: how much it matters, a sign and a sentence. `group`: like ones in a row are told once.
@@ -305,7 +311,7 @@ const Picture = (() => {
       case 'signer_lapsed':
         return { level: 'alarm', sign: '▼', text: `The signer lapsed: ${reason(event.reason)}. ${count(event.dropped, 'link', 'links')} dropped, ${event.retained} retained; fence ${micros(event.fence_us)}, teardown ${millis(event.teardown_ms)}` };
       case 'signer_attached':
-        return { level: 'good', sign: '▲', text: `The signer attached: epoch ${event.epoch}${event.away_ms == null ? '' : `, after ${span(event.away_ms / 1000)}`}` };
+        return { level: 'good', sign: '▲', text: `The signer attached: epoch ${event.epoch}${event.away_ms == null ? '' : `, after ${event.away_ms < 1000 ? millis(event.away_ms) : span(event.away_ms / 1000)}`}` };
       case 'relit':
         return { level: 'good', sign: '▲', text: event.up === 0 && event.failed === 0 ? 'Relit: there was no channel peer to bring back'
           : `Relit: ${count(event.up, 'channel peer', 'channel peers')} back${event.took_ms == null ? '' : ` in ${millis(event.took_ms)}`}${event.failed ? `, ${event.failed} not` : ''}` };
@@ -468,6 +474,8 @@ const Picture = (() => {
       this.only = 'all';
       this.find = '';
       this.seconds = 600;
+      // The least that is shown, in seconds: never so close that a second is an inch wide.
+      this.least = 20;
       this.selected = null;
       this.order = [];
       this.ordered = null;
@@ -490,8 +498,9 @@ const Picture = (() => {
       if (!Number.isFinite(now)) return;
       this.now = now;
       this.contact = Math.min(contact, now);
-      const first = Math.min(this.model.from, now - 1);
-      this.from = this.seconds > 0 ? now - this.seconds : Math.min(first, now - 10);
+      // Not from before anything is known.
+      const first = Math.min(this.model.from, now - this.least);
+      this.from = this.seconds > 0 ? Math.max(first, now - this.seconds) : first;
       this.colours = palette(this.parts.box);
       const width = this.parts.box.clientWidth;
       if (width <= 0) return;
@@ -645,24 +654,24 @@ const Picture = (() => {
       });
     }
 
-    // Which line is what.
+    // Which line is what, as far as there is room: lapses before returns, the newest first.
     drawFlags(context, y) {
       const { colours } = this;
-      let free = this.gutter;
-      const all = [...this.model.lapses.map((lapse) => [lapse.at, `▼ lapse ${clock(lapse.at)}`, colours.alarm]),
-        ...this.model.attaches.map((attach) => [attach.at, `▲ signer ${clock(attach.at)}`, colours.live])].sort((a, b) => a[0] - b[0]);
+      const time = (at) => (this.gutter < 100 ? '' : ` ${clock(at)}`);
+      const newest = (list, text, colour) => list.slice(-40).reverse().map(({ at }) => [at, text + time(at), colour]);
+      const placed = [];
       context.font = '600 11px system-ui, sans-serif';
       context.textAlign = 'left';
-      for (const [at, text, colour] of all) {
+      for (const [at, text, colour] of [...newest(this.model.lapses, '▼ lapse', colours.alarm), ...newest(this.model.attaches, '▲ signer', colours.live)]) {
         const x = this.x(at);
         const wide = context.measureText(text).width;
         const left = Math.min(x + 3, this.width - wide);
-        if (x < this.gutter || left < free) continue;
+        if (x < this.gutter || placed.some(([from, to]) => left < to + 8 && left + wide > from - 8)) continue;
+        placed.push([left, left + wide]);
         context.fillStyle = colours.surface;
         context.fillRect(left - 2, y - 1, wide + 4, 16);
         context.fillStyle = colour;
         context.fillText(text, left, y + 8);
-        free = left + wide + 8;
       }
     }
 

@@ -112,30 +112,34 @@
     const broken = (contact === 'lost' || contact === 'ended') && lostAt !== null;
     $('broken').hidden = !broken;
     if (broken) {
-      const wait = nextTry === null ? 'Trying now.' : `Trying again in ${span((nextTry - Date.now()) / 1000)}.`;
+      const left = nextTry === null ? 0 : Math.round((nextTry - Date.now()) / 1000);
+      const wait = left < 1 ? 'Trying again.' : `Trying again in ${left} s.`;
       put($('broken-text'), `The daemon is not reachable since ${when(lostAt, now())}. ${wait}`);
     }
   }
 
   function showSigner() {
     const signer = info?.signer ?? {};
-    const attached = recording ? model.mode === 'live' : signer.attached;
+    // What /v1/info said may be older than the last event.
+    const attached = model.mode === null ? undefined : model.mode === 'live';
     const last = model.attaches[model.attaches.length - 1];
     const lapse = model.lapses[model.lapses.length - 1];
     const gone = model.away(now()).at(-1);
-    put($('signer-word'), attached === undefined ? '…' : attached ? 'Attached' : 'Away');
-    $('signer-word').dataset.is = attached ? 'good' : 'bad';
-    const rows = [];
+    const known = shownMode() !== 'none' && attached !== undefined;
+    const word = attached ? 'Attached' : 'Away';
+    put($('signer-word'), known ? word : 'Not known');
+    $('signer-word').dataset.is = !known ? '' : attached ? 'good' : 'bad';
+    const rows = !known && attached !== undefined ? [['When last seen', word.toLowerCase()]] : [];
     if (attached && last) rows.push(['Since', `${when(last.at, now())} (${span(now() - last.at)})`]);
     if (attached === false && gone) rows.push(['Since', `${when(gone[0], now())} (${span(now() - gone[0])})`]);
     if (attached === false && lapse) rows.push(['Why', reason(lapse.reason)]);
     if (signer.kind) rows.push(['Kind', signer.kind === 'gateway' ? `dials in at ${signer.listen}` : signer.kind === 'embedded' ? 'embedded: its key is on this machine' : signer.kind]);
-    if (signer.from) rows.push(['From', `${signer.from.addr} (${signer.from.software})`], ['Macaroon', signer.from.macaroon]);
+    if (attached && signer.from) rows.push(['From', `${signer.from.addr} (${signer.from.software})`], ['Macaroon', signer.from.macaroon]);
     else if (attached && signer.kind === 'embedded') rows.push(['From', 'this process']);
     const near = info?.chain?.htlc_deadline;
     if (near) rows.push(['First HTLC expires', `in ${near.blocks_left} blocks`]);
     if (signer.behind) rows.push(['Load', 'it is behind: new dials wait']);
-    const epoch = info?.epoch ?? last?.epoch;
+    const epoch = last?.epoch ?? info?.epoch;
     if (epoch) rows.push(['Epoch', String(epoch)]);
     if (!attached && signer.last_refusal) rows.push(['Last refused', `${when(signer.last_refusal.at, now())}: ${signer.last_refusal.detail}`]);
     list($('signer'), rows);
@@ -154,6 +158,7 @@
     const { counts } = model;
     const up = counts.channel + counts.gossip + counts.persona;
     put($('links-up'), String(up));
+    put($('links-unit'), shownMode() === 'none' ? 'up when last seen' : 'up');
     list($('links'), [['Channel', String(counts.channel)], ['Gossip', String(counts.gossip)], ['Under a persona', String(counts.persona)],
       ...(info?.parked === undefined ? [] : [['Parked sockets', String(info.parked)]])]);
     const known = [...model.lanes.values()].reduce((sum, lane) => sum + (lane.gone ? 0 : 1), 0);
@@ -292,7 +297,7 @@
     model.event(event);
     if (['mode_changed', 'signer_lapsed', 'signer_attached', 'relit', 'drained'].includes(event.event)) {
       performance.clearMarks(event.event);
-      performance.mark(event.event, { detail: event.at });
+      performance.mark(event.event, { detail: event });
       infoDue = 0;
       showMode();
     } else changed();
@@ -335,8 +340,12 @@
         const blocks = rest.split('\n\n');
         rest = blocks.pop();
         if (rest.length > LINE_MAX) throw new Error('a line without end');
-        if (first) connected(signal);
-        blocks.forEach(block);
+        if (first) connected();
+        for (const text of blocks) {
+          // What had happened before is told; what is asked for now is not older than what comes next.
+          if (text === ': caught up') Promise.all([askInfo(signal), askPeers(signal)]).catch(() => {});
+          else block(text);
+        }
         lastSeen = now();
       }
     } finally {
@@ -344,12 +353,10 @@
     }
   }
 
-  function connected(signal) {
+  function connected() {
     attempt = 0;
     lostAt = null;
     setContact('live');
-    // What has happened before the stream was there is in the snapshot; what happens after is in the stream.
-    Promise.all([askInfo(signal), askPeers(signal)]).catch(() => {});
   }
 
   function setContact(to) {
@@ -392,6 +399,7 @@
   function start() {
     running?.abort();
     running = new AbortController();
+    delete root.dataset.asks;
     $('ask').hidden = true;
     $('forget').hidden = false;
     run(running.signal);
@@ -404,6 +412,8 @@
     forgetStored();
     setContact(why ? 'refused' : 'none');
     put($('ask-why'), why);
+    // Behind the question nothing is shown that may be old.
+    root.dataset.asks = '';
     $('ask').hidden = false;
     $('forget').hidden = true;
     $('token').focus();
@@ -536,6 +546,7 @@
     model.seen(recording.until);
     info = recording.info ?? null;
     view.seconds = 0;
+    view.least = 1;
     lastSeen = recording.until;
     put($('node-id'), recording.node_id ?? '');
     $('node').hidden = !recording.node_id;

@@ -229,6 +229,7 @@ impl Node {
                     lock(&self.events).push(recorded.event);
                     self.beat();
                 }
+                Next::CaughtUp => {}
                 Next::Missed(count) => {
                     self.missed.fetch_add(count, Ordering::Relaxed);
                 }
