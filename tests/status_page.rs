@@ -7,7 +7,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic
+    clippy::panic,
+    clippy::print_stdout
 )]
 
 #[path = "support/browser.rs"]
@@ -244,16 +245,9 @@ fn without_a_token_it_asks_for_one_and_what_a_peer_says_is_text() {
     browser.picture(&pictures().join("ask-desktop-light.png"));
 
     let give = |token: &str| {
-        browser.press(
-            &token
-                .chars()
-                .map(String::from)
-                .chain(["\u{e007}".to_owned()])
-                .collect::<Vec<_>>()
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>(),
-        )
+        let enter = "\u{e007}".to_owned();
+        let keys: Vec<String> = token.chars().map(String::from).chain([enter]).collect();
+        browser.press(&keys.iter().map(String::as_str).collect::<Vec<_>>());
     };
     give("short");
     browser.until(
@@ -385,7 +379,7 @@ fn it_is_read_by_keyboard_by_ear_on_a_small_phone_and_in_both_schemes() {
         first.contains("channel-bearing · up, with a channel since"),
         "{first}"
     );
-    browser.press(&["\u{e00f}".to_owned().as_str()]);
+    browser.press(&["\u{e00f}"]);
     browser.press(&["\u{e010}"]);
     browser.settle();
     let last = lane();

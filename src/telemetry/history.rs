@@ -65,18 +65,18 @@ pub(super) fn keeps(event: &Event) -> bool {
 impl History {
     /// Keeps an event, if it is of a kind that is kept, and numbers it.
     pub(super) fn keep(&mut self, recorded: &mut Recorded) {
-        let (shelf, most) = match shelf(&recorded.event) {
+        let (kept, most) = match shelf(&recorded.event) {
             Some(Shelf::Node) => (&mut self.node, limits::EVENTS_KEPT),
             Some(Shelf::Peers) => (&mut self.peers, limits::PEER_EVENTS_KEPT),
             None => return,
         };
         self.newest = self.newest.saturating_add(1);
         recorded.number = Some(self.newest);
-        if shelf.len() >= most {
-            shelf.pop_front();
+        if kept.len() >= most {
+            kept.pop_front();
             self.evicted = self.evicted.saturating_add(1);
         }
-        shelf.push_back(recorded.clone());
+        kept.push_back(recorded.clone());
     }
 
     /// The next kept events after number `after`, in order, at most `most`.

@@ -1,4 +1,4 @@
-//! A real headless Chromium, driven through chromedriver's WebDriver interface. Both are Debian's packages; a machine without them
+//! A real headless Chromium, driven through chromedriver's `WebDriver` interface. Both are Debian's packages; a machine without them
 //! makes the test fail and say so.
 
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ pub(crate) struct Browser {
     driver: Child,
     base: String,
     agent: Agent,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -59,12 +59,12 @@ impl Browser {
             driver,
             base: format!("http://127.0.0.1:{port}"),
             agent: config.build().into(),
-            _profile: tempfile::tempdir().expect("a folder"),
+            profile: tempfile::tempdir().expect("a folder"),
         };
         let mut flags: Vec<String> = FLAGS.iter().map(ToString::to_string).collect();
         flags.push(format!(
             "--user-data-dir={}",
-            browser._profile.path().display()
+            browser.profile.path().display()
         ));
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
@@ -81,7 +81,7 @@ impl Browser {
         browser
     }
 
-    /// One call of the WebDriver interface.
+    /// One call of the `WebDriver` interface.
     #[track_caller]
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let url = format!("{}{path}", self.base);
@@ -157,7 +157,7 @@ impl Browser {
         self.call("POST", "/actions", &actions);
     }
 
-    /// One command of the DevTools protocol.
+    /// One command of the `DevTools` protocol.
     pub(crate) fn devtools(&self, command: &str, parameters: &Value) -> Value {
         let body = json!({ "cmd": command, "params": parameters });
         self.call("POST", "/goog/cdp/execute", &body)
