@@ -698,8 +698,9 @@ fn without_a_daemon_every_command_says_so_and_exits_with_3() {
     };
     let node = id(1).to_string();
     let spec = format!("{node}@127.0.0.1:1");
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 9] = [
         &["info"],
+        &["top", "--once"],
         &["events"],
         &["peer", "list"],
         &["peer", "add", &spec, "--tag", "gossip-only"],

@@ -4,10 +4,10 @@
 
 use super::args::{AbsenceWord, LapseArguments};
 use super::client::Client;
-use super::commands::{lapse_line, text};
 use super::failure::{Exit, Failure};
 use super::output::Output;
 use super::span;
+use super::words::{lapse_line, text};
 use crate::admin::Problem;
 use crate::limits;
 use serde_json::{Value, json};

@@ -49,7 +49,9 @@ pub(super) enum Command {
         url: bool,
     },
     /// Show what happens, as it happens, until the daemon stops
-    Events,
+    Events(EventsArguments),
+    /// Watch the daemon: mode, signer, every peer over time, the last events
+    Top(TopArguments),
     /// Say at which block the node is, and when its own newest channel update was signed
     #[command(group(clap::ArgGroup::new("said").required(true).multiple(true)))]
     Chain {
@@ -83,6 +85,29 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: SignerCommand,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArguments {
+    /// Show only events of this kind, such as signer_lapsed; may be given more than once
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub(super) kind: Vec<String>,
+    /// Begin with those that the daemon still keeps
+    #[arg(long)]
+    pub(super) history: bool,
+    /// Go on when the daemon stops, and wait for it to be back
+    #[arg(long)]
+    pub(super) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TopArguments {
+    /// Show it once, as lines, and end
+    #[arg(long)]
+    pub(super) once: bool,
+    /// How often to ask the daemon, such as 500ms; 100ms to 1h
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub(super) interval: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! Talks to the running daemon: finds its address and the token in the data directory, and turns its answers into values.
 
+use super::events::Events;
 use super::failure::{Exit, Failure};
 use crate::admin::{DataDir, Problem, TokenKind};
 use crate::limits;
@@ -16,7 +17,11 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// A little longer than the daemon itself allows, so that its own error arrives.
 const ANSWER: Duration = limits::ADMIN_REQUEST_DEADLINE.saturating_add(Duration::from_secs(2));
 
+/// What a stream is read from.
+pub(super) type Stream = BufReader<ureq::BodyReader<'static>>;
+
 /// A way to the daemon of one data directory.
+#[derive(Clone)]
 pub(super) struct Client {
     dir: DataDir,
 }
@@ -41,13 +46,10 @@ impl Client {
         self.value(method, path, body, TokenKind::Admin)
     }
 
-    /// A stream that lasts as long as the daemon.
-    pub(super) fn stream(
-        &self,
-        path: &str,
-    ) -> Result<BufReader<ureq::BodyReader<'static>>, Failure> {
-        let body = self.send("GET", path, None, TokenKind::ReadOnly, None)?;
-        Ok(BufReader::new(body.into_reader()))
+    /// The event stream, which lasts as long as the daemon: what is kept after the event of that id, and what happens from now on.
+    pub(super) fn events(&self, after: Option<&str>) -> Result<Events<Stream>, Failure> {
+        let body = self.send("GET", "/v1/events", None, TokenKind::ReadOnly, None, after)?;
+        Ok(Events::new(BufReader::new(body.into_reader())))
     }
 
     /// Changes something, and gives the answer as it comes, for as long as that takes.
@@ -56,7 +58,7 @@ impl Client {
         path: &str,
         body: &Value,
     ) -> Result<BufReader<ureq::BodyReader<'static>>, Failure> {
-        let answer = self.send("POST", path, Some(body), TokenKind::Admin, None)?;
+        let answer = self.send("POST", path, Some(body), TokenKind::Admin, None, None)?;
         Ok(BufReader::new(answer.into_reader()))
     }
 
@@ -88,7 +90,7 @@ impl Client {
         body: Option<&Value>,
         token: TokenKind,
     ) -> Result<Value, Failure> {
-        let mut answer = self.send(method, path, body, token, Some(ANSWER))?;
+        let mut answer = self.send(method, path, body, token, Some(ANSWER), None)?;
         // A roster of 200,000 peers takes some 80 MB; ureq's own bound is 10.
         answer
             .with_config()
@@ -107,6 +109,7 @@ impl Client {
         body: Option<&Value>,
         token: TokenKind,
         answer_within: Option<Duration>,
+        after: Option<&str>,
     ) -> Result<Body, Failure> {
         let address = self.daemon()?;
         let token = self.dir.token(token)?;
@@ -122,7 +125,10 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{address}{path}"));
-        let request = request.header("authorization", token.bearer().as_str());
+        let mut request = request.header("authorization", token.bearer().as_str());
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
         let sent = match body {
             Some(body) => {
                 let request = request

@@ -6,11 +6,10 @@ use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::output::{Output, Style};
 use super::peer_spec;
+use super::words::{ago, lapse_line, signer_line, text};
 use crate::link::Tag;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::BufRead;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) fn info(client: &Client, output: &Output) -> Result<Exit, Failure> {
     let info = client.get("/v1/info")?;
@@ -26,7 +25,8 @@ pub(super) fn page_url(client: &Client, output: &Output) -> Result<Exit, Failure
     Ok(Exit::Ok)
 }
 
-fn describe(info: &Value, output: &Output) -> String {
+/// `/v1/info`, for people.
+pub(super) fn describe(info: &Value, output: &Output) -> String {
     let mode = text(info, "/mode");
     let style = match mode.as_str() {
         "live" => Style::Good,
@@ -104,64 +104,23 @@ fn peers_line(info: &Value) -> String {
     )
 }
 
-fn signer_line(info: &Value) -> String {
-    let flag = |path: &str| info.pointer(path).and_then(Value::as_bool) == Some(true);
-    let attached = if flag("/signer/attached") {
-        "attached"
-    } else {
-        "not attached"
-    };
-    let kind = text(info, "/signer/kind");
-    if kind != "gateway" {
-        return format!("{kind}, {attached}");
-    }
-    let from = match info.pointer("/signer/from") {
-        Some(caller @ Value::Object(_)) => format!(
-            " from {} ({}, macaroon {})",
-            text(caller, "/addr"),
-            text(caller, "/software"),
-            text(caller, "/macaroon")
-        ),
-        _ => String::new(),
-    };
-    let behind = if flag("/signer/behind") {
-        "; it is behind: new dials wait"
-    } else {
-        ""
-    };
-    format!(
-        "dials in at {}, {attached}{from}{behind}",
-        text(info, "/signer/listen")
-    )
-}
-
-pub(super) fn lapse_line(lapse: &Value) -> String {
-    format!(
-        "{}, fence {} µs, teardown {} ms, {} links dropped, {} retained",
-        text(lapse, "/reason"),
-        text(lapse, "/fence_us"),
-        text(lapse, "/teardown_ms"),
-        text(lapse, "/dropped"),
-        text(lapse, "/retained")
-    )
-}
-
 pub(super) fn list_peers(client: &Client, output: &Output) -> Result<Exit, Failure> {
     let peers = client.get("/v1/peers")?;
     output.answer(&peers, |peers| {
-        let rows: Vec<Vec<String>> = peers
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(peer_row)
-            .collect();
-        if rows.is_empty() {
+        let peers: Vec<&Value> = peers.as_array().into_iter().flatten().collect();
+        if peers.is_empty() {
             "no peers".to_owned()
         } else {
-            output.table(&PEER_HEADS, &rows)
+            peer_table(peers, output)
         }
     });
     Ok(Exit::Ok)
+}
+
+/// Entries of `/v1/peers`, for people.
+pub(super) fn peer_table(peers: Vec<&Value>, output: &Output) -> String {
+    let rows: Vec<Vec<String>> = peers.into_iter().map(peer_row).collect();
+    output.table(&PEER_HEADS, &rows)
 }
 
 const PEER_HEADS: [&str; 9] = [
@@ -285,131 +244,4 @@ pub(super) fn attach(client: &Client, output: &Output) -> Result<Exit, Failure> 
         format!("the signer is attached: epoch {}", text(answer, "/epoch"))
     });
     Ok(Exit::Ok)
-}
-
-/// Prints events until the daemon stops or nobody reads any more.
-pub(super) fn events(client: &Client, output: &Output) -> Result<Exit, Failure> {
-    let stream = client.stream("/v1/events")?;
-    for line in stream.lines() {
-        let line = line.map_err(|error| {
-            Failure::failed(
-                format!("the event stream broke: {error}"),
-                "/v1/events",
-                "start the command again",
-            )
-        })?;
-        let Some(data) = line.strip_prefix("data: ") else {
-            continue;
-        };
-        let reads = match serde_json::from_str::<Value>(data) {
-            Ok(event) if !output.json => Output::line(&event_line(&event)),
-            _ => Output::line(data),
-        };
-        if !reads {
-            break;
-        }
-    }
-    Ok(Exit::Ok)
-}
-
-/// `12:34:56.789 link_up node_id=… tag=gossip-only`, in UTC.
-fn event_line(event: &Value) -> String {
-    let at = event.get("at").and_then(Value::as_f64).unwrap_or_default();
-    let (day, milliseconds) = (at.rem_euclid(86_400.0), (at.fract() * 1000.0).round());
-    let (hours, minutes, seconds) = (
-        (day / 3600.0).floor(),
-        (day / 60.0).floor() % 60.0,
-        day.floor() % 60.0,
-    );
-    let fields = event.as_object().into_iter().flatten();
-    let fields =
-        fields.filter(|(name, value)| !matches!(name.as_str(), "at" | "event") && !value.is_null());
-    let fields: Vec<String> = fields
-        .map(|(name, value)| format!(" {name}={}", quoted(value)))
-        .collect();
-    let fields = fields.concat();
-    format!(
-        "{hours:02}:{minutes:02}:{seconds:02}.{milliseconds:03} {}{fields}",
-        text(event, "/event")
-    )
-}
-
-/// A value that stands among others: what has spaces is quoted.
-fn quoted(value: &Value) -> String {
-    match value {
-        Value::String(text) if !text.contains(char::is_whitespace) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// A value without quotes, `-` for none.
-fn word(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-pub(super) fn text(value: &Value, path: &str) -> String {
-    value.pointer(path).map_or_else(|| "-".to_owned(), word)
-}
-
-/// How long ago a time of the daemon's was: `12 s`, `3 min`, `5 h`, `2 d`.
-fn ago(value: &Value, path: &str) -> String {
-    let Some(then) = value.pointer(path).and_then(Value::as_f64) else {
-        return "-".to_owned();
-    };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64();
-    let seconds = (now - then).max(0.0);
-    let (span, unit) = match seconds {
-        short if short < 120.0 => (short, "s"),
-        minutes if minutes < 7_200.0 => (minutes / 60.0, "min"),
-        hours if hours < 172_800.0 => (hours / 3600.0, "h"),
-        days => (days / 86_400.0, "d"),
-    };
-    format!("{span:.0} {unit}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_is_one_readable_line() {
-        let event = json!({ "at": 86_400.0 + 3_723.25, "event": "link_up", "node_id": "02ab", "link": 3, "epoch": null });
-        assert_eq!(
-            event_line(&event),
-            "01:02:03.250 link_up link=3 node_id=02ab"
-        );
-        let event = json!({
-            "at": 0.0, "event": "signer_refused", "addr": "192.0.2.1:5", "reason": "macaroon_expired",
-            "detail": "the macaroon has expired",
-        });
-        assert_eq!(
-            event_line(&event),
-            "00:00:00.000 signer_refused addr=192.0.2.1:5 detail=\"the macaroon has expired\" reason=macaroon_expired"
-        );
-    }
-
-    #[test]
-    fn a_time_is_shown_as_an_age() {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs_f64();
-        for (age, shown) in [
-            (5.0, "5 s"),
-            (600.0, "10 min"),
-            (36_000.0, "10 h"),
-            (864_000.0, "10 d"),
-            (-50.0, "0 s"),
-        ] {
-            assert_eq!(ago(&json!({ "since": now - age }), "/since"), shown);
-        }
-        assert_eq!(ago(&json!({}), "/since"), "-");
-    }
 }

@@ -19,6 +19,7 @@ mod client;
 mod commands;
 mod config;
 pub mod demo;
+mod events;
 mod failure;
 mod gateway;
 mod import;
@@ -29,6 +30,8 @@ mod run;
 mod settings;
 mod signals;
 mod span;
+mod top;
+mod words;
 
 use args::{Arguments, Command, PeerCommand, SignerCommand};
 use clap::Parser;
@@ -67,7 +70,8 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> 
         Command::Run(run) => run::run(settings::resolve(data_dir, run)?, output),
         Command::Info { url: false } => commands::info(&client()?, output),
         Command::Info { url: true } => commands::page_url(&client()?, output),
-        Command::Events => commands::events(&client()?, output),
+        Command::Events(arguments) => events::run(&client()?, &arguments, output),
+        Command::Top(arguments) => top::run(&client()?, &arguments, output),
         Command::Peer { command } => peer(&command, client, output),
         Command::Bake(arguments) => bake::bake(data_dir, &arguments, output),
         Command::Agent(arguments) => agent::run(arguments, output),

@@ -1,0 +1,99 @@
+//! The terminal: taken, and given back however this ends. A panic, of any thread, gives it back before it is told of; so does every
+//! signal that ends a process, but SIGKILL.
+
+use super::feed::News;
+use super::look::Key;
+use crate::cli::failure::Failure;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::{DefaultTerminal, Frame};
+use std::io;
+use std::sync::mpsc::SyncSender;
+
+/// The terminal in raw mode, on its other screen. Dropping it gives it back.
+pub(super) struct Screen {
+    terminal: DefaultTerminal,
+}
+
+impl Screen {
+    /// Takes it. From now on a panic gives it back first.
+    pub(super) fn take() -> Result<Self, Failure> {
+        let taken = ratatui::try_init();
+        let terminal = taken.map_err(|error| {
+            ratatui::restore();
+            failed(&error)
+        })?;
+        Ok(Self { terminal })
+    }
+
+    pub(super) fn draw(&mut self, with: impl FnOnce(&mut Frame<'_>)) -> Result<(), Failure> {
+        self.terminal
+            .draw(with)
+            .map(drop)
+            .map_err(|error| failed(&error))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Nothing is left to be done for a terminal that is gone. The cursor is shown as `terminal` goes.
+        let _ = ratatui::try_restore();
+    }
+}
+
+fn failed(error: &io::Error) -> Failure {
+    Failure::failed(
+        format!("the terminal cannot be used: {error}"),
+        "standard output",
+        "use --once for lines, or pipe it through cat",
+    )
+}
+
+/// Reads the keyboard until the terminal or its reader is gone.
+pub(super) fn read(sender: &SyncSender<News>) {
+    while let Ok(event) = event::read() {
+        let news = match event {
+            Event::Key(event) => key(event).map(News::Key),
+            Event::Resize(..) => Some(News::Resized),
+            _ => None,
+        };
+        if news.is_some_and(|news| sender.send(news).is_err()) {
+            return;
+        }
+    }
+}
+
+fn key(event: KeyEvent) -> Option<Key> {
+    if event.kind == KeyEventKind::Release {
+        return None;
+    }
+    let with = |modifier| event.modifiers.contains(modifier);
+    Some(match event.code {
+        KeyCode::Char('c' | 'd') if with(KeyModifiers::CONTROL) => Key::Interrupt,
+        KeyCode::Char(_) if with(KeyModifiers::CONTROL) || with(KeyModifiers::ALT) => return None,
+        KeyCode::Char(letter) => Key::Char(letter),
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Escape,
+        KeyCode::Backspace => Key::Backspace,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_c_is_not_a_letter() {
+        let press = |letter, modifiers| key(KeyEvent::new(KeyCode::Char(letter), modifiers));
+        assert_eq!(press('c', KeyModifiers::CONTROL), Some(Key::Interrupt));
+        assert_eq!(press('c', KeyModifiers::NONE), Some(Key::Char('c')));
+        assert_eq!(press('Q', KeyModifiers::SHIFT), Some(Key::Char('Q')));
+        assert_eq!(press('z', KeyModifiers::CONTROL), None);
+    }
+}
