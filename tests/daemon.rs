@@ -821,6 +821,24 @@ fn a_configuration_that_is_wrong_is_named_with_its_line() {
             .2
             .contains("embedded, gateway")
     );
+    let (what, place, to_do) = fails_with("\nfirewall = \"observing\"", &[], 2);
+    assert!(
+        what.contains("observing")
+            && place.ends_with("line 2")
+            && to_do.contains("enforce, observe"),
+        "{what} {place} {to_do}"
+    );
+    for (age, says) in [
+        ("9m", "too short"),
+        ("never", "the unit is unknown"),
+        ("0s", "too short"),
+    ] {
+        let (what, place, _) = fails_with(&format!("[vault]\nmax_session_age = \"{age}\""), &[], 2);
+        assert!(
+            what.contains(says) && place.ends_with("line 2"),
+            "{age}: {what} {place}"
+        );
+    }
     let (what, place, to_do) =
         fails_with("protected = [\n\"192.0.2.7\",\n\"192.0.2.1/24\"]", &[], 2);
     assert!(

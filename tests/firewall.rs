@@ -12,8 +12,10 @@ mod node;
 #[path = "support/signers.rs"]
 mod signers;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use node::{Far, Got, Node, clog, init, kind_of, message, number_of};
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, LinkHandle, SendError};
@@ -492,4 +494,62 @@ async fn p4_what_was_queued_before_the_lapse_is_judged_when_it_would_leave() {
         assert_eq!(node.watch.refused(kind).await, "not_sent");
     }
     assert_eq!(far.settle().await, Vec::<bytes::Bytes>::new());
+}
+
+/// How often each was counted: the message's name and what was done, or would have been.
+fn refusals(snapshotter: &Snapshotter) -> BTreeMap<(String, String), u64> {
+    let mut counted = BTreeMap::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        if let ("pilotlight_messages_refused_total", DebugValue::Counter(count)) =
+            (key.name(), value)
+        {
+            let label = |name: &str| {
+                let mut labels = key.labels().filter(|label| label.key() == name);
+                labels.next().unwrap().value().to_owned()
+            };
+            counted.insert((label("type"), label("action")), count);
+        }
+    }
+    counted
+}
+
+/// `firewall = "observe"`: without a signer all but channel messages passes, and what would have been done is counted; channel messages
+/// close the link as ever, and what no signer has signed does not leave.
+#[tokio::test]
+async fn a_firewall_that_observes_counts_what_it_would_do_and_acts_on_channel_messages_alone() {
+    let recorder = DebuggingRecorder::new();
+    let seen = recorder.snapshotter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let (mut node, mut far, link) = retained_by(|builder| builder.observes_only(true)).await;
+    // What the firewall drops or answers itself is the node's to see.
+    for kind in [7, 9, 513] {
+        delivers(&mut node, &mut far, &message(kind, b"aside")).await;
+    }
+    let query = QueryChannelRange {
+        chain_hash: BITCOIN_MAINNET,
+        first_blocknum: 0,
+        number_of_blocks: 1,
+    };
+    delivers(&mut node, &mut far, &query.encode()).await;
+    // And what it would not let leave, leaves.
+    let _ = link.try_send(message(513, b"aside")).unwrap();
+    assert_eq!(kind_of(&far.expect(513).await), 513);
+    let would: u64 = refusals(&seen)
+        .iter()
+        .filter(|((_, action), _)| action.starts_with("would_"))
+        .map(|(_, count)| count)
+        .sum();
+    assert_eq!(would, 5, "{:?}", refusals(&seen));
+    // Channel messages neither come in nor go out.
+    assert!(link.try_send(message(128, b"add")).is_err());
+    far.send(&message(128, b"add")).await;
+    closes(&mut node, &mut far, &link, CloseReason::ChannelMessage).await;
+    let closed = refusals(&seen);
+    assert!(
+        closed
+            .keys()
+            .any(|(name, action)| name == "update_add_htlc" && action == "closed"),
+        "{closed:?}"
+    );
 }

@@ -642,6 +642,19 @@ fn a_session_is_made_anew_before_it_is_too_old_or_ends_as_it_is() {
         assert_eq!(machine.age_deadline(), Some(at(1000)));
         assert_eq!(machine.age(ambient(999, false)), aged, "a signer is back");
         assert_eq!(machine.age(ambient(1000, true)), aged);
+        // A throwaway key is at hand at any time: its link never lives to that age.
+        let persona = Settings {
+            persona: true,
+            ..settings
+        };
+        let mut machine = LinkMachine::new(persona, vec![BITCOIN_MAINNET], Moment::START, seed);
+        let renewal = machine.age_deadline().unwrap();
+        assert_eq!(machine.age(ambient(799, true)), None);
+        let at_renewal = Ambient {
+            now: renewal,
+            signer_away: true,
+        };
+        assert_eq!(machine.age(at_renewal), aged);
     }
     assert!(renewals.len() > 90, "links do not do so in one instant");
     let mut ageless = machine(SETTINGS, Moment::START, 1);

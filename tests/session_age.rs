@@ -83,3 +83,34 @@ async fn without_a_signer_a_link_lives_to_that_age_and_no_longer() {
     assert_eq!(far.rest().await.1, Got::Eof);
     assert_eq!(node.next_down().await, (link.id(), CloseReason::SessionAge));
 }
+
+/// A persona's link is made anew without a signer, before its secrets are too old, so that the gossip goes on.
+#[tokio::test]
+async fn a_personas_link_is_made_anew_without_a_signer() {
+    let mut node = node().await;
+    let door = Door::open().await;
+    let (far, _link) = dial(&mut node, &door).await;
+    node.lapse().await;
+    drop(far);
+    node.next_down().await;
+    let persona = async |node: &mut Node| {
+        let met = async {
+            let mut far = door.accept(1).await;
+            far.greet().await;
+            far
+        };
+        let far = node.pass_time_until(Duration::from_millis(10), met).await;
+        assert_ne!(far.link.remote(), node.id(), "under a throwaway key");
+        (far, node.next_up().await)
+    };
+    let (mut far, link) = persona(&mut node).await;
+    node.clock.advance(Duration::from_secs(15));
+    far.settle().await;
+    assert_eq!(link.closed(), None);
+    node.clock.advance(Duration::from_secs(3));
+    assert_eq!(far.rest().await.1, Got::Eof);
+    assert_eq!(node.next_down().await, (link.id(), CloseReason::SessionAge));
+    let (mut far, anew) = persona(&mut node).await;
+    assert_ne!(anew.id(), link.id());
+    far.settle().await;
+}

@@ -300,11 +300,14 @@ impl LinkMachine {
         self.aging.map(|aging| aging.look)
     }
 
-    /// Whether the session secrets are too old: as old as they may become, or nearly so with a signer there for new ones.
+    /// Whether the session secrets are too old: as old as they may become, or nearly so when new ones can be had: with a signer, or
+    /// under a persona.
     pub fn age(&mut self, ambient: Ambient) -> Option<CloseReason> {
         let aging = self.aging.as_mut()?;
         let now = ambient.now;
-        if now >= aging.end || now >= aging.renew && !ambient.signer_away {
+        // A persona's link needs no signer to be made anew.
+        let can_renew = self.settings.persona || !ambient.signer_away;
+        if now >= aging.end || now >= aging.renew && can_renew {
             return Some(CloseReason::SessionAge);
         }
         if now >= aging.look {
