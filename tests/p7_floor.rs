@@ -468,8 +468,8 @@ async fn send_all(writer: &mut Writer, last: u64) {
 /// does not, what had arrived is delivered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p7_a_personas_link_that_goes_delivers_what_its_peer_had_sent() {
-    /// More than the inbox takes.
-    const FULL: u64 = (limits::INBOX_BYTES / LENGTH) as u64 + 1;
+    /// More than a link may have in the inbox.
+    const FULL: u64 = (limits::INBOX_PER_LINK / LENGTH) as u64 + 1;
     for answers in [true, false] {
         // More than any buffer between the two holds; and what fits into the smallest.
         let last = FULL + if answers { 250 } else { 4 };

@@ -203,7 +203,7 @@ async fn p9_a_flood_of_gossip_queries_closes_its_own_link() {
             writer.queue(&query);
         }
         writer.flush().await.unwrap();
-        reader.drain().await;
+        within("the end", reader.drain()).await;
         within("the flood is closed", async {
             while flooded.closed().is_none() {
                 tokio::task::yield_now().await;
