@@ -569,3 +569,54 @@ fn with_a_thousand_peers_it_stays_responsive() {
         "return witness.long.some((long) => long >= 300) && witness.gaps.some((gap) => gap >= 300)";
     browser.until("what holds it up", both);
 }
+
+#[test]
+#[ignore = "needs chromium and chromedriver: run by .ci/run"]
+fn a_report_of_a_demo_opens_from_a_file_and_shows_the_run_and_its_checks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.html");
+    let mut demo = pilotlight();
+    let demo = demo.args(["demo", "--json", "--seed", "7", "--report"]);
+    let output = demo.arg(&path).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let browser = Browser::start();
+    browser.open(&format!("file://{}", path.display()));
+    until_mode(&browser, "live");
+    let shown = browser.run(
+        "return [document.querySelectorAll('.checks li.kept').length, document.querySelectorAll('.checks li').length, \
+         document.getElementById('peers-total').innerText, document.getElementById('contact-text').innerText, \
+         document.querySelector('.checks').checkVisibility(), document.getElementById('events').innerText.includes('lapsed')]",
+    );
+    let checks = shown[1].as_u64().unwrap();
+    assert!(checks >= 6, "{shown}");
+    let peers = if shown[2] == "15" { "15" } else { "14" };
+    assert_eq!(
+        shown,
+        serde_json::json!([checks, checks, peers, "A recording", true, true])
+    );
+    // Everybody by name, as a screen reader would read them.
+    let opened = browser.run("document.getElementById('table-box').open = true; return true");
+    assert_eq!(opened, true);
+    for name in ["Alder", "Hazel", "Juniper", "Willow", "Yew"] {
+        let script =
+            format!("return document.getElementById('rows').innerText.includes('{name} (')");
+        browser.until(name, &script);
+    }
+    assert!(
+        browser.log("browser").is_empty(),
+        "nothing was refused or failed"
+    );
+    for entry in browser.log("performance") {
+        let message: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+        let url = message["message"]["params"]["request"]["url"]
+            .as_str()
+            .unwrap_or("data:");
+        let own =
+            url.starts_with("file://") || url.starts_with("data:") || url.starts_with("chrome");
+        assert!(own, "it asked for {url}");
+    }
+    browser.screen(1100, 1900, false, false);
+    browser.settle();
+    std::fs::create_dir_all(pictures()).unwrap();
+    browser.picture(&pictures().join("report.png"));
+}

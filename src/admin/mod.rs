@@ -32,3 +32,4 @@ pub use error::{AdminError, Problem};
 pub use exporter::Exporter;
 pub use page::recorded;
 pub use server::{AdminServer, Parts, Settings};
+pub(crate) use views::{event as event_json, info as info_json, peer as peer_json};

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// `/v1/info`.
-pub(super) fn info(snapshot: &Snapshot, peers: &[PeerView], control: &SignerControl) -> Value {
+pub(crate) fn info(snapshot: &Snapshot, peers: &[PeerView], control: &SignerControl) -> Value {
     json!({
         "node_id": snapshot.node_id.to_string(),
         "mode": snapshot.mode.as_str(),
@@ -130,7 +130,7 @@ fn last_lapse(lapse: &LapseView) -> Value {
 }
 
 /// One entry of `/v1/peers`.
-pub(super) fn peer(peer: &PeerView) -> Value {
+pub(crate) fn peer(peer: &PeerView) -> Value {
     let link = peer.link.as_ref();
     json!({
         "node_id": peer.node_id.to_string(),
@@ -164,7 +164,7 @@ pub(super) fn lapse(report: &LapseReport) -> Value {
 }
 
 /// One event of `/v1/events`: `at`, `event`, and what the event says.
-pub(super) fn event(recorded: &Recorded) -> Value {
+pub(crate) fn event(recorded: &Recorded) -> Value {
     let mut value = fields(&recorded.event);
     if let Value::Object(map) = &mut value {
         map.insert("at".to_owned(), json!(seconds(recorded.at)));

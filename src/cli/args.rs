@@ -35,11 +35,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Show what this is for: a node and its peers on loopback, a signer that goes and returns, the promises checked
-    Demo {
-        /// Repeat the demo with this seed
-        #[arg(long, value_name = "N")]
-        seed: Option<u64>,
-    },
+    Demo(DemoArguments),
     /// Run the daemon
     Run(RunArguments),
     /// Show the daemon's mode, links and last lapse
@@ -85,6 +81,35 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: SignerCommand,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArguments {
+    /// Repeat the demo with this seed
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// Write the run to a file too, as a page for a browser; a file that is there is replaced
+    #[arg(long, value_name = "FILE.html", conflicts_with = "serve")]
+    pub(super) report: Option<PathBuf>,
+    /// Go on until interrupted, with a status page and metrics, and check nothing
+    #[arg(long)]
+    pub(super) serve: bool,
+    /// Where to serve them
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        requires = "serve",
+        default_value = "127.0.0.1:9736"
+    )]
+    pub(super) admin: SocketAddr,
+    /// How long a round is, with a lapse and a return; 1s to 1d
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "serve",
+        default_value = "1m"
+    )]
+    pub(super) round: String,
 }
 
 #[derive(Debug, Args)]

@@ -18,7 +18,7 @@ mod book;
 mod client;
 mod commands;
 mod config;
-pub mod demo;
+mod demo;
 mod events;
 mod failure;
 mod gateway;
@@ -66,7 +66,7 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> 
     } = arguments;
     let client = || settings::data_dir(data_dir.clone()).map(Client::new);
     let exit = match command {
-        Command::Demo { seed } => return run::demo(demo::Options { json, seed }),
+        Command::Demo(arguments) => return run::demo(demo::Options::new(arguments, json)?),
         Command::Run(run) => run::run(settings::resolve(data_dir, run)?, output),
         Command::Info { url: false } => commands::info(&client()?, output),
         Command::Info { url: true } => commands::page_url(&client()?, output),

@@ -51,7 +51,7 @@ pub(super) fn run(settings: Settings, output: &Output) -> Result<Exit, Failure> 
 /// Plays the demo on a runtime of its own.
 pub(super) fn demo(options: demo::Options) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| refused(&error))?;
-    Ok(runtime.block_on(demo::run(options)))
+    runtime.block_on(demo::run(options))
 }
 
 /// The supervisor as the settings have it.

@@ -4,6 +4,7 @@ use super::DemoError;
 use super::cast::Kind;
 use super::checks::{self, Absence, Check, Fenced, Leases, Relight, Retained, Totals};
 use super::far::{End, Far};
+use super::recording::Recording;
 use super::signer::median;
 use super::stage::Stage;
 use super::story::MISTAGGED;
@@ -73,6 +74,8 @@ pub(super) struct Outcome {
     pub(super) signer: Signer,
     /// Whether all that was sent arrived in time to be compared.
     pub(super) settled: bool,
+    /// The run until the drain, for a report.
+    pub(super) recording: Recording,
 }
 
 /// What the signer did.
@@ -97,7 +100,7 @@ impl Outcome {
         absence: &Absence,
         leases: &Leases,
         links: &Links,
-        settled: bool,
+        (settled, recording): (bool, Recording),
     ) -> Self {
         let count = |kind| stage.cast.of(kind).count();
         let total = |of: fn(&super::far::Seen) -> u64| -> u64 {
@@ -152,6 +155,7 @@ impl Outcome {
                 computation: stage.signer.key.computation(),
             },
             settled,
+            recording,
         }
     }
 

@@ -134,6 +134,13 @@ impl Far {
         let _ = self.orders.send(message).await;
     }
 
+    /// Forgets what only the checks would need: the gossip that went and came, and warnings.
+    pub(super) fn forget(&self) {
+        for seen in lock(&self.seen).iter_mut() {
+            (seen.sent, seen.received, seen.warnings) = (Vec::new(), Vec::new(), Vec::new());
+        }
+    }
+
     /// Looks at all connections so far.
     pub(super) fn look<T>(&self, with: impl FnOnce(&[Seen]) -> T) -> T {
         with(&lock(&self.seen))

@@ -20,7 +20,7 @@ use crate::telemetry::{Event, EventStream, Next};
 use crate::wire::queries::GossipTimestampFilter;
 use crate::wire::{BITCOIN_MAINNET, MessageType};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::net::Ipv4Addr;
 use std::pin::pin;
@@ -36,13 +36,18 @@ const RELAY_BATCH: usize = 64;
 /// shows must not depend on how busy the machine is.
 const LIVENESS_WINDOW: Duration = Duration::from_secs(20);
 
+/// The longest that channel peers wait because the signer comes and goes. Shorter than the default: where the story repeats, it goes
+/// every minute, which no signer should.
+const HOLD_DOWN: Duration = Duration::from_secs(4);
+
 /// One link, as the node knows it.
 pub(super) struct NodeLink {
     /// The peer's place in the cast.
     pub(super) peer: usize,
     pub(super) handle: LinkHandle,
-    /// Gossip that this link brought, in order.
+    /// Gossip that this link brought, in order; and how much of it is forgotten.
     pub(super) delivered: Vec<Stamp>,
+    pub(super) forgotten: usize,
     pub(super) channel_messages: u64,
     /// The types that were delivered.
     pub(super) kinds: BTreeSet<u16>,
@@ -53,10 +58,28 @@ pub(super) struct NodeLink {
     pub(super) down: Option<CloseReason>,
 }
 
+/// Entries of the journal that a demo that goes on keeps: far more than a relay is behind.
+const KEPT: usize = 4096;
+
 /// All gossip that the node has, in the order in which it came.
 pub(super) struct Journal {
-    entries: Mutex<Vec<(Stamp, Bytes)>>,
+    entries: Mutex<Entries>,
+    /// Those that are forgotten count too.
     length: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Entries {
+    kept: VecDeque<(Stamp, Bytes)>,
+    /// How many there were before the first of these.
+    forgotten: usize,
+}
+
+impl Entries {
+    /// From entry `from` on, as far as they are kept.
+    fn since(&self, from: usize) -> impl Iterator<Item = &(Stamp, Bytes)> {
+        self.kept.iter().skip(from.saturating_sub(self.forgotten))
+    }
 }
 
 impl Journal {
@@ -66,16 +89,16 @@ impl Journal {
 
     fn push(&self, stamp: Stamp, message: Bytes) {
         let mut entries = lock(&self.entries);
-        entries.push((stamp, message));
-        self.length.send_replace(entries.len());
+        entries.kept.push_back((stamp, message));
+        let length = entries.forgotten.saturating_add(entries.kept.len());
+        self.length.send_replace(length);
     }
 
     /// What a peer is to be sent from entry `from` on: everything but its own.
     pub(super) fn for_peer(&self, from: usize, peer: usize) -> Vec<Stamp> {
         let entries = lock(&self.entries);
         entries
-            .iter()
-            .skip(from)
+            .since(from)
             .map(|(stamp, _)| *stamp)
             .filter(|stamp| stamp.origin != peer)
             .collect()
@@ -85,20 +108,34 @@ impl Journal {
     pub(super) fn count_for_peer(&self, from: usize, peer: usize) -> usize {
         let entries = lock(&self.entries);
         entries
-            .iter()
-            .skip(from)
+            .since(from)
             .filter(|(stamp, _)| stamp.origin != peer)
             .count()
     }
 
-    fn batch(&self, from: usize) -> Vec<(Stamp, Bytes)> {
-        lock(&self.entries)
-            .iter()
-            .skip(from)
-            .take(RELAY_BATCH)
-            .cloned()
-            .collect()
+    /// Some of the entries from `from` on, and where the next ones begin.
+    fn batch(&self, from: usize) -> (Vec<(Stamp, Bytes)>, usize) {
+        let entries = lock(&self.entries);
+        let batch: Vec<_> = entries.since(from).take(RELAY_BATCH).cloned().collect();
+        let next = from.max(entries.forgotten).saturating_add(batch.len());
+        (batch, next)
     }
+
+    fn forget(&self) {
+        let mut entries = lock(&self.entries);
+        let gone = entries.kept.len().saturating_sub(KEPT);
+        entries.kept.drain(..gone);
+        entries.forgotten = entries.forgotten.saturating_add(gone);
+    }
+}
+
+/// What is to be known of the gateway's secrets.
+pub(super) struct Credentials {
+    /// SHA-256 of the certificate, in DER.
+    pub(super) certificate: [u8; 32],
+    /// Since the Unix epoch.
+    pub(super) expires: Duration,
+    pub(super) root_key: u64,
 }
 
 /// The node.
@@ -106,6 +143,7 @@ pub(super) struct Node {
     pub(super) supervisor: Supervisor,
     pub(super) gateway: Gateway,
     pub(super) journal: Arc<Journal>,
+    pub(super) credentials: Credentials,
     cast: Arc<Cast>,
     links: Mutex<Vec<NodeLink>>,
     events: Mutex<Vec<Event>>,
@@ -125,10 +163,17 @@ impl Node {
         pulse: &watch::Sender<u64>,
     ) -> Result<(Arc<Self>, AgentConfig), DemoError> {
         let context = SignerContext::new(cast.node_id()?);
-        let building = Supervisor::builder(context.clone()).seed(cast.seed);
+        let building = Supervisor::builder(context.clone())
+            .seed(cast.seed)
+            .hold_down(HOLD_DOWN);
         let (supervisor, inbox) = building.start().await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (config, files) = open(folder, clock.unix())?;
+        let credentials = Credentials {
+            certificate: config.identity.certificate_digest(),
+            expires: config.identity.expires(),
+            root_key: config.root_key.id(),
+        };
         let gateway = Gateway::start(config, context, supervisor.telemetry(), clock).await?;
         let signer = AgentConfig {
             server: gateway.local_addr().to_string(),
@@ -140,6 +185,7 @@ impl Node {
                 entries: Mutex::default(),
                 length: watch::Sender::new(0),
             }),
+            credentials,
             cast: Arc::clone(cast),
             links: Mutex::default(),
             events: Mutex::default(),
@@ -216,6 +262,21 @@ impl Node {
         self.missed.load(Ordering::Relaxed)
     }
 
+    /// Forgets what only the checks would need: the gossip that came, links that have ended, and events from before the last attach.
+    pub(super) fn forget(&self) {
+        self.journal.forget();
+        let mut links = lock(&self.links);
+        links.retain(|link| link.down.is_none());
+        for link in links.iter_mut() {
+            link.forgotten = link.forgotten.saturating_add(link.delivered.len());
+            link.delivered = Vec::new();
+        }
+        let mut events = lock(&self.events);
+        let attached = |event: &Event| matches!(event, Event::SignerAttached { .. });
+        let newest = events.iter().rposition(attached).unwrap_or(0);
+        events.drain(..newest);
+    }
+
     fn beat(&self) {
         self.pulse.send_modify(|beat| *beat = beat.wrapping_add(1));
     }
@@ -286,6 +347,7 @@ impl Node {
             peer: member.index,
             handle,
             delivered: Vec::new(),
+            forgotten: 0,
             channel_messages: 0,
             kinds: BTreeSet::new(),
             last_delivery: None,
@@ -338,14 +400,14 @@ async fn relay(link: LinkHandle, peer: usize, journal: Arc<Journal>, from: usize
     let mut next = from;
     loop {
         length.mark_unchanged();
-        let batch = journal.batch(next);
+        let (batch, after) = journal.batch(next);
         if batch.is_empty() {
             if length.changed().await.is_err() {
                 return;
             }
             continue;
         }
-        next = next.saturating_add(batch.len());
+        next = after;
         for (_, message) in batch.into_iter().filter(|(stamp, _)| stamp.origin != peer) {
             match link.send(message).await {
                 Ok(queued) => drop(queued),
@@ -375,4 +437,41 @@ fn open(folder: &Folder, now: Duration) -> Result<(GatewayConfig, AgentConfig), 
         liveness_window: LIVENESS_WINDOW,
     };
     Ok((gateway, agent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_forgets_goes_on_where_it_was() {
+        let journal = Journal {
+            entries: Mutex::default(),
+            length: watch::Sender::new(0),
+        };
+        let stamp = |number| Stamp { origin: 1, number };
+        let all = 3 * u32::try_from(KEPT).unwrap_or_default();
+        for number in 0..all {
+            journal.push(stamp(number), Bytes::new());
+        }
+        journal.forget();
+        let length = journal.len();
+        assert_eq!(
+            (length, lock(&journal.entries).kept.len()),
+            (3 * KEPT, KEPT)
+        );
+        journal.push(stamp(all), Bytes::new());
+        assert_eq!(
+            journal.for_peer(length, 2),
+            [stamp(all)],
+            "as if nothing was forgotten"
+        );
+        assert_eq!(journal.count_for_peer(length - 1, 2), 2);
+        let (batch, next) = journal.batch(length);
+        assert_eq!((batch.len(), next), (1, length + 1));
+        // Who is further behind than what is kept goes on with the oldest of it.
+        let (batch, next) = journal.batch(0);
+        let first = batch.first().map(|(stamp, _)| stamp.number as usize);
+        assert_eq!((first, next), (Some(2 * KEPT), 2 * KEPT + RELAY_BATCH));
+    }
 }

@@ -7,9 +7,15 @@ use super::screen::{Ink, Screen};
 use crate::signer::agent::AgentReport;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::Path;
 
 /// Prints the verdicts.
-pub(super) fn print(screen: &Screen, seed: u64, played: &Result<Outcome, DemoError>) {
+pub(super) fn print(
+    screen: &Screen,
+    seed: u64,
+    played: &Result<Outcome, DemoError>,
+    written: Option<&Path>,
+) {
     screen.line(Ink::Plain, "");
     match played {
         Ok(outcome) => {
@@ -54,6 +60,13 @@ pub(super) fn print(screen: &Screen, seed: u64, played: &Result<Outcome, DemoErr
         Ink::Plain,
         &format!("To repeat it with the same keys and urgencies: pilotlight demo --seed {seed}"),
     );
+    if let Some(path) = written {
+        let path = path.display();
+        screen.line(
+            Ink::Plain,
+            &format!("The run as a page for a browser: {path}"),
+        );
+    }
 }
 
 fn verdict(screen: &Screen, check: &Check) {
@@ -78,18 +91,27 @@ fn verdict(screen: &Screen, check: &Check) {
 }
 
 /// Writes one JSON object.
-pub(super) fn json(screen: &Screen, seed: u64, played: &Result<Outcome, DemoError>) {
-    let value = match played {
+pub(super) fn json(
+    screen: &Screen,
+    seed: u64,
+    played: &Result<Outcome, DemoError>,
+    written: Option<&Path>,
+) {
+    let mut value = match played {
         Ok(outcome) => whole(screen.elapsed().as_secs_f64(), seed, outcome),
         Err(error) => {
             json!({ "seed": seed, "passed": false, "error": error.to_string(), "checks": [] })
         }
     };
+    if let (Value::Object(value), Some(path)) = (&mut value, written) {
+        value.insert("report".to_owned(), json!(path.display().to_string()));
+    }
     // A closed pipe: nobody reads it.
     let _ = writeln!(std::io::stdout().lock(), "{value}");
 }
 
-fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
+/// All that is said of a run that was played to its end.
+pub(super) fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
     let Outcome {
         cut,
         checks,
@@ -102,6 +124,7 @@ fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
         far_messages,
         signer,
         settled,
+        recording: _,
     } = outcome;
     let checks: Vec<Value> = checks
         .iter()

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Columns that a cell of the table takes.
 const CELL: usize = 37;
 
+/// Lines that are kept: ten times those of one story.
+const TOLD: usize = 1000;
+
 /// How something is to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ink {
@@ -52,6 +55,7 @@ pub(super) struct Screen {
     kind: Kind,
     colour: bool,
     table: Mutex<Table>,
+    told: Mutex<Vec<String>>,
 }
 
 /// What is drawn below the lines.
@@ -86,6 +90,7 @@ impl Screen {
             kind,
             colour,
             table: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -102,13 +107,28 @@ impl Screen {
     /// What happened, with the time.
     pub(super) fn say(&self, ink: Ink, text: &str) {
         let at = self.elapsed().as_secs_f64();
+        self.keep(format!("{at:5.1} s  {text}"));
         let time = self.paint(Ink::Dim, &format!("{at:5.1} s"));
         self.print(&format!("{time}  {}", self.paint(ink, text)));
     }
 
     /// More about it, below it.
     pub(super) fn add(&self, text: &str) {
-        self.print(&format!("         {text}"));
+        let line = format!("         {text}");
+        self.print(&line);
+        self.keep(line);
+    }
+
+    fn keep(&self, line: String) {
+        let mut told = lock(&self.told);
+        if told.len() < TOLD {
+            told.push(line);
+        }
+    }
+
+    /// What was told so far, without colours.
+    pub(super) fn told(&self) -> Vec<String> {
+        lock(&self.told).clone()
     }
 
     /// A line without the time.

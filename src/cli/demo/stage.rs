@@ -10,7 +10,7 @@ use super::node::{Node, NodeLink};
 use super::screen::{Lane, Screen};
 use super::signer::Remote;
 use crate::signer::Epoch;
-use crate::supervisor::Mode;
+use crate::supervisor::{Mode, PeerView};
 use crate::telemetry::Event;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub(super) struct Stage<'a> {
     pub(super) screen: &'a Screen,
     pub(super) around: Surroundings,
     pub(super) tempo: watch::Sender<Tempo>,
+    /// The peers when the node had been told of them.
+    pub(super) opening: Vec<PeerView>,
     pulse: watch::Sender<u64>,
 }
 
@@ -85,6 +87,7 @@ impl<'a> Stage<'a> {
             screen,
             around,
             tempo,
+            opening: Vec::new(),
             pulse,
         })
     }
@@ -219,6 +222,14 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Forgets what only the checks would need.
+    pub(super) fn forget(&self) {
+        self.node.forget();
+        for far in &self.fars {
+            far.forget();
+        }
+    }
+
     /// Draws the table of all peers, where there is a terminal.
     pub(super) fn draw(&self) {
         if self.fars.is_empty() || !self.screen.is_watched() {
@@ -234,7 +245,8 @@ impl<'a> Stage<'a> {
                 (false, _) => "held",
             };
             let count = |link: &NodeLink| {
-                (link.delivered.len() as u64).saturating_add(link.channel_messages)
+                let gossip = link.forgotten.saturating_add(link.delivered.len());
+                (gossip as u64).saturating_add(link.channel_messages)
             };
             let counts = (
                 self.node.newest(member.index, count).unwrap_or(0),

@@ -8,6 +8,7 @@ use super::checks::{Absence, Books, millis};
 use super::evidence::{self, Aftermath, Cut, CutLink, Outcome};
 use super::far::{End, Far};
 use super::folder::Folder;
+use super::recording::Recording;
 use super::screen::{Ink, Screen};
 use super::sentry::Post;
 use super::signer::median;
@@ -64,6 +65,7 @@ async fn acts(stage: &mut Stage<'_>) -> Result<Outcome, DemoError> {
     stage.screen.freeze();
     let leases = evidence::leases(stage, &cut, epoch).await?;
     let links = evidence::collect(stage, &cut, epoch, &counts);
+    let recording = Recording::take(stage).await?;
     stage.node.supervisor.drain().await;
     stage.signer.stop().await;
     stage
@@ -75,7 +77,12 @@ async fn acts(stage: &mut Stage<'_>) -> Result<Outcome, DemoError> {
         })
         .await?;
     Ok(Outcome::judge(
-        stage, cut, &absence, &leases, &links, settled,
+        stage,
+        cut,
+        &absence,
+        &leases,
+        &links,
+        (settled, recording),
     ))
 }
 
@@ -111,7 +118,7 @@ fn introduce(cast: &Cast, screen: &Screen) {
 
 impl Stage<'_> {
     /// The node is told whom it wants, and starts. How many of them it holds back, for want of a signer.
-    async fn want(&mut self) -> Result<usize, DemoError> {
+    pub(super) async fn want(&mut self) -> Result<usize, DemoError> {
         let cast = Arc::clone(&self.cast);
         let supervisor = self.node.supervisor.clone();
         for member in cast.peers().filter(|member| !member.dials) {
@@ -134,11 +141,13 @@ impl Stage<'_> {
             .await?;
         let peers = supervisor.peers().await?;
         let held = peers.iter().filter(|peer| peer.state == PeerState::Held);
-        Ok(held.count())
+        let held = held.count();
+        self.opening = peers;
+        Ok(held)
     }
 
     /// Act one: peers are wanted, a signer dials in, links come up.
-    async fn gather(&mut self) -> Result<(), DemoError> {
+    pub(super) async fn gather(&mut self) -> Result<(), DemoError> {
         let held = self.want().await?;
         self.screen.say(
             Ink::Bold,
@@ -403,7 +412,7 @@ impl Stage<'_> {
     }
 
     /// A gossip peer would open a channel.
-    async fn suitor(&self, absence: &mut Absence) -> Result<(), DemoError> {
+    pub(super) async fn suitor(&self, absence: &mut Absence) -> Result<(), DemoError> {
         let far = self.far(SUITOR)?;
         far.order(gossip::open_channel()).await;
         self.wait_for("the warning to who would open a channel", |_| {
@@ -426,7 +435,7 @@ impl Stage<'_> {
     }
 
     /// A gossip peer believes that it has a channel with us.
-    async fn mistagged(&self, absence: &mut Absence) -> Result<(), DemoError> {
+    pub(super) async fn mistagged(&self, absence: &mut Absence) -> Result<(), DemoError> {
         let far = self.far(MISTAGGED)?;
         far.order(gossip::channel_reestablish()).await;
         self.wait_for("the mis-tagged peer's link to end", |_| {
