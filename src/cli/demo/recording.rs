@@ -145,11 +145,11 @@ fn item(check: &Check) -> String {
     } else {
         ("broken", "FAIL")
     };
-    let faults: String = check
-        .faults
-        .iter()
-        .map(|fault| format!("<p class=\"fault\">{}</p>", escaped(fault)))
-        .collect();
+    let faults = check.faults.iter().fold(String::new(), |mut html, fault| {
+        // Writing to a string does not fail.
+        let _ = write!(html, "<p class=\"fault\">{}</p>", escaped(fault));
+        html
+    });
     format!(
         "      <li class=\"{class}\"><p><span class=\"verdict\">{word}</span> {} {}</p><p class=\"muted\">{}</p>{faults}</li>\n",
         escaped(check.promise),

@@ -41,9 +41,9 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failure> {
     // Before anything that counts.
     let exporter = Exporter::install()?;
-    let cast = Arc::new(Cast::new(seed).map_err(broken)?);
+    let cast = Arc::new(Cast::new(seed)?);
     // Removed when this ends, in whatever way.
-    let folder = Folder::make().map_err(broken)?;
+    let folder = Folder::make()?;
     let dir = DataDir::at(folder.path());
     let occupation = dir.occupy()?;
     let settings = Settings {
@@ -53,7 +53,7 @@ pub(super) async fn run(
     };
     let server = AdminServer::bind(settings).await?;
     let bound = server.address();
-    let mut stage = Stage::set(cast, &folder, screen).await.map_err(broken)?;
+    let mut stage = Stage::set(cast, &folder, screen).await?;
     let supervisor = stage.node.supervisor.clone();
     let door = Arc::new(Door(Arc::clone(&stage.node)));
     let parts = Parts {
@@ -81,7 +81,7 @@ pub(super) async fn run(
     stage.signer.stop().await;
     // It has answered all, or has panicked, which its own log tells.
     let _ = serving.await;
-    ended.map_err(broken)?;
+    ended?;
     if json {
         Output::line(&json!({ "event": "stopped" }).to_string());
     }
@@ -89,12 +89,14 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn broken(error: DemoError) -> Failure {
-    Failure::failed(
-        format!("the demo cannot go on: {error}"),
-        "pilotlight demo --serve",
-        "start it again; if it stays, please report it",
-    )
+impl From<DemoError> for Failure {
+    fn from(error: DemoError) -> Self {
+        Self::failed(
+            format!("the demo cannot go on: {error}"),
+            "pilotlight demo",
+            "start it again; if it stays, please report it",
+        )
+    }
 }
 
 /// Says where everything is.
@@ -165,12 +167,15 @@ async fn story(stage: &mut Stage<'_>, round: Duration) -> Result<(), DemoError> 
 async fn lapse(stage: &mut Stage<'_>) {
     stage
         .screen
-        .say(Ink::Bad, "The signer's connection is cut.");
+        .say(Ink::Bold, "The signer's connection is cut.");
+    let newest = |stage: &Stage<'_>| stage.node.supervisor.snapshot().last_lapse;
+    let before = newest(stage);
     stage.signer.stop().await;
-    let is_away = |stage: &Stage<'_>| stage.node.supervisor.context().state().live().is_none();
-    let told = stage.within(PATIENCE, is_away).await;
-    let last = stage.node.supervisor.snapshot().last_lapse;
-    let Some(lapse) = last.filter(|_| told) else {
+    // It is told once every link is torn down.
+    stage
+        .within(PATIENCE, |stage| newest(stage) != before)
+        .await;
+    let Some(lapse) = newest(stage).filter(|lapse| Some(lapse) != before.as_ref()) else {
         stage.screen.say(Ink::Warm, "The node has not seen it end.");
         return;
     };

@@ -126,7 +126,12 @@ mod tests {
             (fs::read_to_string(&path).unwrap(), names(folder.path())),
             ("old".to_owned(), vec!["report.html".into()])
         );
+        // Whoever has the old one open, or under another name, keeps it whole.
+        let other = folder.path().join("other");
+        fs::hard_link(&path, &other).unwrap();
         Target::prepare(&path).unwrap().write("new").unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "old");
+        fs::remove_file(&other).unwrap();
         assert_eq!(
             (fs::read_to_string(&path).unwrap(), names(folder.path())),
             ("new".to_owned(), vec!["report.html".into()])

@@ -101,7 +101,7 @@ fn watch(screen: &mut Screen, news: &Receiver<News>) -> Result<Exit, Failure> {
                 Err(RecvTimeoutError::Disconnected) => (false, false),
             };
             if !goes_on {
-                return Ok(Exit::Ok);
+                return ended();
             }
             if is_key {
                 break;
@@ -109,6 +109,18 @@ fn watch(screen: &mut Screen, news: &Receiver<News>) -> Result<Exit, Failure> {
             deadline = deadline.min(drawn + FRAME);
         }
     }
+}
+
+/// How it ends: well, unless what ended it was a panic elsewhere.
+fn ended() -> Result<Exit, Failure> {
+    if terminal::has_panicked() {
+        return Err(Failure::failed(
+            "a part of it has panicked, as told above",
+            "pilotlight top",
+            "this is not your doing: please report it",
+        ));
+    }
+    Ok(Exit::Ok)
 }
 
 /// `false`: to leave.

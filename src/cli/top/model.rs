@@ -162,10 +162,7 @@ impl Model {
         self.peers = peers.filter_map(Peer::new).collect();
         for peer in &self.peers {
             let lane = self.lanes.entry(peer.id.clone()).or_default();
-            // An event that is newer than the answer knows better.
-            if lane.changed().is_some_and(|changed| changed > at) {
-                continue;
-            }
+            // Whatever has been told of a later time stays as it is: a turn takes its place among the others.
             let standing = peer.standing();
             match peer.since {
                 // A link that was up before we came is drawn from when it came up.

@@ -7,7 +7,10 @@ use crate::cli::failure::Failure;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::{DefaultTerminal, Frame};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+
+static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// The terminal in raw mode, on its other screen. Dropping it gives it back.
 pub(super) struct Screen {
@@ -22,6 +25,11 @@ impl Screen {
             ratatui::restore();
             failed(&error)
         })?;
+        let given_back = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICKED.store(true, Ordering::Relaxed);
+            given_back(panic);
+        }));
         Ok(Self { terminal })
     }
 
@@ -33,10 +41,19 @@ impl Screen {
     }
 }
 
+/// Whether a thread of this process has panicked since the terminal was taken.
+pub(super) fn has_panicked() -> bool {
+    PANICKED.load(Ordering::Relaxed)
+}
+
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Nothing is left to be done for a terminal that is gone. The cursor is shown as `terminal` goes.
-        let _ = ratatui::try_restore();
+        // After a panic it has been given back, and what was told of the panic is not to be written over. The cursor is shown as
+        // `terminal` goes.
+        if !has_panicked() {
+            // Nothing is left to be done for a terminal that is gone.
+            let _ = ratatui::try_restore();
+        }
     }
 }
 
