@@ -2,6 +2,7 @@
 //! makes the test fail and say so.
 
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -43,6 +44,8 @@ pub(crate) struct Browser {
     base: String,
     agent: Agent,
     profile: tempfile::TempDir,
+    /// Width, height, and whether it is a phone's.
+    shown: Cell<(u32, u32, bool)>,
 }
 
 impl Browser {
@@ -60,6 +63,7 @@ impl Browser {
             base: format!("http://127.0.0.1:{port}"),
             agent: config.build().into(),
             profile: tempfile::tempdir().expect("a folder"),
+            shown: Cell::new((1280, 900, false)),
         };
         let mut flags: Vec<String> = FLAGS.iter().map(ToString::to_string).collect();
         flags.push(format!(
@@ -171,11 +175,17 @@ impl Browser {
 
     /// Shows the page as a screen of this size would, dark or light.
     pub(crate) fn screen(&self, width: u32, height: u32, phone: bool, dark: bool) {
-        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": if phone { 2 } else { 1 }, "mobile": phone });
-        self.devtools("Emulation.setDeviceMetricsOverride", &screen);
+        self.shown.set((width, height, phone));
         let scheme = if dark { "dark" } else { "light" };
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.devtools("Emulation.setEmulatedMedia", &media);
+        self.resize(width, height, phone);
+    }
+
+    fn resize(&self, width: u32, height: u32, phone: bool) {
+        let scale = if phone { 2 } else { 1 };
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone });
+        self.devtools("Emulation.setDeviceMetricsOverride", &screen);
         self.settle();
     }
 
@@ -189,15 +199,19 @@ impl Browser {
         );
     }
 
-    /// Writes the whole page as a picture.
+    /// Writes the whole page as a picture, from a screen that is as high as the page.
     pub(crate) fn picture(&self, path: &Path) {
-        self.settle();
-        let how = json!({ "format": "png", "captureBeyondViewport": true });
-        let shot = self.devtools("Page.captureScreenshot", &how);
+        let high = self.run("return document.documentElement.scrollHeight");
+        let high = u32::try_from(high.as_u64().expect("pixels")).expect("few");
+        let (width, _, phone) = self.shown.get();
+        self.resize(width, high, phone);
+        let shot = self.devtools("Page.captureScreenshot", &json!({ "format": "png" }));
         let png = unbase64(shot["data"].as_str().expect("a picture"));
         assert!(png.starts_with(b"\x89PNG"), "a PNG");
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         std::fs::write(path, png).expect("written");
+        let (width, height, phone) = self.shown.get();
+        self.resize(width, height, phone);
     }
 }
 

@@ -197,9 +197,14 @@ impl Daemon {
         ))
     }
 
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill")
-            .args([name, &self.child.id().to_string()])
+            .args([name, &self.process().to_string()])
             .status()
             .expect("kill is there");
         assert!(status.success());
