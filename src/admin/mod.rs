@@ -32,4 +32,5 @@ pub use error::{AdminError, Problem};
 pub use exporter::Exporter;
 pub use page::recorded;
 pub use server::{AdminServer, Parts, Settings};
+#[cfg(feature = "cli")]
 pub(crate) use views::{event as event_json, info as info_json, peer as peer_json};
