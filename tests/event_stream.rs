@@ -264,11 +264,11 @@ async fn p9_what_is_no_longer_kept_is_counted_for_who_returns_and_not_told_to_wh
 #[tokio::test(flavor = "multi_thread")]
 async fn between_what_was_kept_and_what_happens_nothing_is_lost_or_told_twice() {
     let node = Arc::new(Node::start().await);
+    let last = node.supervisor.telemetry().newest_kept() + 4000;
     let making = tokio::spawn({
         let node = Arc::clone(&node);
         async move { node.change(4000).await }
     });
-    let last = node.supervisor.telemetry().newest_kept() + 4000;
     let mut listeners = Vec::new();
     while !making.is_finished() {
         let mut stream = node.supervisor.events_after(0);
