@@ -21,7 +21,7 @@
 //! - [`brontide`]: BOLT 8 without I/O, if that is all you need.
 //!
 //! What an embedder may replace: the signer ([`Signer`](signer::Signer)), the clock ([`Clock`](clock::Clock)), the peer book
-//! ([`Book`](book::Book)), and the recorder of the `metrics` facade.
+//! ([`Book`](book::Book)), the resolver of names ([`Resolver`](link::Resolver)), and the recorder of the `metrics` facade.
 //!
 //! # Promises
 //! Each has tests that carry its name (`p1_…`).

@@ -176,6 +176,20 @@ pub const PARKED_PER_SUBNET: usize = 2;
 /// 1 s for the wire. What the signer took for an answer the last time is taken off.
 pub const PARKED_FOR: Duration = Duration::from_secs(4);
 
+/// Lookups of names by the system at once. Each keeps a thread, for up to a minute where DNS is broken, and cannot be given up: a quarter
+/// of those that tokio has for such calls leaves the others to files.
+pub const LOOKUPS: usize = 128;
+
+/// Answers of one lookup that are tried. A node has an address for each version of IP, some have two.
+pub const RESOLVED_MAX: usize = 4;
+
+/// How long the connecting to a name's answers may take in all: two that keep silent, and a third that answers in time.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(25);
+
+/// How long a proxy may take for a connection. Tor looks for an onion service for up to two minutes; one that is up is found in ten seconds, in
+/// thirty when a circuit fails.
+pub const PROXY_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Dials under way at once. Each is a socket and a task. Half of the 1,024 descriptors that a process is given where nobody has
 /// asked for more; a relight of 1,000 peers takes two rounds, and a place is free again as soon as a link is up.
 pub const DIALS_IN_FLIGHT: usize = 512;
@@ -359,7 +373,8 @@ pub const ADMIN_BODY_MAX: usize = 16 * 1024;
 /// How long an admin request may take, the resolving of a name and the teardown after a lapse included.
 pub const ADMIN_REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 
-/// How long the resolving of a peer's name may take.
+/// How long the looking up of a peer's name may take, at each dial. A resolver that works answers in a fraction of a second; one that has
+/// lost its upstream would have the dial wait for half a minute.
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Events that wait for one listener at the admin address, in front of [`EVENTS_BUFFER`]: what one write may carry.

@@ -156,6 +156,8 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "FILE", env = "PILOTLIGHT_KEY_FILE")]
     pub(super) key_file: Option<PathBuf>,
     #[command(flatten)]
+    pub(super) tor: TorArguments,
+    #[command(flatten)]
     pub(super) gateway: GatewayArguments,
     /// A signer that dialled in and shows no life for so long is gone; 1s to 60s [default: 3s]
     #[arg(
@@ -168,6 +170,17 @@ pub(super) struct RunArguments {
     /// How to write the log to standard error; RUST_LOG says how much [default: text, or json with --json]
     #[arg(long, value_enum, env = "PILOTLIGHT_LOG")]
     pub(super) log: Option<LogFormat>,
+}
+
+/// The way to onion services.
+#[derive(Debug, Args, Default)]
+pub(super) struct TorArguments {
+    /// Tor's SOCKS5 proxy, such as 127.0.0.1:9050: onion services are dialled through it
+    #[arg(long, value_name = "IP:PORT", env = "PILOTLIGHT_TOR_PROXY")]
+    pub(super) tor_proxy: Option<SocketAddr>,
+    /// Dial everything through the proxy, which then looks names up too
+    #[arg(long, env = "PILOTLIGHT_TOR_EVERYTHING")]
+    pub(super) tor_everything: bool,
 }
 
 const GATEWAY_HEADING: &str = "With --signer gateway";
@@ -396,6 +409,8 @@ pub(super) const VARIABLES: &[&str] = &[
     "PILOTLIGHT_SIGNER_HOSTS",
     "PILOTLIGHT_LIVENESS_WINDOW",
     "PILOTLIGHT_LOG",
+    "PILOTLIGHT_TOR_PROXY",
+    "PILOTLIGHT_TOR_EVERYTHING",
 ];
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use toml::de::{DeTable, DeValue};
 const KEYS: &[&str] = &[
     "admin",
     "admin_hosts",
+    "announces",
     "data_dir",
     "firewall",
     "key_file",
@@ -32,6 +33,7 @@ const KEYS: &[&str] = &[
     "protected",
     "scrape_needs_token",
     "signer",
+    "tor",
     "vault",
 ];
 
@@ -40,6 +42,9 @@ const PEER_KEYS: &[&str] = &["address", "addresses", "id", "tag", "weight"];
 
 /// The keys of a `[signer]`.
 pub(super) const SIGNER_KEYS: &[&str] = &["hosts", "kind", "listen", "liveness_window"];
+
+/// The keys of a `[tor]`.
+const TOR_KEYS: &[&str] = &["everything", "proxy"];
 
 /// The keys of a `[vault]`.
 const VAULT_KEYS: &[&str] = &["max_session_age"];
@@ -67,6 +72,14 @@ pub(super) struct Config {
     pub(super) vault: VaultTable,
     #[serde(default)]
     pub(super) metrics: MetricsTable,
+    #[serde(default)]
+    pub(super) tor: TorTable,
+    /// Where the node tells others that it is.
+    #[serde(default)]
+    announces: Vec<Spanned<String>>,
+    /// The same, read.
+    #[serde(skip)]
+    pub(super) announced: Vec<PeerAddress>,
     /// Whether the operator says that the peer book's tags are right.
     #[serde(default)]
     pub(super) peers_declared: bool,
@@ -97,6 +110,14 @@ pub(super) struct SignerTable {
     #[serde(default)]
     pub(super) hosts: Vec<String>,
     pub(super) liveness_window: Option<Spanned<String>>,
+}
+
+/// A `[tor]`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct TorTable {
+    pub(super) proxy: Option<SocketAddr>,
+    #[serde(default)]
+    pub(super) everything: bool,
 }
 
 /// A `[vault]`.
@@ -204,6 +225,7 @@ impl Config {
         }
         for (name, keys) in [
             ("signer", SIGNER_KEYS),
+            ("tor", TOR_KEYS),
             ("vault", VAULT_KEYS),
             ("metrics", METRICS_KEYS),
         ] {
@@ -213,6 +235,11 @@ impl Config {
             }
         }
         let mut config: Self = toml::from_str(&source.text).map_err(|error| wrong(&error))?;
+        for text in std::mem::take(&mut config.announces) {
+            let place = source.at(&text.span());
+            let address = peer_spec::peer_address(text.get_ref(), &place)?;
+            config.announced.push(address);
+        }
         for peer in std::mem::take(&mut config.peers) {
             let place = source.at(&peer.span());
             config.known_peers.push(read_peer(peer.get_ref(), &place)?);
@@ -321,12 +348,15 @@ mod tests {
     #[test]
     fn the_readme_lists_every_key_and_variable() {
         let readme = include_str!("../../README.md");
-        let tables = ["peers", "vault", "metrics"];
+        let tables = ["peers", "tor", "vault", "metrics"];
         let keys = KEYS.iter().filter(|key| !tables.contains(key));
         let keys = keys.chain(PEER_KEYS);
         let variables = crate::cli::args::VARIABLES;
         for name in keys.chain(variables) {
             assert!(readme.contains(&format!("`{name}`")), "{name}");
+        }
+        for key in TOR_KEYS {
+            assert!(readme.contains(&format!("`tor.{key}`")), "{key}");
         }
         for key in VAULT_KEYS {
             assert!(readme.contains(&format!("`vault.{key}`")), "{key}");

@@ -1,10 +1,13 @@
 //! What the daemon runs with: defaults < the file < the environment < flags (clap lets a flag win over its variable).
 
-use super::args::{FirewallChoice, GatewayArguments, RunArguments, SignerChoice, VARIABLES};
+use super::args::{
+    FirewallChoice, GatewayArguments, RunArguments, SignerChoice, TorArguments, VARIABLES,
+};
 use super::config::{Config, ConfiguredPeer};
 use super::failure::{Failure, nearest};
 use super::logging::LogFormat;
 use super::{peer_spec, span};
+use crate::address::PeerAddress;
 use crate::admin::DataDir;
 use crate::limits;
 use crate::node_id::NodeId;
@@ -38,10 +41,21 @@ pub(super) struct Settings {
     pub(super) firewall: FirewallChoice,
     pub(super) max_session_age: Option<Duration>,
     pub(super) protected: Vec<IpNetwork>,
+    pub(super) tor: TorSettings,
+    /// Where the node tells others that it is.
+    pub(super) announced: Vec<PeerAddress>,
     /// Whether the peer book's tags are right.
     pub(super) peers_declared: bool,
     /// Whether `/metrics` has series of single peers.
     pub(super) per_peer_metrics: bool,
+}
+
+/// The way to onion services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TorSettings {
+    pub(super) proxy: Option<SocketAddr>,
+    /// Every dial goes through the proxy.
+    pub(super) everything: bool,
 }
 
 /// How a signer dials in.
@@ -94,6 +108,8 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
         firewall: choice(None, firewall)?.unwrap_or_default(),
         max_session_age: max_session_age(&config)?,
         protected: protected(&config)?,
+        tor: tor(&run.tor, &config)?,
+        announced: config.announced.clone(),
         key_file: key_file.unwrap_or_else(|| data_dir.file("identity.key")),
         data_dir,
         listen: run.listen.or(config.listen).unwrap_or(LISTEN),
@@ -166,6 +182,21 @@ fn gateway(
         hosts,
         liveness_window,
     })
+}
+
+fn tor(given: &TorArguments, config: &Config) -> Result<TorSettings, Failure> {
+    let settings = TorSettings {
+        proxy: given.tor_proxy.or(config.tor.proxy),
+        everything: given.tor_everything || config.tor.everything,
+    };
+    if settings.everything && settings.proxy.is_none() {
+        return Err(Failure::usage(
+            "everything shall be dialled through Tor, and no proxy is given",
+            "tor.everything or --tor-everything",
+            "give Tor's SOCKS5 proxy with --tor-proxy, such as 127.0.0.1:9050",
+        ));
+    }
+    Ok(settings)
 }
 
 fn liveness_window(text: &str, place: &str) -> Result<Duration, Failure> {

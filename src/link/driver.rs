@@ -6,8 +6,9 @@
 
 use super::delivery::{Deliveries, Delivery};
 use super::handshake::{Acts, Done, HandshakeFailure, StaticKey};
-use super::reach::reach;
+use super::reach::{Reach, Target};
 use super::shared::{Birth, LinkShared, LinkState, Stage, reset_socket};
+use super::socks::Circuit;
 use super::task::LinkTask;
 use super::{CloseReason, Direction, Identity, LinkHandle, LinkId};
 use crate::address::{KnownAddress, PeerAddress};
@@ -39,6 +40,8 @@ pub(crate) struct Env {
     /// The newest session that has lapsed. Raised by the reaper, after the fence and off the caller of `lapse`.
     pub(crate) lapsed: watch::Receiver<Option<Epoch>>,
     pub(crate) settings: NodeSettings,
+    /// How dials leave this machine.
+    pub(crate) reach: Reach,
     /// Spreads what many links would otherwise do in one instant.
     pub(crate) seed: u64,
 }
@@ -120,7 +123,24 @@ pub(crate) enum DialAs {
         lease: Option<Lease>,
     },
     /// A throwaway key; `None`: the system gave no randomness for one. No signer is asked, and no session's end touches it.
-    Persona(Option<Arc<LocalKey>>),
+    Persona(Option<Persona>),
+}
+
+/// A throwaway identity.
+#[derive(Clone)]
+pub(crate) struct Persona {
+    key: Arc<LocalKey>,
+    /// Its own way through the proxy.
+    circuit: Circuit,
+}
+
+impl Persona {
+    /// `None`: the system gives no randomness.
+    pub(crate) fn new() -> Option<Self> {
+        let key = Arc::new(Env::ephemeral().ok()?);
+        let circuit = Circuit::new()?;
+        Some(Self { key, circuit })
+    }
 }
 
 impl DialAs {
@@ -235,14 +255,20 @@ async fn shake(
     as_whom: DialAs,
     started: &OnceLock<Moment>,
 ) -> Result<Connected, HandshakeFailure> {
+    let mut circuit = None;
     let (key, purpose, lease) = match as_whom {
         DialAs::Node { purpose, lease } => (StaticKey::Signer(env.context.clone()), purpose, lease),
-        DialAs::Persona(key) => {
-            let key = key.ok_or(HandshakeFailure::Entropy)?;
-            (StaticKey::Local(key), Purpose::GossipDial, None)
+        DialAs::Persona(persona) => {
+            let persona = persona.ok_or(HandshakeFailure::Entropy)?;
+            circuit = Some(persona.circuit);
+            (StaticKey::Local(persona.key), Purpose::GossipDial, None)
         }
     };
-    let (socket, reached) = reach(&*env.clock, address).await?;
+    let target = Target {
+        known: address,
+        persona: circuit.as_ref(),
+    };
+    let (socket, reached) = env.reach.connect(&*env.clock, target).await?;
     prepare(&socket);
     let _ = started.set(env.clock.now());
     let asks_signer = matches!(key, StaticKey::Signer(_));

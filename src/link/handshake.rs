@@ -5,6 +5,8 @@
 
 use super::Direction;
 use super::shared::reset_socket;
+use super::socks::ProxyError;
+use crate::address::{DnsName, PeerAddress};
 use crate::brontide::{
     ACT_ONE_LEN, Authenticated, AwaitActOne, EcdhRequest, HandshakeError, InitiatorStart,
     ResponderEcdh,
@@ -18,6 +20,7 @@ use crate::signer::{EcdhCall, EcdhError, Lease, Purpose, SignerContext, SignerEr
 use crate::telemetry::{Event, Telemetry};
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
@@ -61,6 +64,26 @@ pub enum HandshakeFailure {
     /// No TCP connection.
     #[error("no connection: {0}")]
     Connect(#[source] io::Error),
+    /// The peer's name could not be looked up.
+    #[error("the name {name} is not resolved: {why}")]
+    Resolve {
+        /// The name.
+        name: DnsName,
+        /// What the resolver says.
+        why: String,
+    },
+    /// The address is learned, or what a learned name stands for, and is no host's on the Internet; or it is no single machine's.
+    #[error("{0} is not globally routable, and not given by hand: it is not dialled")]
+    NotRoutable(SocketAddr),
+    /// It is where this node is.
+    #[error("{0} is this node's own address")]
+    OwnAddress(PeerAddress),
+    /// It is reached through a proxy only, and there is none.
+    #[error("it is reached through a proxy only, and none is set")]
+    NoProxy,
+    /// The proxy gave no connection.
+    #[error(transparent)]
+    Proxy(ProxyError),
     /// Nothing answered the connection attempt in time.
     #[error("no connection within {} s", limits::CONNECT_DEADLINE.as_secs())]
     ConnectTimeout,
@@ -124,6 +147,12 @@ impl HandshakeFailure {
         match self {
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Resolve { .. } => "resolve",
+            Self::NotRoutable(_) => "not_routable",
+            Self::OwnAddress(_) => "own_address",
+            Self::NoProxy => "no_proxy",
+            Self::Proxy(error) if error.culprit() == Culprit::Peer => "proxy_refused",
+            Self::Proxy(_) => "proxy",
             Self::Io { .. } => "io",
             Self::Closed { .. } => "closed",
             Self::Timeout { .. } => "timeout",
@@ -144,13 +173,24 @@ impl HandshakeFailure {
 
     /// Whether the peer had accepted the TCP connection.
     pub fn was_connected(&self) -> bool {
-        !matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+        !matches!(
+            self,
+            Self::Connect(_)
+                | Self::ConnectTimeout
+                | Self::Resolve { .. }
+                | Self::NotRoutable(_)
+                | Self::OwnAddress(_)
+                | Self::NoProxy
+                | Self::Proxy(_)
+        )
     }
 
     /// Whose fault it is.
     pub fn culprit(&self) -> Culprit {
         match self {
             Self::Protocol(error) => error.culprit(),
+            Self::Proxy(error) => error.culprit(),
+            Self::NoProxy => Culprit::Operator,
             Self::Ecdh(_) | Self::EcdhLate { .. } | Self::Lapsed => Culprit::Signer,
             Self::Connect(error) if is_ours(error) => Culprit::Us,
             Self::BeforeInit(reason) if reason.is_ours() => Culprit::Us,
@@ -163,6 +203,11 @@ impl HandshakeFailure {
     pub fn rule(&self) -> &'static str {
         match self {
             Self::Connect(_) | Self::ConnectTimeout => "limits::CONNECT_DEADLINE",
+            Self::Resolve { .. } => "limits::RESOLVE_DEADLINE",
+            Self::NotRoutable(_) | Self::OwnAddress(_) | Self::NoProxy => {
+                "design.md § The daemon's face"
+            }
+            Self::Proxy(error) => error.rule(),
             Self::Io { .. } | Self::Closed { .. } => "BOLT 8 § Handshake Exchange",
             Self::Timeout { .. } | Self::EcdhLate { .. } => "limits::ACT_DEADLINE",
             Self::Crowded => "limits::INBOUND_HANDSHAKES",

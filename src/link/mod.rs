@@ -22,8 +22,10 @@ pub mod machine;
 pub(crate) mod outbox;
 pub(crate) mod places;
 pub mod raw;
-mod reach;
+pub(crate) mod reach;
+mod resolver;
 pub(crate) mod shared;
+pub(crate) mod socks;
 mod task;
 pub(crate) mod turnstile;
 
@@ -33,7 +35,9 @@ use bytes::Bytes;
 use std::fmt;
 
 pub use handshake::HandshakeFailure;
+pub use resolver::{Resolver, Resolving, SystemResolver};
 pub use shared::LinkHandle;
+pub use socks::ProxyError;
 
 /// Numbers the links of one supervisor, from 1; never reused within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,35 +1,212 @@
-//! The way to a peer's address: names are looked up, and the answers tried in turn.
+//! The way to a peer's address: straight to it, by way of a name's answers, or through a proxy; and what is never dialled.
+//!
+//! ```text
+//!              ours? ──▶ refused
+//!                │
+//!   onion, or all through the proxy?  ── yes ──▶ proxy, which looks names up
+//!                │ no
+//!   a name ──▶ resolver ──▶ answers ──▶ each checked as an address is ──▶ tried in turn
+//! ```
+//!
+//! A learned address is dialled only if it is globally routable, and what a name stands for is checked at each dial: a name that has
+//! been turned to an address within our own network since it was looked at leads nowhere. It never dials ourselves.
 
 use super::handshake::HandshakeFailure;
-use crate::address::{KnownAddress, PeerAddress};
+use super::resolver::Resolver;
+use super::socks::{self, Circuit, ProxyError};
+use crate::address::{AddressOrigin, DnsName, KnownAddress, PeerAddress, is_one_machine};
 use crate::clock::Clock;
 use crate::limits;
+use crate::routable::is_routable;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::TcpStream;
 
-/// Connects. Returns what it is connected to, too.
-pub(super) async fn reach(
-    clock: &dyn Clock,
-    known: &KnownAddress,
-) -> Result<(TcpStream, PeerAddress), HandshakeFailure> {
-    let places = match &known.address {
-        PeerAddress::Ip(address) => vec![*address],
-        PeerAddress::Dns { name, port } => {
-            let found = tokio::net::lookup_host((name.as_str(), *port)).await;
-            let found = found.map_err(HandshakeFailure::Connect)?;
-            found.take(limits::ADDRESSES_MAX).collect()
-        }
-        PeerAddress::Onion { .. } => Vec::new(),
-    };
-    let mut failure = HandshakeFailure::Connect(io::ErrorKind::Unsupported.into());
-    for place in places {
-        match connect(clock, place).await {
-            Ok(socket) => return Ok((socket, place.into())),
-            Err(error) => failure = error,
+/// What the operator has said of the ways out.
+#[derive(Clone)]
+pub(crate) struct Ways {
+    pub(crate) resolver: Arc<dyn Resolver>,
+    /// A SOCKS5 proxy to Tor.
+    pub(crate) proxy: Option<SocketAddr>,
+    /// All dials go through the proxy.
+    pub(crate) everything: bool,
+    /// Those under a persona do.
+    pub(crate) personas: bool,
+    /// Where the node says that it is.
+    pub(crate) announced: Vec<PeerAddress>,
+}
+
+/// How dials leave this machine.
+pub(crate) struct Reach {
+    ways: Ways,
+    /// The circuits of the node's own key.
+    circuit: Circuit,
+    /// Where we listen.
+    listening: RwLock<Vec<SocketAddr>>,
+}
+
+/// A dial to be made.
+pub(super) struct Target<'a> {
+    pub(super) known: &'a KnownAddress,
+    /// The persona's; `None`: it is made under the node's own key.
+    pub(super) persona: Option<&'a Circuit>,
+}
+
+impl Reach {
+    pub(crate) fn new(ways: Ways, circuit: Circuit) -> Self {
+        Self {
+            ways,
+            circuit,
+            listening: RwLock::default(),
         }
     }
-    Err(failure)
+
+    /// We listen there from now on.
+    pub(crate) fn listens(&self, address: SocketAddr) {
+        let mut listening = self
+            .listening
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !listening.contains(&address) {
+            listening.push(address);
+        }
+    }
+
+    /// Connects. Returns what it is connected to, too; through a proxy, what the proxy was asked for.
+    pub(super) async fn connect(
+        &self,
+        clock: &dyn Clock,
+        target: Target<'_>,
+    ) -> Result<(TcpStream, PeerAddress), HandshakeFailure> {
+        let (address, origin) = (&target.known.address, target.known.origin);
+        if self.ways.announced.contains(address) {
+            return Err(HandshakeFailure::OwnAddress(address.clone()));
+        }
+        if let PeerAddress::Ip(place) = address {
+            self.check(*place, origin)?;
+        }
+        let persona = self.ways.personas && target.persona.is_some();
+        if address.is_onion() || self.ways.everything || persona {
+            let circuit = target.persona.unwrap_or(&self.circuit);
+            let socket = self.through_proxy(clock, address, circuit).await?;
+            return Ok((socket, address.clone()));
+        }
+        let places = match address {
+            PeerAddress::Ip(place) => vec![*place],
+            PeerAddress::Dns { name, port } => self.look_up(clock, name, *port).await?,
+            PeerAddress::Onion { .. } => return Err(HandshakeFailure::NoProxy),
+        };
+        let (socket, place) = self.try_in_turn(clock, &places, origin).await?;
+        Ok((socket, place.into()))
+    }
+
+    async fn try_in_turn(
+        &self,
+        clock: &dyn Clock,
+        places: &[SocketAddr],
+        origin: AddressOrigin,
+    ) -> Result<(TcpStream, SocketAddr), HandshakeFailure> {
+        let mut failure = None;
+        let trying = async {
+            for place in places {
+                let tried = match self.check(*place, origin) {
+                    Ok(()) => connect(clock, *place).await,
+                    Err(refused) => Err(refused),
+                };
+                match tried {
+                    Ok(socket) => return Some((socket, *place)),
+                    // That one of many must not be dialled says less than that another does not answer.
+                    Err(HandshakeFailure::NotRoutable(_)) if failure.is_some() => {}
+                    Err(error) => failure = Some(error),
+                }
+            }
+            None
+        };
+        let deadline = clock.sleep_until(clock.now().after(limits::DIAL_DEADLINE));
+        let found = tokio::select! {
+            found = trying => found,
+            () = deadline => None,
+        };
+        found.ok_or_else(|| failure.unwrap_or(HandshakeFailure::ConnectTimeout))
+    }
+
+    /// At least one address.
+    async fn look_up(
+        &self,
+        clock: &dyn Clock,
+        name: &DnsName,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, HandshakeFailure> {
+        let unresolved = |why: String| HandshakeFailure::Resolve {
+            name: name.clone(),
+            why,
+        };
+        let deadline = clock.sleep_until(clock.now().after(limits::RESOLVE_DEADLINE));
+        let found = tokio::select! {
+            found = self.ways.resolver.resolve(name, port) => {
+                found.map_err(|error| unresolved(error.to_string()))?
+            }
+            () = deadline => {
+                let patience = limits::RESOLVE_DEADLINE.as_secs();
+                return Err(unresolved(format!("no answer within {patience} s")));
+            }
+        };
+        let mut places: Vec<SocketAddr> = Vec::new();
+        for mut place in found {
+            place.set_port(port);
+            if !places.contains(&place) && places.len() < limits::RESOLVED_MAX {
+                places.push(place);
+            }
+        }
+        if places.is_empty() {
+            return Err(unresolved("it stands for no address".to_owned()));
+        }
+        Ok(places)
+    }
+
+    async fn through_proxy(
+        &self,
+        clock: &dyn Clock,
+        target: &PeerAddress,
+        circuit: &Circuit,
+    ) -> Result<TcpStream, HandshakeFailure> {
+        let proxy = self.ways.proxy.ok_or(HandshakeFailure::NoProxy)?;
+        let deadline = clock.sleep_until(clock.now().after(limits::PROXY_DEADLINE));
+        let asking = async {
+            let connecting = TcpStream::connect(proxy).await;
+            let mut socket =
+                connecting.map_err(|source| ProxyError::Unreachable { proxy, source })?;
+            socks::connect(&mut socket, target, circuit).await?;
+            Ok(socket)
+        };
+        let asked: Result<_, ProxyError> = tokio::select! {
+            asked = asking => asked,
+            () = deadline => Err(ProxyError::TimedOut),
+        };
+        asked.map_err(HandshakeFailure::Proxy)
+    }
+
+    /// Whether a place may be dialled.
+    fn check(&self, place: SocketAddr, origin: AddressOrigin) -> Result<(), HandshakeFailure> {
+        let ip = place.ip();
+        let closed = origin == AddressOrigin::Learned && !is_routable(ip);
+        if closed || !is_one_machine(ip) || place.port() == 0 {
+            return Err(HandshakeFailure::NotRoutable(place));
+        }
+        let own =
+            |address: &PeerAddress| matches!(address, PeerAddress::Ip(own) if same(*own, place));
+        let listening = self
+            .listening
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if listening.iter().any(|own| listens_at(*own, place))
+            || self.ways.announced.iter().any(own)
+        {
+            return Err(HandshakeFailure::OwnAddress(place.into()));
+        }
+        Ok(())
+    }
 }
 
 async fn connect(clock: &dyn Clock, address: SocketAddr) -> Result<TcpStream, HandshakeFailure> {
@@ -37,5 +214,111 @@ async fn connect(clock: &dyn Clock, address: SocketAddr) -> Result<TcpStream, Ha
     tokio::select! {
         result = TcpStream::connect(address) => result.map_err(HandshakeFailure::Connect),
         () = deadline => Err(HandshakeFailure::ConnectTimeout),
+    }
+}
+
+/// An IPv4 address is the same however it is written.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
+}
+
+/// Whether who listens on `own` would be met at `place`.
+fn listens_at(own: SocketAddr, place: SocketAddr) -> bool {
+    if !own.ip().is_unspecified() {
+        return same(own, place);
+    }
+    own.port() == place.port() && is_this_machine(place.ip()).unwrap_or(false)
+}
+
+/// Whether an address is one of this machine's: then what is sent there comes from there. Nothing is sent to find out.
+fn is_this_machine(ip: IpAddr) -> io::Result<bool> {
+    let ip = ip.to_canonical();
+    if ip.is_loopback() {
+        return Ok(true);
+    }
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((ip, 9))?;
+    Ok(socket.local_addr()?.ip() == ip)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    use crate::clock::ManualClock;
+    use crate::link::resolver::Resolving;
+    use std::sync::Mutex;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// Answers with the next list each time.
+    struct Turning(Mutex<Vec<Vec<SocketAddr>>>);
+
+    impl Resolver for Turning {
+        fn resolve<'a>(&'a self, _: &'a DnsName, _: u16) -> Resolving<'a> {
+            let next = self.0.lock().unwrap().pop();
+            Box::pin(std::future::ready(Ok(next.unwrap_or_default())))
+        }
+    }
+
+    /// What is asked at each dial, short of the connection: a name that was public may have been turned to our own network since.
+    #[tokio::test]
+    async fn a_name_that_was_public_and_now_leads_into_our_network_is_refused() {
+        let public = ["1.1.1.1:1", "[2606:4700::1111]:1"].map(at);
+        let private = [
+            "192.168.1.1:1",
+            "127.0.0.1:1",
+            "169.254.169.254:1",
+            "[fd00::1]:1",
+        ]
+        .map(at);
+        let ways = Ways {
+            resolver: Arc::new(Turning(Mutex::new(vec![private.to_vec(), public.to_vec()]))),
+            proxy: None,
+            everything: false,
+            personas: false,
+            announced: Vec::new(),
+        };
+        let reach = Reach::new(ways, Circuit::new().unwrap());
+        let PeerAddress::Dns { name, port } = "node.example:9735".parse().unwrap() else {
+            unreachable!();
+        };
+        for allowed in [true, false] {
+            let found = reach.look_up(&ManualClock::new(), &name, port).await;
+            let found = found.unwrap();
+            assert!(found.len() >= 2 && found.iter().all(|place| place.port() == port));
+            for place in found {
+                let learned = reach.check(place, AddressOrigin::Learned);
+                assert_eq!(learned.is_ok(), allowed, "{place}");
+                assert!(reach.check(place, AddressOrigin::ByHand).is_ok(), "{place}");
+            }
+        }
+        let nothing = reach.look_up(&ManualClock::new(), &name, port).await;
+        assert_eq!(nothing.unwrap_err().label(), "resolve");
+    }
+
+    #[test]
+    fn we_are_where_we_listen_and_everywhere_on_this_machine_if_we_listen_on_all_of_it() {
+        for (own, place, met) in [
+            ("192.0.2.1:9735", "192.0.2.1:9735", true),
+            ("192.0.2.1:9735", "[::ffff:192.0.2.1]:9735", true),
+            ("192.0.2.1:9735", "192.0.2.1:9736", false),
+            ("192.0.2.1:9735", "192.0.2.2:9735", false),
+            ("0.0.0.0:9735", "127.0.0.1:9735", true),
+            ("0.0.0.0:9735", "127.8.0.1:9735", true),
+            ("[::]:9735", "[::1]:9735", true),
+            ("[::]:9735", "127.0.0.1:9735", true),
+            ("0.0.0.0:9735", "127.0.0.1:9736", false),
+            ("0.0.0.0:9735", "192.0.2.1:9735", false),
+        ] {
+            assert_eq!(listens_at(at(own), at(place)), met, "{own} {place}");
+        }
     }
 }

@@ -7,17 +7,22 @@ use super::inbox::Inbox;
 use super::listener::Doorway;
 use super::machine::Policy;
 use super::{Shared, Supervisor, reaper};
+use crate::address::PeerAddress;
 use crate::book::{Book, MemoryBook};
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
 use crate::link::delivery::Deliveries;
 use crate::link::driver::{Env, NodeSettings};
+use crate::link::reach::{Reach, Ways};
+use crate::link::socks::Circuit;
+use crate::link::{Resolver, SystemResolver};
 use crate::network::IpNetwork;
 use crate::signer::SignerContext;
 use crate::telemetry::Telemetry;
 use crate::vault::Vault;
 use crate::wire::{BITCOIN_MAINNET, ChainHash, Features};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -42,6 +47,7 @@ pub struct Builder {
     policy: Policy,
     redial: Redial,
     only_onion: bool,
+    ways: Ways,
     seed: Option<u64>,
 }
 
@@ -64,6 +70,13 @@ impl Builder {
             policy: Policy::default(),
             redial: Redial::Persona,
             only_onion: false,
+            ways: Ways {
+                resolver: Arc::new(SystemResolver::default()),
+                proxy: None,
+                everything: false,
+                personas: false,
+                announced: Vec::new(),
+            },
             seed: None,
         }
     }
@@ -148,9 +161,36 @@ impl Builder {
         self
     }
 
-    /// The node announces only onion addresses: then no persona ever dials, for it would show where the node is. Default: no.
+    /// The node announces only onion addresses: then a persona dials only through the [proxy](Self::tor_proxy), in a circuit of its own, and
+    /// never without one, for it would show where the node is. Default: no, unless it [announces](Self::announces) only such.
     pub fn only_onion_addresses(mut self, only: bool) -> Self {
         self.only_onion = only;
+        self
+    }
+
+    /// Where the node says that it is: it never dials itself there. Where it listens need not be repeated. Default: nowhere.
+    pub fn announces(mut self, addresses: impl IntoIterator<Item = PeerAddress>) -> Self {
+        let addresses = addresses.into_iter();
+        self.ways.announced = addresses.take(limits::ADDRESSES_MAX).collect();
+        self
+    }
+
+    /// A SOCKS5 proxy to Tor. Onion services are dialled through it, the node's key and each persona under a username and password of
+    /// their own, which gives them circuits of their own. Default: none, and onion services are not dialled.
+    pub fn tor_proxy(mut self, proxy: Option<SocketAddr>) -> Self {
+        self.ways.proxy = proxy;
+        self
+    }
+
+    /// Whether every dial goes through the proxy. Names are then resolved by it, and never by this machine. Default: no.
+    pub fn everything_through_tor(mut self, everything: bool) -> Self {
+        self.ways.everything = everything;
+        self
+    }
+
+    /// Brings another resolver of names than the system's.
+    pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.ways.resolver = resolver;
         self
     }
 
@@ -169,9 +209,28 @@ impl Builder {
 
     fn policy(&self) -> Policy {
         Policy {
-            personas: self.redial == Redial::Persona && !self.only_onion,
+            personas: self.redial == Redial::Persona
+                && (!self.is_hidden() || self.ways.proxy.is_some()),
+            onions: self.ways.proxy.is_some(),
             ..self.policy
         }
+    }
+
+    /// The node shall be found as an onion service only.
+    fn is_hidden(&self) -> bool {
+        let announced = &self.ways.announced;
+        let onions = announced.iter().filter(|address| address.is_onion());
+        self.only_onion || (!announced.is_empty() && onions.count() == announced.len())
+    }
+
+    fn reach(&self) -> Result<Reach, StartError> {
+        if self.ways.everything && self.ways.proxy.is_none() {
+            return Err(StartError::NoProxy);
+        }
+        let circuit = Circuit::new().ok_or_else(|| io::Error::other("no randomness"))?;
+        let personas = self.is_hidden();
+        let ways = self.ways.clone();
+        Ok(Reach::new(Ways { personas, ..ways }, circuit))
     }
 
     /// Starts the supervisor on the current tokio runtime. A recorder for the crate's metrics, if there is to be one, must be
@@ -180,6 +239,7 @@ impl Builder {
     /// # Errors
     /// The book cannot be read, or the system refuses a thread or randomness.
     pub async fn start(self) -> Result<(Supervisor, Inbox), StartError> {
+        let reach = self.reach()?;
         let (known, policy) = (self.book.load().await?, self.policy());
         let seed = match self.seed {
             Some(seed) => seed,
@@ -200,6 +260,7 @@ impl Builder {
             reports,
             lapsed,
             settings: self.settings,
+            reach,
             seed,
         });
         let shared = Arc::new(Shared::new(Arc::clone(&env), stop));

@@ -37,6 +37,8 @@ impl Cause {
                 | HandshakeError::Point { act: Act::Two }
                 | HandshakeError::Version { act: Act::Two, .. },
             ) => Failure::WrongKey,
+            // Whoever answers there is not the peer.
+            HandshakeFailure::OwnAddress(_) => Failure::WrongKey,
             failure if failure.culprit() != Culprit::Peer => Failure::Ours,
             failure if failure.was_connected() => Failure::Handshake,
             _ => Failure::Unreachable,

@@ -16,9 +16,9 @@ use crate::address::PeerAddress;
 use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
-use crate::link::driver::{Env, Report, Verdict};
+use crate::link::driver::{Env, Persona, Report, Verdict};
 use crate::link::{CloseReason, Direction, HandshakeFailure, Identity, LinkHandle, LinkId, Tag};
-use crate::node_id::{LocalKey, NodeId};
+use crate::node_id::NodeId;
 use crate::signer::{Epoch, SignerState};
 use crate::telemetry::Event;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ pub(crate) struct Driver {
     /// Whose dial a task is, in case it panics: the signer's code runs in it.
     dialers: HashMap<task::Id, LinkId>,
     /// The throwaway key in use, and its number.
-    persona: Option<(u64, Arc<LocalKey>)>,
+    persona: Option<(u64, Persona)>,
     epoch: Option<Epoch>,
     /// Whether the signer of that session is behind, if it can say so.
     behind: Option<watch::Receiver<bool>>,

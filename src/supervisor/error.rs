@@ -112,6 +112,9 @@ pub enum StartError {
     /// The peer book could not be read.
     #[error(transparent)]
     Book(#[from] BookError),
+    /// Everything shall go through a proxy, and none is set.
+    #[error("all dials shall go through a proxy, and none is set: set one")]
+    NoProxy,
     /// The system gave no thread or no randomness.
     #[error("the system refuses what the supervisor needs: {0}")]
     System(#[from] io::Error),
@@ -155,6 +158,7 @@ impl StartError {
     pub fn rule(&self) -> &'static str {
         match self {
             Self::Book(error) => error.rule(),
+            Self::NoProxy => "a way out for every dial",
             Self::System(_) => "design.md § Architecture",
         }
     }
@@ -163,6 +167,7 @@ impl StartError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Book(error) => error.retry(),
+            Self::NoProxy => Retry::Never,
             Self::System(_) => Retry::Later,
         }
     }

@@ -288,10 +288,9 @@ impl Supervisor {
         let bound = listener
             .local_addr()
             .map_err(|source| ListenError { address, source })?;
-        self.shared
-            .env
-            .telemetry
-            .emit(Event::Listening { address: bound });
+        let env = &self.shared.env;
+        env.reach.listens(bound);
+        env.telemetry.emit(Event::Listening { address: bound });
         tokio::spawn(Arc::clone(&self.doorway).serve(listener, self.shared.stop.subscribe()));
         Ok(bound)
     }

@@ -7,10 +7,10 @@ use super::super::cause::Cause;
 use super::super::machine::Output;
 use super::{Dialing, Driver};
 use crate::address::KnownAddress;
-use crate::link::driver::{DialAs, DialOrder, Env, Verdict, dial};
+use crate::link::driver::{DialAs, DialOrder, Persona, Verdict, dial};
 use crate::link::shared::Stage;
 use crate::link::{CloseReason, LinkHandle, LinkId, Tag};
-use crate::node_id::{LocalKey, NodeId};
+use crate::node_id::NodeId;
 use crate::signer::Purpose;
 use crate::telemetry::Event;
 use std::sync::Arc;
@@ -89,14 +89,13 @@ impl Driver {
         DialAs::Node { purpose, lease }
     }
 
-    /// The key of the persona with a number, made when it is first asked for. The one before it is forgotten, and wiped as soon as its
+    /// The persona with a number, made when it is first asked for. The one before it is forgotten, and wiped as soon as its
     /// last dial is over.
-    fn persona(&mut self, number: u64) -> Option<Arc<LocalKey>> {
+    fn persona(&mut self, number: u64) -> Option<Persona> {
         if self.persona.as_ref().is_none_or(|(of, _)| *of != number) {
-            let key = Env::ephemeral().ok()?;
-            self.persona = Some((number, Arc::new(key)));
+            self.persona = Some((number, Persona::new()?));
         }
-        self.persona.as_ref().map(|(_, key)| Arc::clone(key))
+        self.persona.as_ref().map(|(_, persona)| persona.clone())
     }
 
     fn dial(&mut self, link: LinkId, peer: NodeId, address: KnownAddress, as_whom: DialAs) {
