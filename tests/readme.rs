@@ -159,7 +159,9 @@ fn readme_lists_every_setting_and_no_other() {
     keys.extend(vault.iter().map(|key| format!("vault.{key}")));
     let metrics = listed("src/cli/config.rs", "const METRICS_KEYS");
     keys.extend(metrics.iter().map(|key| format!("metrics.{key}")));
-    keys.retain(|key| !["peers", "vault", "metrics"].contains(&key.as_str()));
+    let tor = listed("src/cli/config.rs", "const TOR_KEYS");
+    keys.extend(tor.iter().map(|key| format!("tor.{key}")));
+    keys.retain(|key| !["peers", "tor", "vault", "metrics"].contains(&key.as_str()));
     keys.push("[[peers]]".to_owned());
     keys.sort();
     assert_eq!(column(1), keys);
