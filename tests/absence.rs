@@ -10,16 +10,8 @@
 )]
 
 #[path = "support/node.rs"]
-#[allow(
-    dead_code,
-    reason = "shared with tests/admission.rs, which uses more of it"
-)]
 mod node;
 #[path = "support/signers.rs"]
-#[allow(
-    dead_code,
-    reason = "shared with tests/admission.rs, which uses more of it"
-)]
 mod signers;
 
 use node::{Far, Node, id, soon};

@@ -260,6 +260,12 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         daemon.request("POST", "/v1/chain", &reads, "{}").status,
         403
     );
+    assert_eq!(daemon.ask(&["info"])["mode"], "live");
+}
+
+#[test]
+fn wrong_arguments_are_refused_before_anything_is_asked() {
+    let daemon = daemon();
     for (arguments, place) in [
         (
             &["signer", "lapse", "--drain", "--timeout", "25h"][..],

@@ -201,3 +201,28 @@ fn whoever_comes_from_a_protected_network_is_free_of_the_bounds() {
     assert_eq!(bench.come(700, friend(9)), Ok(vec![]));
     assert_eq!(bench.come(ALL + 2, apart(ALL + 2)), Ok(vec![link(2)]));
 }
+
+/// Links in all: beyond the bound nobody who dials us is let in but whom the node wants, and a place that comes free can be had.
+#[test]
+fn p9_beyond_all_links_only_whom_the_node_wants_is_let_in() {
+    let mut bench = Bench::new();
+    let wanted = |number| Input::Want {
+        peer: peer(number),
+        addresses: vec![],
+        tag: None,
+        weight: None,
+    };
+    let most = limits::LINKS_MAX as u64;
+    for number in 1..=most {
+        bench.take(wanted(number));
+        assert_eq!(bench.come(number, apart(number)), Ok(vec![]));
+    }
+    let stranger = most + 1;
+    assert_eq!(bench.come(stranger, apart(1)), Err(CloseReason::Refused));
+    bench.take(wanted(most + 2));
+    assert_eq!(bench.come(most + 2, apart(2)), Ok(vec![]));
+    bench.end(1);
+    assert_eq!(bench.come(stranger, apart(1)), Err(CloseReason::Refused));
+    bench.end(2);
+    assert_eq!(bench.come(stranger, apart(1)), Ok(vec![]));
+}

@@ -247,7 +247,7 @@ async fn p5_whoever_is_parked_is_closed_so_much_earlier_as_the_signer_took_for_a
     let mut late = Wire::connect_from(address(1, 1), node.address).await;
     parked(&mut node, 1).await;
     node.clock
-        .advance(just_before(limits::PARKED_FOR - round_trip));
+        .advance(just_before(limits::PARKED_FOR.saturating_sub(round_trip)));
     // Somebody else's round trip shows that the node had the time to close it.
     let mut other = Wire::connect_from(address(2, 1), node.address).await;
     parked(&mut node, 2).await;

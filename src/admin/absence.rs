@@ -73,7 +73,11 @@ pub(super) async fn plan(admin: &Arc<Admin>, wish: Wish) -> Answer {
     let wait = wish.timeout()?;
     // Subscribed before: the report cannot be missed.
     let events = admin.supervisor.events();
-    let absence = admin.supervisor.plan_absence().await.map_err(unplanned)?;
+    let absence = admin
+        .supervisor
+        .plan_absence()
+        .await
+        .map_err(|error| unplanned(&error))?;
     let (lines, frames) = mpsc::channel(limits::ADMIN_EVENTS);
     let conductor = Conductor {
         admin: Arc::clone(admin),
@@ -192,8 +196,8 @@ fn unsaid(no: &NoWord) -> Problem {
     }
 }
 
-fn unplanned(error: PlanError) -> Refusal {
-    let (status, to_do) = match &error {
+fn unplanned(error: &PlanError) -> Refusal {
+    let (status, to_do) = match error {
         PlanError::SignerAway => (
             StatusCode::CONFLICT,
             "nothing: there is nothing to cancel".to_owned(),
