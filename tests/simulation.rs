@@ -53,20 +53,20 @@ use std::time::Duration;
 
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
-pub struct Scale {
-    pub peers: usize,
+pub(crate) struct Scale {
+    pub(crate) peers: usize,
     /// In hours, for there are tests of less than a day.
-    pub hours: u64,
+    pub(crate) hours: u64,
 }
 
 impl Scale {
-    pub fn lasts(self) -> Duration {
+    pub(crate) fn lasts(self) -> Duration {
         Duration::from_secs(self.hours * 3600)
     }
 }
 
 /// Epochs are the signer's to mint: one for each attach.
-pub fn epochs(nth: usize) -> Epoch {
+pub(crate) fn epochs(nth: usize) -> Epoch {
     static MINTED: OnceLock<(SignerContext, Arc<EmbeddedSigner>, Mutex<Vec<Epoch>>)> =
         OnceLock::new();
     let (context, signer, minted) = MINTED.get_or_init(|| {
@@ -127,7 +127,7 @@ fn simulate(kind: &str, run: Run, first: u64, count: u64, scale: Scale) -> Repor
     let next = AtomicU64::new(first);
     let end = first + count;
     let failed = AtomicU64::new(u64::MAX);
-    let all = Mutex::new(Report::new(first, scale));
+    let all = Mutex::new(Report::new(scale));
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(4);

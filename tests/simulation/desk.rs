@@ -294,14 +294,6 @@ impl Desk {
         &self.peers[peer]
     }
 
-    pub fn known_mut(&mut self, peer: usize) -> &mut Known {
-        &mut self.peers[peer]
-    }
-
-    pub fn count(&self) -> usize {
-        self.peers.len()
-    }
-
     pub fn peer_of(&self, id: NodeId) -> usize {
         self.index[&id]
     }

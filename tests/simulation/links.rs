@@ -190,7 +190,7 @@ impl Links {
             last_gossip: None,
             seed,
             random,
-            report: Report::new(seed, scale),
+            report: Report::new(scale),
         };
         links.plan(scale.lasts());
         links

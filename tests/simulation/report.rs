@@ -8,7 +8,6 @@ use std::time::Duration;
 /// The figures of one run.
 #[derive(Debug, Clone)]
 pub struct Report {
-    pub seed: u64,
     scale: Scale,
     away: Duration,
     floor_there: Duration,
@@ -25,9 +24,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(seed: u64, scale: Scale) -> Self {
+    pub fn new(scale: Scale) -> Self {
         Self {
-            seed,
             scale,
             away: Duration::ZERO,
             floor_there: Duration::ZERO,
@@ -130,9 +128,5 @@ impl Report {
 
     pub fn relights(&self) -> usize {
         self.relights.len()
-    }
-
-    pub fn floor_share(&self) -> f64 {
-        self.floor_there.as_secs_f64() / self.away.as_secs_f64().max(1e-9)
     }
 }

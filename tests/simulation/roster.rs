@@ -121,7 +121,7 @@ impl Roster {
             paradise: false,
             sick_until: Moment::START,
             returning: BTreeSet::new(),
-            report: Report::new(seed, scale),
+            report: Report::new(scale),
         }
     }
 

@@ -176,22 +176,6 @@ impl Temper {
         }
     }
 
-    /// Somebody who behaves, and stays.
-    pub fn angel(tag: Tag) -> Self {
-        Self {
-            tag,
-            wanted: true,
-            manners: Manners::Honest,
-            addresses: 1,
-            round_trip: Duration::from_millis(50),
-            cycle: None,
-            phase: Duration::ZERO,
-            percent: 100,
-            silent: false,
-            dials: false,
-        }
-    }
-
     /// Whether it is there, for its own part, and until when that stays so.
     pub fn is_there(&self, now: Moment) -> (bool, Moment) {
         let Some(cycle) = self.cycle else {
