@@ -2,7 +2,7 @@
 //!
 //! `links` runs the real link machines, firewall and outboxes over a simulated network in which every frame is numbered; `roster` runs
 //! the supervisor's machine alone, with thousands of peers. What happens is drawn from a seed, so that a failure replays from it: the
-//! failing test prints the command. See README, "The simulation", for nights.
+//! failing test prints the command. README says how it is run for nights.
 #![allow(
     clippy::print_stdout,
     clippy::too_many_lines,

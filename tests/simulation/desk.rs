@@ -440,12 +440,7 @@ impl Desk {
                 }
             }
             Input::Ended { link, reason } => return self.ended(now, *link, *reason),
-            Input::Withdrawn(link) => {
-                if let Some(gone) = self.links.remove(link) {
-                    let waiting = &mut self.peers[gone.peer].waiting;
-                    waiting.take_if(|waiting| *waiting == *link);
-                }
-            }
+            Input::Withdrawn(link) => return self.withdrawn(now, *link),
             _ => {}
         }
         None
@@ -564,7 +559,10 @@ impl Desk {
     fn dial_failed(&mut self, now: Moment, link: LinkId, failure: Failure) -> Option<Failed> {
         let stage = self.links.get(&link)?.stage;
         if matches!(stage, Stage::Admitted | Stage::Up) {
-            return self.ended(now, link, CloseReason::Lapse);
+            // It was let in as it died of its own accord.
+            let away = failure == Failure::SignerAway;
+            let reason = [CloseReason::Internal, CloseReason::Lapse][usize::from(away)];
+            return self.ended(now, link, reason);
         }
         let gone = self.links.remove(&link)?;
         self.turn_hour(now, gone.peer);
@@ -596,6 +594,17 @@ impl Desk {
             known.persona = None;
         }
         self.blame(now, gone.peer, link, blames)
+    }
+
+    fn withdrawn(&mut self, now: Moment, link: LinkId) -> Option<Failed> {
+        let stage = self.links.get(&link)?.stage;
+        if matches!(stage, Stage::Admitted | Stage::Up) {
+            return self.ended(now, link, CloseReason::Internal);
+        }
+        let gone = self.links.remove(&link)?;
+        let waiting = &mut self.peers[gone.peer].waiting;
+        waiting.take_if(|waiting| *waiting == link);
+        None
     }
 
     fn ended(&mut self, now: Moment, link: LinkId, reason: CloseReason) -> Option<Failed> {
@@ -919,6 +928,8 @@ impl Desk {
         }
         self.short_since = (self.missing() > 0).then(|| self.short_since.unwrap_or(now));
         self.check_floor_is_told(now);
+        let over = self.open.peers.is_empty() && self.open.up + self.open.failed > 0;
+        assert!(!over, "P8: everybody's return is over, and nobody says so");
         if let Some(due) = self.return_due.filter(|_| !self.behind) {
             let since = due.max(self.keeps_up_since);
             let late =
