@@ -358,7 +358,11 @@ async fn dial_each_other(round: u16) {
     // Both dials are under way when each node waits for its signer to answer the other's act one.
     let asked = async { tokio::join!(a.signer.until_asked(1), b.signer.until_asked(1)) };
     soon("both are dialled", asked).await;
-    for gate in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+    for gate in if round.is_multiple_of(2) {
+        [0, 1]
+    } else {
+        [1, 0]
+    } {
         gates[gate].add_permits(100);
         for _ in 0..(round / 2) % 25 {
             tokio::task::yield_now().await;

@@ -324,7 +324,10 @@ impl SupervisorMachine {
         let far = |id: &NodeId| {
             let address = self.peers.get(id).and_then(Peer::address);
             address.is_some_and(|known| {
-                !self.floor.networks.contains_key(&Network::of(&known.address))
+                !self
+                    .floor
+                    .networks
+                    .contains_key(&Network::of(&known.address))
             })
         };
         let best = self.floor.bench.iter().take(limits::PERSONA_CHOICE);

@@ -5,6 +5,7 @@
 //! links there are. What it takes from the machine is compared with it, never believed.
 
 use super::script::{HOUR, SECOND};
+use pilotlight::address::KnownAddress;
 use pilotlight::clock::Moment;
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
@@ -19,13 +20,16 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Where a peer is.
-pub type Address = SocketAddr;
+pub type Address = KnownAddress;
 
 /// A peer's addresses. Every three peers share a /16.
 pub fn address(peer: usize, nth: usize) -> Address {
     let network = u16::try_from(peer / 3).unwrap().to_be_bytes();
     let host = u8::try_from(3 * nth + peer % 3 + 1).unwrap();
-    SocketAddr::from(([11 + network[0], network[1], 7, host], 9735))
+    KnownAddress::from(SocketAddr::from((
+        [11 + network[0], network[1], 7, host],
+        9735,
+    )))
 }
 
 /// The most peers of any run.
@@ -430,12 +434,8 @@ impl Desk {
             } => self.authenticated(*link, self.index[peer], *direction),
             Input::Up(link) => self.up(now, *link),
             Input::Tick => {
-                if self
-                    .hold_down
-                    .until
-                    .take_if(|until| *until <= now)
-                    .is_some()
-                {
+                let over = self.hold_down.until.take_if(|until| *until <= now);
+                if over.is_some() {
                     self.return_begins();
                 }
             }
@@ -454,10 +454,11 @@ impl Desk {
 
     /// A link of a channel peer cannot live without a signer.
     fn doom_if_stray(&mut self, peer: usize) {
-        if !self.live && self.tag(peer) == Tag::ChannelBearing {
-            if let Some(link) = &mut self.peers[peer].link {
-                link.doomed = true;
-            }
+        if !self.live
+            && self.tag(peer) == Tag::ChannelBearing
+            && let Some(link) = &mut self.peers[peer].link
+        {
+            link.doomed = true;
         }
     }
 
@@ -570,7 +571,7 @@ impl Desk {
             Failure::Unreachable | Failure::Handshake => Blame::Peer,
             Failure::WrongKey => {
                 let known = &mut self.peers[gone.peer];
-                let at = |address: &Address| known.dialled == Some(*address);
+                let at = |address: &Address| known.dialled.as_ref() == Some(address);
                 if let Some(nth) = known.addresses.iter().position(at) {
                     known.wrong |= 1 << nth;
                 }
@@ -725,7 +726,7 @@ impl Desk {
                     );
                     *order = Some(place);
                 }
-                self.dialled(now, *link, peer, *address, *persona);
+                self.dialled(now, *link, peer, address.clone(), *persona);
             }
             Output::Admit { link, tag } => self.admitted(now, *link, *tag),
             Output::Refuse { link, .. } => {
@@ -1085,4 +1086,10 @@ enum Blame {
     Hopeless,
     Us,
     Nobody,
+}
+
+/// Which of a peer's addresses this is.
+pub fn nth_address(peer: usize, at: &Address) -> usize {
+    let nth = (0..3).find(|nth| address(peer, *nth) == *at);
+    nth.expect("one of the peer's")
 }

@@ -546,9 +546,11 @@ impl Links {
             );
             assert!(!link.persona, "a persona speaks of channels");
         }
-        if live.is_none() && kind.needs_signer() {
-            panic!("P5: type {} leaves, and needs the signer", kind.0);
-        }
+        assert!(
+            live.is_some() || !kind.needs_signer(),
+            "P5: type {} leaves, and needs the signer",
+            kind.0
+        );
         let wire = self.wires.get_mut(&id).unwrap();
         let slow = if wire.slow { message.len() as u64 } else { 0 };
         let due = now

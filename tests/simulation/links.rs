@@ -4,7 +4,7 @@
 //! The signer's context and its leases are the real ones too: what is written or delivered under a lease is checked against them.
 
 use super::agenda::Agenda;
-use super::desk::{Desk, address};
+use super::desk::{Desk, address, nth_address};
 use super::report::Report;
 use super::script::{self, Cut, DAY, HOUR, MINUTE, Manners, SECOND, Temper, between, up_to};
 use super::wire::Wire;
@@ -154,7 +154,8 @@ impl Links {
     pub fn new(seed: u64, scale: Scale, trace: bool) -> Self {
         let mut random = Rng::with_seed(seed ^ 0x11_4b);
         let policy = Policy {
-            hold_down: [limits::HOLD_DOWN_MAX, 4 * SECOND][random.usize(..2)],
+            // Without one, a return may come before the links of the session before are gone.
+            hold_down: [limits::HOLD_DOWN_MAX, 4 * SECOND, Duration::ZERO][random.usize(..3)],
             gossip_floor: [limits::GOSSIP_FLOOR, 2, 9][random.usize(..3)],
             ..Policy::default()
         };
@@ -514,7 +515,7 @@ impl Links {
             link,
             peer: self.desk.id(peer),
             direction,
-            address: address(peer, self.links[&link].nth),
+            address: address(peer, self.links[&link].nth).address,
         });
         Some(peer)
     }
@@ -541,7 +542,7 @@ impl Links {
                 ..
             } => {
                 let peer = self.desk.peer_of(*peer);
-                let nth = (0..3).find(|nth| address(peer, *nth) == *to).unwrap();
+                let nth = nth_address(peer, to);
                 self.dial(*link, peer, nth, persona.is_some());
             }
             Output::Admit { link, tag } => self.admit(*link, *tag),
@@ -554,11 +555,8 @@ impl Links {
                 }
             }
             Output::Retag { link, tag } => {
-                if self
-                    .links
-                    .get(link)
-                    .is_some_and(|entry| entry.stage != Stage::Over)
-                {
+                let there = self.links.get(link);
+                if there.is_some_and(|entry| entry.stage != Stage::Over) {
                     self.follow_tag(*link, *tag);
                 }
             }

@@ -3,6 +3,7 @@
 use super::Scale;
 use super::desk::{Desk, Figures};
 use pilotlight::clock::Moment;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// The figures of one run.
@@ -115,7 +116,8 @@ impl Report {
         );
         if self.links > 0 {
             let (out, arrived) = self.messages;
-            text += &format!(
+            let _ = write!(
+                text,
                 "; seen from both ends the floor was there at {:.2} % of the looks; {} links, {} frames; {out} messages to peers and {arrived} from them, none lost, repeated or out of order; {} refused",
                 100.0 * self.looks.1 as f64 / (self.looks.0 as f64).max(1.0),
                 self.links,

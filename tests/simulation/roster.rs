@@ -2,7 +2,7 @@
 //! end, the signer come and go and parts of the network fall away.
 
 use super::agenda::Agenda;
-use super::desk::{Address, Desk, address};
+use super::desk::{Address, Desk, address, nth_address};
 use super::report::Report;
 use super::script::{self, Cut, Fate, HOUR, MINUTE, Manners, SECOND, Temper, between, up_to};
 use super::{Scale, epochs};
@@ -79,7 +79,8 @@ impl Roster {
     pub fn new(seed: u64, scale: Scale, trace: bool) -> Self {
         let mut random = Rng::with_seed(seed);
         let policy = Policy {
-            hold_down: [limits::HOLD_DOWN_MAX, 4 * SECOND][random.usize(..2)],
+            // Without one, a return may come before the links of the session before are gone.
+            hold_down: [limits::HOLD_DOWN_MAX, 4 * SECOND, Duration::ZERO][random.usize(..3)],
             // A large one is short more often, and costs more dials.
             gossip_floor: [limits::GOSSIP_FLOOR, scale.peers / 20, scale.peers / 8]
                 [random.usize(..3)],
@@ -168,7 +169,7 @@ impl Roster {
                 self.feed(Input::Tick);
             }
             steps += 1;
-            if steps % 5_000 == 0 {
+            if steps.is_multiple_of(5_000) {
                 self.desk.check_all(self.now());
             }
         }
@@ -326,7 +327,7 @@ impl Roster {
                 ..
             } => {
                 let peer = self.desk.peer_of(*peer);
-                self.dial(*link, peer, *address, persona.is_some());
+                self.dial(*link, peer, address, persona.is_some());
             }
             Output::Admit { link, tag } => {
                 let session = self.desk.session();
@@ -394,7 +395,7 @@ impl Roster {
         }
     }
 
-    fn dial(&mut self, link: LinkId, peer: usize, to: Address, persona: bool) {
+    fn dial(&mut self, link: LinkId, peer: usize, to: &Address, persona: bool) {
         let temper = self.tempers[peer];
         let new = Link {
             peer,
@@ -404,7 +405,7 @@ impl Roster {
             leased: None,
         };
         self.links.insert(link, new);
-        let nth = (0..3).find(|nth| address(peer, *nth) == to).unwrap();
+        let nth = nth_address(peer, to);
         let trip = temper.round_trip;
         let signer = if persona {
             Duration::ZERO
@@ -443,7 +444,7 @@ impl Roster {
             link,
             peer: self.desk.id(peer),
             direction: Direction::Outbound,
-            address: address(peer, 0),
+            address: address(peer, 0).address,
         });
         self.check(peer);
     }
@@ -572,7 +573,7 @@ impl Roster {
             link,
             peer: self.desk.id(peer),
             direction: Direction::Inbound,
-            address: address(peer, 0),
+            address: address(peer, 0).address,
         });
         self.check(peer);
     }
