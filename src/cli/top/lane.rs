@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-/// Turns that are kept of one peer: more than the widest terminal has columns would not show. 16 bytes each.
+/// Turns that are kept of one peer: its last half-hundred comings and goings, which is more than a row of a terminal tells apart. 16 bytes
+/// each.
 const TURNS: usize = 64;
 
 /// How a peer stands. Later ones are worse, and what is worst in a column is what the column shows: an outage of a second must not

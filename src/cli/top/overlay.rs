@@ -36,7 +36,7 @@ const SIGNS: [(Standing, &str); 6] = [
     (Standing::Dialing, "being dialled, or next"),
     (Standing::Held, "held until the signer is back"),
     (Standing::Down, "down, or waiting after a failure"),
-    (Standing::Idle, "nothing is wanted of it"),
+    (Standing::Idle, "idle, or not to be dialled"),
 ];
 
 /// Draws what is asked for, if anything is.
