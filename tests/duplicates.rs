@@ -12,6 +12,8 @@
 mod acts;
 #[path = "support/node.rs"]
 mod node;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/signers.rs"]
 mod signers;
 
@@ -25,6 +27,7 @@ use pilotlight::limits;
 use pilotlight::link::{CloseReason, Direction, LinkHandle};
 use pilotlight::supervisor::{Inbound, PeerSpec};
 use pilotlight::telemetry::Event;
+use proxy::Proxy;
 
 /// The number of a peer whose key is larger than the node's, or smaller.
 fn peer(larger: bool) -> u16 {
@@ -307,71 +310,147 @@ async fn settled(node: &Node, other: u16, expected: Direction) -> LinkHandle {
     soon("one link", look).await
 }
 
+/// Rounds of two nodes that dial each other, and how many run at once.
+const ROUNDS: u16 = 1000;
+const AT_ONCE: u16 = 4;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_nodes_that_dial_each_other_at_once_both_keep_the_smaller_key_s_link() {
-    for round in 0..50_u16 {
-        let (one, two) = (2000 + round, 3000 + round);
-        let smaller_first = id(one) < id(two);
-        let (small, large) = if smaller_first {
-            (one, two)
-        } else {
-            (two, one)
-        };
-        let mut a = Node::live_as(small).await;
-        let mut b = Node::live_as(large).await;
-        let gates = [a.signer.gated(), b.signer.gated()];
-        let dial = |from: &Node, number: u16, to: &Node| {
-            let (supervisor, spec) = (
-                from.supervisor.clone(),
-                PeerSpec::new(id(number), to.address),
-            );
-            tokio::spawn(async move { supervisor.connect(spec).await })
-        };
-        let (from_a, from_b) = (dial(&a, large, &b), dial(&b, small, &a));
-        // Both dials are under way when each node waits for its signer to answer the other's act one.
-        let asked = async { tokio::join!(a.signer.until_asked(1), b.signer.until_asked(1)) };
-        soon("both are dialled", asked).await;
-        for gate in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
-            gates[gate].add_permits(100);
-            for _ in 0..round / 2 {
-                tokio::task::yield_now().await;
+    let mut workers = tokio::task::JoinSet::new();
+    for worker in 0..AT_ONCE {
+        workers.spawn(async move {
+            let rounds = (worker..ROUNDS).step_by(usize::from(AT_ONCE));
+            let mut done = 0;
+            for round in rounds {
+                dial_each_other(round).await;
+                done += 1;
             }
-        }
-        let both = async { tokio::join!(from_a, from_b) };
-        let (from_a, from_b) = soon("both dials", both).await;
-        let (from_a, from_b) = (from_a.unwrap(), from_b.unwrap());
-        // Each is told of a link or that its own dial was one too many.
-        assert!(
-            from_a.is_ok() || from_b.is_ok(),
-            "round {round}: {from_a:?}, {from_b:?}"
-        );
-        let at_a = settled(&a, large, Direction::Outbound).await;
-        let at_b = settled(&b, small, Direction::Inbound).await;
-        exchange(&at_a, &mut b, round).await;
-        exchange(&at_b, &mut a, round).await;
-        assert_eq!(
-            direction(&a, large).await,
-            Some(Direction::Outbound),
-            "round {round}"
-        );
-        assert_eq!(
-            direction(&b, small).await,
-            Some(Direction::Inbound),
-            "round {round}"
-        );
-        let errors = |event: &Event| matches!(event, Event::PeerComplained { .. });
-        assert_eq!((a.watch.count(errors), b.watch.count(errors)), (0, 0));
+            done
+        });
     }
+    let mut done = 0;
+    while let Some(rounds) = workers.join_next().await {
+        done += rounds.unwrap();
+    }
+    assert_eq!(done, ROUNDS);
 }
 
-async fn exchange(link: &LinkHandle, to: &mut Node, round: u16) {
+/// Two nodes, in the same instant. Which of their signers answers first, and how much later the other, differs from round to round.
+async fn dial_each_other(round: u16) {
+    let (one, two) = (2000 + round, 3000 + round);
+    let smaller_first = id(one) < id(two);
+    let (small, large) = if smaller_first {
+        (one, two)
+    } else {
+        (two, one)
+    };
+    let mut a = Node::live_as(small).await;
+    let mut b = Node::live_as(large).await;
+    let gates = [a.signer.gated(), b.signer.gated()];
+    let dial = |from: &Node, number: u16, to: &Node| {
+        let (supervisor, spec) = (
+            from.supervisor.clone(),
+            PeerSpec::new(id(number), to.address),
+        );
+        tokio::spawn(async move { supervisor.connect(spec).await })
+    };
+    let (from_a, from_b) = (dial(&a, large, &b), dial(&b, small, &a));
+    // Both dials are under way when each node waits for its signer to answer the other's act one.
+    let asked = async { tokio::join!(a.signer.until_asked(1), b.signer.until_asked(1)) };
+    soon("both are dialled", asked).await;
+    for gate in if round.is_multiple_of(2) {
+        [0, 1]
+    } else {
+        [1, 0]
+    } {
+        gates[gate].add_permits(100);
+        for _ in 0..(round / 2) % 25 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let both = async { tokio::join!(from_a, from_b) };
+    let (from_a, from_b) = soon("both dials", both).await;
+    let (from_a, from_b) = (from_a.unwrap(), from_b.unwrap());
+    // Each is told of a link or that its own dial was one too many.
+    assert!(
+        from_a.is_ok() || from_b.is_ok(),
+        "round {round}: {from_a:?}, {from_b:?}"
+    );
+    let at_a = settled(&a, large, Direction::Outbound).await;
+    let at_b = settled(&b, small, Direction::Inbound).await;
+    // Each end's link is the other's: what goes in here comes out there.
+    exchange(&at_a, &mut b, &at_b, round).await;
+    exchange(&at_b, &mut a, &at_a, round).await;
+    for (node, other, link, expected) in [
+        (&a, large, &at_a, Direction::Outbound),
+        (&b, small, &at_b, Direction::Inbound),
+    ] {
+        assert_eq!(direction(node, other).await, Some(expected), "{round}");
+        let now = node.supervisor.link(id(other)).await.unwrap();
+        assert_eq!(now.map(|now| now.id()), Some(link.id()), "{round}");
+        assert_eq!(link.closed(), None, "round {round}");
+    }
+    let errors = |event: &Event| matches!(event, Event::PeerComplained { .. });
+    assert_eq!((a.watch.count(errors), b.watch.count(errors)), (0, 0));
+}
+
+async fn exchange(link: &LinkHandle, to: &mut Node, its: &LinkHandle, round: u16) {
     let sent = message(261, &[&round.to_be_bytes()[..], &[0; 40]].concat());
     let receipt = link.send(sent.clone()).await.unwrap();
     soon("the kernel", receipt.flushed()).await.unwrap();
     loop {
         if let Inbound::Message(message) = to.next().await {
             assert_eq!(message.bytes, sent);
+            assert_eq!(message.link, its.id(), "it came on another connection");
             return;
         }
     }
+}
+
+/// A node that has rebooted dials while its old link still stands at the other end, for no word of its end has come through: the old
+/// one is pinged, and 2 s later the new one is let in.
+#[tokio::test]
+async fn p9_a_rebooted_node_is_not_refused_because_its_old_link_still_stands() {
+    let mut node = Node::live().await;
+    // Its dial does not win by the rule of the keys.
+    let number = peer(true);
+    let before = Node::live_as(number).await;
+    let path = Proxy::start(before.address).await;
+    let spec = PeerSpec::new(id(number), path.address);
+    let old = soon("the dial", node.supervisor.connect(spec))
+        .await
+        .unwrap();
+    assert_eq!(node.next_up().await.id(), old.id());
+    path.fall_silent();
+    drop(before);
+    let after = Node::live_as(number).await;
+    let (supervisor, spec) = (
+        after.supervisor.clone(),
+        PeerSpec::new(node.id(), node.address),
+    );
+    let dial = tokio::spawn(async move { supervisor.connect(spec).await });
+    let authenticated = |event: &Event| {
+        matches!(
+            event,
+            Event::Handshake {
+                direction: Direction::Inbound,
+                ..
+            }
+        )
+    };
+    node.watch
+        .until_count("the handshake", 1, authenticated)
+        .await;
+    for _ in 0..3 {
+        node.supervisor.peers().await.unwrap();
+    }
+    node.clock.advance(just_before(limits::PROBE_DEADLINE));
+    node.supervisor.peers().await.unwrap();
+    assert_eq!(old.closed(), None, "the old link has 2 s to answer");
+    node.clock.advance(INSTANT);
+    assert_eq!(node.next_down().await, (old.id(), CloseReason::Duplicate));
+    let new = node.next_up().await;
+    assert_eq!(direction(&node, number).await, Some(Direction::Inbound));
+    let far = soon("the dial", dial).await.unwrap().unwrap();
+    assert_eq!((far.closed(), new.closed()), (None, None));
 }

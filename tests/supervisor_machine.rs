@@ -503,6 +503,41 @@ fn p8_an_inbound_channel_link_waits_out_the_hold_down_too() {
     }));
 }
 
+/// Who is turned away, or waits and goes, has not been let in: nothing of it stays among those that are.
+#[test]
+fn p9_a_link_that_a_hold_down_keeps_out_is_no_guest() {
+    for (lapses, turned_away) in [(3, false), (5, true)] {
+        let mut desk = Desk::new();
+        let peer = peers(1)[0];
+        desk.feed(Input::Tag(peer, Tag::ChannelBearing));
+        flap(&mut desk, lapses);
+        desk.attach();
+        for number in 0..10 {
+            let link = LinkId::new(2 * number + 1);
+            let outputs = desk.authenticated(link, peer, Direction::Inbound);
+            let refused = outputs.contains(&Output::Refuse {
+                link,
+                reason: CloseReason::HeldDown,
+            });
+            assert_eq!(refused, turned_away);
+            desk.feed(Input::Withdrawn(link));
+        }
+        assert_eq!(desk.machine.guests().count(), 0, "{lapses} lapses");
+        // Its tag changes: what never was a link takes nobody's place.
+        desk.feed(Input::Tag(peer, Tag::GossipOnly));
+        let link = LinkId::new(101);
+        let admitted = Output::Admit {
+            link,
+            tag: Tag::GossipOnly,
+        };
+        assert_eq!(
+            desk.authenticated(link, peer, Direction::Inbound),
+            [admitted]
+        );
+        assert_eq!(desk.machine.guests().count(), 1);
+    }
+}
+
 /// What the node says of a peer meanwhile counts at once.
 #[test]
 fn a_peer_that_becomes_a_channel_peer_is_held_down_and_one_that_is_none_any_more_is_not() {
@@ -1143,23 +1178,33 @@ struct Case {
     link: LinkId,
 }
 
-const CASES: [&str; 16] = [
+const CASES: [&str; 26] = [
     "unknown, live",
     "idle, live",
     "held",
     "awaited, signer behind",
     "dialling",
     "backoff",
+    "backoff, ours",
     "awaits init",
     "up, channel",
     "up, gossip",
     "up, newcomer probed",
-    "away, link doomed",
+    "up, newcomer next",
     "held down",
+    "held down, newcomer waits",
+    "away, unknown",
+    "away, link doomed",
+    "away, gossip up",
     "away, gossip lost",
+    "away, suspect",
     "away, persona dials",
+    "away, persona overdue",
+    "away, persona cools down",
     "away, persona up",
+    "back, persona dials",
     "back, persona stays",
+    "draining, up",
 ];
 
 /// The states of a gossip peer while no signer is there, with a floor of one link.
@@ -1175,24 +1220,39 @@ fn persona_case(name: &str, peer: NodeId) -> Case {
     desk.feed(Input::Lapsed);
     desk.now = desk.now.after(limits::PERSONA_GRACE);
     desk.feed(Input::Tick);
-    desk.feed(Input::Ended {
-        link: own,
-        reason: CloseReason::PeerClosed,
-    });
-    if name == "away, gossip lost" {
-        let link = own;
-        return Case { desk, peer, link };
+    let case = |desk, link| Case { desk, peer, link };
+    if name == "away, gossip up" {
+        return case(desk, own);
+    }
+    let reason = if name == "away, suspect" {
+        CloseReason::Mistag
+    } else {
+        CloseReason::PeerClosed
+    };
+    desk.feed(Input::Ended { link: own, reason });
+    if name == "away, gossip lost" || name == "away, suspect" {
+        return case(desk, own);
     }
     desk.now = desk.machine.deadline().unwrap();
     let link = dials(&desk.feed(Input::Tick))[0].0;
-    if name != "away, persona dials" {
-        desk.bring_up(link, peer);
+    match name {
+        "away, persona dials" => {}
+        "away, persona overdue" => {
+            desk.now = desk.now.after(limits::PERSONA_OVERDUE);
+            desk.feed(Input::Tick);
+        }
+        "away, persona cools down" => {
+            let failure = Failure::Unreachable;
+            desk.feed(Input::DialFailed { link, failure });
+        }
+        "back, persona dials" => drop(desk.attach()),
+        _ => drop(desk.bring_up(link, peer)),
     }
     if name == "back, persona stays" {
         let own = dials(&desk.attach())[0].0;
         desk.bring_up(own, peer);
     }
-    Case { desk, peer, link }
+    case(desk, link)
 }
 
 /// Brings a machine into a state of the table. The peer is one for which our own key is the smaller, so that our dials win.
@@ -1205,10 +1265,10 @@ fn case(name: &str) -> Case {
     } else {
         Tag::ChannelBearing
     };
-    if name.contains("persona") || name == "away, gossip lost" {
+    if name.contains("persona") || name.starts_with("away, gossip") || name == "away, suspect" {
         return persona_case(name, peer);
     }
-    if name == "held down" {
+    if name.starts_with("held down") {
         // Back after its second lapse.
         desk.want(peer, 0, tag);
         for _ in 0..2 {
@@ -1220,6 +1280,9 @@ fn case(name: &str) -> Case {
             failure: Failure::SignerAway,
         });
         desk.attach();
+        if name == "held down, newcomer waits" {
+            desk.authenticated(LinkId::new(1), peer, Direction::Inbound);
+        }
         return Case { desk, peer, link };
     }
     if name == "held" {
@@ -1229,6 +1292,19 @@ fn case(name: &str) -> Case {
     desk.attach();
     match name {
         "unknown, live" => return Case { desk, peer, link },
+        "away, unknown" => {
+            desk.feed(Input::Lapsed);
+            return Case { desk, peer, link };
+        }
+        "up, newcomer next" => {
+            // The peer dialled, and dials again.
+            link = LinkId::new(7);
+            desk.feed(Input::Tag(peer, tag));
+            desk.authenticated(link, peer, Direction::Inbound);
+            desk.feed(Input::Up(link));
+            desk.authenticated(LinkId::new(1), peer, Direction::Inbound);
+            return Case { desk, peer, link };
+        }
         "awaited, signer behind" => {
             desk.feed(Input::Behind(true));
             desk.want(peer, 0, tag);
@@ -1251,12 +1327,17 @@ fn case(name: &str) -> Case {
             link,
             failure: Failure::Unreachable,
         })),
+        "backoff, ours" => drop(desk.feed(Input::DialFailed {
+            link,
+            failure: Failure::Ours,
+        })),
         "awaits init" => drop(desk.authenticated(link, peer, Direction::Outbound)),
         _ => drop(desk.bring_up(link, peer)),
     }
     match name {
         "up, newcomer probed" => drop(desk.authenticated(LinkId::new(1), peer, Direction::Inbound)),
         "away, link doomed" => drop(desk.feed(Input::Lapsed)),
+        "draining, up" => drop(desk.feed(Input::Drain)),
         _ => {}
     }
     Case { desk, peer, link }
@@ -1285,6 +1366,18 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
             Input::Tag(peer, Tag::GossipOnly),
         ),
         ("declare none".to_owned(), Input::Declare(vec![])),
+        ("declare it".to_owned(), Input::Declare(vec![peer])),
+        (
+            "urgency".to_owned(),
+            Input::Urgency(
+                peer,
+                Urgency {
+                    pending_htlcs: 1,
+                    earliest_expiry_height: 800_000,
+                    csv_delay: 144,
+                },
+            ),
+        ),
         ("attached".to_owned(), Input::Attached(case.desk.epochs[3])),
         ("lapsed".to_owned(), Input::Lapsed),
         ("signer behind".to_owned(), Input::Behind(true)),
@@ -1315,10 +1408,13 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
     }
     inputs.push(("up".to_owned(), Input::Up(link)));
     inputs.push(("alive".to_owned(), Input::Alive(link)));
+    inputs.push(("of use".to_owned(), Input::Active(link, case.desk.now)));
     for reason in [
         CloseReason::PeerClosed,
         CloseReason::Lapse,
         CloseReason::Duplicate,
+        CloseReason::Mistag,
+        CloseReason::SessionAge,
     ] {
         inputs.push((format!("ended: {reason}"), Input::Ended { link, reason }));
     }
@@ -1326,6 +1422,7 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
         "newcomer withdrawn".to_owned(),
         Input::Withdrawn(LinkId::new(1)),
     ));
+    inputs.push(("two seconds pass".to_owned(), Input::Tick));
     inputs.push(("an hour passes".to_owned(), Input::Tick));
     inputs.push(("drain".to_owned(), Input::Drain));
     inputs
@@ -1346,8 +1443,10 @@ fn print_table() -> String {
         writeln!(table, "\n{name_of_case} ({at})").unwrap();
         for (label, input) in inputs(&shown) {
             let Case { mut desk, peer, .. } = case(name_of_case);
-            if label == "an hour passes" {
-                desk.now = desk.now.after(Duration::from_secs(3600));
+            match label.as_str() {
+                "two seconds pass" => desk.now = desk.now.after(Duration::from_secs(2)),
+                "an hour passes" => desk.now = desk.now.after(Duration::from_secs(3600)),
+                _ => {}
             }
             let outputs = desk.feed(input);
             let names: Vec<String> = outputs.iter().map(name).collect();

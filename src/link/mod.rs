@@ -19,7 +19,7 @@ pub(crate) mod driver;
 pub mod firewall;
 pub(crate) mod handshake;
 pub mod machine;
-pub(crate) mod outbox;
+pub mod outbox;
 pub(crate) mod places;
 pub mod raw;
 pub(crate) mod reach;

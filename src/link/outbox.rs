@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, Semaphore};
 
 /// The queue. The link's task takes from it; everybody else puts in.
-pub(crate) struct Outbox {
+pub struct Outbox {
     queue: Mutex<Queue>,
     room: Semaphore,
     /// Wakes those who wait for `flushed`.
@@ -42,18 +42,27 @@ impl Queue {
 
 /// The place of a queued message in its link's order, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(pub(crate) u64);
+pub struct Ticket(pub(crate) u64);
 
 /// What [`Outbox::take_unless`] gives.
-pub(crate) enum Taken {
+pub enum Taken {
+    /// The oldest message.
     Message(Bytes),
     /// The oldest message may not leave yet.
     Held,
+    /// Nothing waits.
     Nothing,
 }
 
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Outbox {
-    pub(crate) fn new() -> Self {
+    /// An empty queue.
+    pub fn new() -> Self {
         Self {
             queue: Mutex::new(Queue::default()),
             room: Semaphore::new(limits::OUTBOX_BYTES),
@@ -62,7 +71,10 @@ impl Outbox {
     }
 
     /// Queues `message` once there is room. Cancel safe: a cancelled call has queued nothing.
-    pub(crate) async fn put(&self, message: Bytes) -> Result<Ticket, SendError> {
+    ///
+    /// # Errors
+    /// The queue has ended or takes nothing more, or `message` is no BOLT 1 message.
+    pub async fn put(&self, message: Bytes) -> Result<Ticket, SendError> {
         let cost = cost(&message)?;
         let Ok(permit) = self.room.acquire_many(cost).await else {
             return Err(self.ended_error());
@@ -72,7 +84,10 @@ impl Outbox {
     }
 
     /// Queues `message` if there is room now.
-    pub(crate) fn try_put(&self, message: Bytes) -> Result<Ticket, SendError> {
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and [`SendError::Full`].
+    pub fn try_put(&self, message: Bytes) -> Result<Ticket, SendError> {
         let cost = cost(&message)?;
         match self.room.try_acquire_many(cost) {
             Ok(permit) => permit.forget(),
@@ -83,7 +98,7 @@ impl Outbox {
     }
 
     /// The oldest message, whose room is free again from now on; it stays where it is if `hold` says so.
-    pub(crate) fn take_unless(&self, hold: impl FnOnce(&[u8]) -> bool) -> Taken {
+    pub fn take_unless(&self, hold: impl FnOnce(&[u8]) -> bool) -> Taken {
         let mut queue = self.lock();
         if queue.waiting.front().is_some_and(|message| hold(message)) {
             return Taken::Held;
@@ -98,17 +113,18 @@ impl Outbox {
     }
 
     /// Whether [`end`](Self::end) has been called.
-    pub(crate) fn is_ended(&self) -> bool {
+    pub fn is_ended(&self) -> bool {
         self.lock().ended.is_some()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
     }
 
     /// Every message taken so far has left for the kernel or was refused. After the end nothing settles any more: what waited
     /// was dropped.
-    pub(crate) fn settle(&self) {
+    pub fn settle(&self) {
         {
             let mut queue = self.lock();
             if queue.ended.is_some() {
@@ -120,7 +136,7 @@ impl Outbox {
     }
 
     /// The message that was taken last does not leave after all: whoever waits for it is told.
-    pub(crate) fn refuse_taken(&self, kind: u16) {
+    pub fn refuse_taken(&self, kind: u16) {
         let mut queue = self.lock();
         let number = queue.taken();
         if queue.refused.len() >= limits::REFUSED_TICKETS {
@@ -130,7 +146,10 @@ impl Outbox {
     }
 
     /// Waits until the message with `ticket` has been handed to the kernel. Cancel safe.
-    pub(crate) async fn flushed(&self, ticket: Ticket) -> Result<(), SendError> {
+    ///
+    /// # Errors
+    /// The queue ended first, or the message was refused when its turn came.
+    pub async fn flushed(&self, ticket: Ticket) -> Result<(), SendError> {
         loop {
             let progress = self.progress.notified();
             tokio::pin!(progress);
@@ -156,13 +175,13 @@ impl Outbox {
     }
 
     /// Takes nothing more in: who wants to send is told `reason`. What waits may still leave.
-    pub(crate) fn close(&self, reason: CloseReason) {
+    pub fn close(&self, reason: CloseReason) {
         self.lock().closing.get_or_insert(reason);
         self.room.close();
     }
 
     /// Ends the queue: what waits is dropped, who waits is told `reason`. The first reason stays.
-    pub(crate) fn end(&self, reason: CloseReason) {
+    pub fn end(&self, reason: CloseReason) {
         {
             let mut queue = self.lock();
             queue.ended.get_or_insert(reason);

@@ -110,16 +110,16 @@ impl SupervisorMachine {
             out.push(Output::Refuse { link, reason });
             return;
         }
+        if self.is_held_down(id) {
+            self.wait_out_hold_down(now, id, link, direction, out);
+            return;
+        }
         let seen_at = self
             .peers
             .get(&id)
             .and_then(|peer| peer.seen_at.as_ref()?.ip());
         if let (Direction::Inbound, Some(from)) = (direction, seen_at) {
             self.receive_guest(now, link, id, from, out);
-        }
-        if self.is_held_down(id) {
-            self.wait_out_hold_down(now, id, link, direction, out);
-            return;
         }
         self.make_incumbent(
             id,

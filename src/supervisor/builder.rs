@@ -241,10 +241,7 @@ impl Builder {
     pub async fn start(self) -> Result<(Supervisor, Inbox), StartError> {
         let reach = self.reach()?;
         let (known, policy) = (self.book.load().await?, self.policy());
-        let seed = match self.seed {
-            Some(seed) => seed,
-            None => random_seed()?,
-        };
+        let seed = self.seed.map_or_else(random_seed, Ok)?;
         let telemetry = Telemetry::new(Arc::clone(&self.clock));
         let (inbox, deliveries) = Deliveries::new();
         let (reports, reported) = mpsc::channel(limits::COMMANDS);

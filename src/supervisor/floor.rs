@@ -21,7 +21,7 @@ use crate::limits;
 use crate::link::{CloseReason, LinkId, Tag};
 use crate::node_id::NodeId;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(super) struct Floor {
     /// Peers that may be dialled under a persona, the best first.
     bench: BTreeSet<(BenchKey, NodeId)>,
     standing: HashMap<NodeId, Standing>,
+    /// The networks that gossip comes from, or will soon, and from how many peers.
+    networks: HashMap<Network, usize>,
     /// Peers with a live gossip link.
     up: usize,
     /// Peers with a persona's dial that may still succeed soon.
@@ -67,6 +69,8 @@ struct Standing {
     bench: Option<BenchKey>,
     up: bool,
     coming: bool,
+    /// Where it is, if it is up or coming.
+    network: Option<Network>,
 }
 
 /// What one party may well have all addresses of: a /16 or a /32. Names and onion services cost nothing, so those of a kind are one
@@ -110,6 +114,7 @@ impl Floor {
             personas,
             bench: BTreeSet::new(),
             standing: HashMap::new(),
+            networks: HashMap::new(),
             up: 0,
             coming: 0,
             starts_at: None,
@@ -163,6 +168,17 @@ impl Floor {
         }
         if let Some(key) = now.bench {
             self.bench.insert((key, id));
+        }
+        if let Some(network) = then.network
+            && let Some(peers) = self.networks.get_mut(&network)
+        {
+            *peers = peers.saturating_sub(1);
+            if *peers == 0 {
+                self.networks.remove(&network);
+            }
+        }
+        if let Some(network) = now.network {
+            *self.networks.entry(network).or_default() += 1;
         }
         self.up = self.up.saturating_sub(usize::from(then.up)) + usize::from(now.up);
         self.coming =
@@ -225,10 +241,15 @@ impl SupervisorMachine {
                 weight: Reverse(peer.weight),
                 lot: peer.lot,
             };
+            let up = own_up || persona_up;
+            let coming = !up && (own.is_some() || persona_coming);
+            let places = [&peer.reached, &peer.dialled, &peer.seen_at];
+            let at = places.into_iter().flatten().next();
             Standing {
                 bench: (may_dial && peer.may_be_met_as_persona()).then_some(key),
-                up: own_up || persona_up,
-                coming: !own_up && !persona_up && (own.is_some() || persona_coming),
+                up,
+                coming,
+                network: at.filter(|_| up || coming).map(Network::of),
             }
         });
         self.floor.set(id, standing);
@@ -259,7 +280,6 @@ impl SupervisorMachine {
     }
 
     fn dial_as_persona(&mut self, now: Moment, out: &mut Vec<Output>) {
-        let mut networks = None;
         while self.dialing < limits::DIALS_IN_FLIGHT {
             let short = self.floor.up.saturating_add(self.floor.coming) < self.floor.wanted;
             let Some((key, first)) = self.floor.bench.first().copied() else {
@@ -268,8 +288,7 @@ impl SupervisorMachine {
             if !short && key.not_lost {
                 return;
             }
-            let near = networks.get_or_insert_with(|| self.networks_in_use());
-            let id = self.one_elsewhere(near).unwrap_or(first);
+            let id = self.one_elsewhere().unwrap_or(first);
             let persona = self.floor.persona(now);
             let link = self.next_link();
             let Some(peer) = self.peers.get_mut(&id) else {
@@ -278,7 +297,6 @@ impl SupervisorMachine {
             let Some(address) = peer.address().cloned() else {
                 return;
             };
-            near.insert(Network::of(&address.address));
             peer.dialled = Some(address.address.clone());
             peer.reached = None;
             peer.persona = Some(PersonaLink {
@@ -301,24 +319,16 @@ impl SupervisorMachine {
         }
     }
 
-    /// The networks that gossip comes from already.
-    fn networks_in_use(&self) -> HashSet<Network> {
-        let in_use = |(id, standing): (&NodeId, &Standing)| {
-            let peer = self
-                .peers
-                .get(id)
-                .filter(|_| standing.up || standing.coming)?;
-            let places = [&peer.reached, &peer.dialled, &peer.seen_at];
-            places.into_iter().flatten().next().map(Network::of)
-        };
-        self.floor.standing.iter().filter_map(in_use).collect()
-    }
-
     /// The first of the bench's best in a network that no gossip comes from.
-    fn one_elsewhere(&self, near: &HashSet<Network>) -> Option<NodeId> {
+    fn one_elsewhere(&self) -> Option<NodeId> {
         let far = |id: &NodeId| {
             let address = self.peers.get(id).and_then(Peer::address);
-            address.is_some_and(|known| !near.contains(&Network::of(&known.address)))
+            address.is_some_and(|known| {
+                !self
+                    .floor
+                    .networks
+                    .contains_key(&Network::of(&known.address))
+            })
         };
         let best = self.floor.bench.iter().take(limits::PERSONA_CHOICE);
         best.map(|(_, id)| *id).find(far)

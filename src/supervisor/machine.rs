@@ -26,7 +26,7 @@ use crate::signer::Epoch;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-pub use super::orders::{Failure, Input, Output, Policy};
+pub use super::orders::{Failure, Input, Load, Output, Policy};
 pub use super::roster::{PeerState, Urgency};
 
 /// The state of all peers.
@@ -105,6 +105,16 @@ impl SupervisorMachine {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// How much is held in all, to be compared with what there is (P9).
+    pub fn load(&self) -> Load {
+        Load {
+            peers: self.peers.len(),
+            links: self.owners.len(),
+            queue: self.queue.len(),
+            timers: self.timers.len(),
+        }
     }
 
     /// Dials under way, from [`Output::Dial`] until the link is up or the dial is over.

@@ -36,6 +36,19 @@ impl Default for Policy {
     }
 }
 
+/// How much the machine holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Peers that it knows.
+    pub peers: usize,
+    /// Links, dials and newcomers that it knows the peers of.
+    pub links: usize,
+    /// Peers that wait for a place to dial.
+    pub queue: usize,
+    /// Peers that wait for a time.
+    pub timers: usize,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
