@@ -68,7 +68,7 @@ fn every_promise_holds_on_what_the_far_sides_saw() {
         .iter()
         .filter_map(|check| check["promise"].as_str())
         .collect();
-    assert_eq!(promises, ["P1", "P2", "P4", "P5", "P6", "P8"]);
+    assert_eq!(promises, ["P1", "P2", "P4", "P5", "P6", "P7", "P8"]);
     assert!(success, "exit code 0: {report:#}");
     assert_eq!(report["passed"], true);
     assert_eq!(report["settled"], true);
@@ -84,6 +84,7 @@ fn every_promise_holds_on_what_the_far_sides_saw() {
         "/lapse/teardown_ms",
         "/lapse/last_far_end_ms",
         "/relight/took_ms",
+        "/floor/back_ms",
         "/signer/ecdh_over_tls_us",
         "/signer/ecdh_computation_us",
         "/seconds",
@@ -115,8 +116,8 @@ fn every_promise_holds_on_what_the_far_sides_saw() {
     let dialled = report["relight"]["dialled"].as_array().expect("names");
     assert_eq!(
         dialled.len(),
-        7,
-        "six channel peers, then the gossip peer whose link was closed: {dialled:?}"
+        8,
+        "six channel peers, then the two gossip peers whose links were closed: {dialled:?}"
     );
 }
 
@@ -129,7 +130,7 @@ fn a_person_gets_plain_lines_where_there_is_no_terminal() {
         "no escape sequence in a pipe: {text}"
     );
     assert!(text.contains("--seed 7"), "says how to repeat it: {text}");
-    assert_eq!(text.matches("\n  pass  P").count(), 6, "{text}");
+    assert_eq!(text.matches("\n  pass  P").count(), 7, "{text}");
 }
 
 #[test]

@@ -161,7 +161,9 @@ fn readme_lists_every_setting_and_no_other() {
     keys.extend(metrics.iter().map(|key| format!("metrics.{key}")));
     let tor = listed("src/cli/config.rs", "const TOR_KEYS");
     keys.extend(tor.iter().map(|key| format!("tor.{key}")));
-    keys.retain(|key| !["peers", "tor", "vault", "metrics"].contains(&key.as_str()));
+    let gossip = listed("src/cli/config.rs", "const GOSSIP_KEYS");
+    keys.extend(gossip.iter().map(|key| format!("gossip.{key}")));
+    keys.retain(|key| !["peers", "tor", "vault", "metrics", "gossip"].contains(&key.as_str()));
     keys.push("[[peers]]".to_owned());
     keys.sort();
     assert_eq!(column(1), keys);

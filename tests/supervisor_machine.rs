@@ -99,6 +99,8 @@ const OWN_KEY_ONLY: Policy = Policy {
     hold_down: limits::HOLD_DOWN_MAX,
     gossip_floor: 0,
     personas: false,
+    channel_peers: false,
+    cached_identity: false,
     onions: false,
 };
 
@@ -1555,6 +1557,8 @@ impl World {
             hold_down: hold_down[usize::try_from(seed % 3).unwrap()],
             gossip_floor: usize::try_from(seed % 5).unwrap(),
             personas: seed % 5 > 1,
+            channel_peers: false,
+            cached_identity: false,
             onions: seed % 2 > 0,
         };
         Self {

@@ -152,7 +152,7 @@ pub(super) struct RunArguments {
     /// The node's id. Needed with a gateway; with an embedded signer its key must be this node's
     #[arg(long, value_name = "ID", env = "PILOTLIGHT_NODE_ID")]
     pub(super) node_id: Option<String>,
-    /// The embedded signer's key, made at the first start [default: identity.key in the data directory]
+    /// The node's key: the embedded signer's, made at the first start, or the copy that --identity cached uses [default: identity.key in the data directory]
     #[arg(long, value_name = "FILE", env = "PILOTLIGHT_KEY_FILE")]
     pub(super) key_file: Option<PathBuf>,
     #[command(flatten)]
@@ -167,6 +167,11 @@ pub(super) struct RunArguments {
         help_heading = GATEWAY_HEADING
     )]
     pub(super) liveness_window: Option<String>,
+    /// As whom to speak to gossip peers, and to who dials us, while no signer is there [default: persona]
+    #[arg(long, value_enum, env = "PILOTLIGHT_IDENTITY")]
+    pub(super) identity: Option<IdentityChoice>,
+    #[command(flatten)]
+    pub(super) gossip: GossipArguments,
     /// How to write the log to standard error; RUST_LOG says how much [default: text, or json with --json]
     #[arg(long, value_enum, env = "PILOTLIGHT_LOG")]
     pub(super) log: Option<LogFormat>,
@@ -181,6 +186,20 @@ pub(super) struct TorArguments {
     /// Dial everything through the proxy, which then looks names up too
     #[arg(long, env = "PILOTLIGHT_TOR_EVERYTHING")]
     pub(super) tor_everything: bool,
+}
+
+/// Gossip without a signer, and after it.
+#[derive(Debug, Args, Default)]
+pub(super) struct GossipArguments {
+    /// Gossip links that there shall be while no signer is there; 0 to 100 [default: 5]
+    #[arg(long, value_name = "N", env = "PILOTLIGHT_GOSSIP_FLOOR")]
+    pub(super) gossip_floor: Option<usize>,
+    /// What becomes of gossip links that are lost while no signer is there [default: persona]
+    #[arg(long, value_enum, env = "PILOTLIGHT_GOSSIP_REDIAL")]
+    pub(super) gossip_redial: Option<RedialChoice>,
+    /// Whether each gossip link asks for what was missed [default: true]
+    #[arg(long, value_name = "true|false", env = "PILOTLIGHT_GOSSIP_AUTO_SYNC")]
+    pub(super) gossip_auto_sync: Option<bool>,
 }
 
 const GATEWAY_HEADING: &str = "With --signer gateway";
@@ -276,6 +295,26 @@ pub(super) enum FirewallChoice {
     Enforce,
     /// Refuse channel messages, count the rest
     Observe,
+}
+
+/// As whom the node speaks while no signer is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum IdentityChoice {
+    /// Under a throwaway key, to gossip peers that it dials
+    #[default]
+    Persona,
+    /// As itself, with a copy of the node's key on this machine, for gossip only
+    Cached,
+}
+
+/// What becomes of lost gossip links while no signer is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum RedialChoice {
+    /// They are dialled under a throwaway key
+    #[default]
+    Persona,
+    /// They wait for the signer
+    Hold,
 }
 
 /// Where the node's key is.
@@ -408,6 +447,10 @@ pub(super) const VARIABLES: &[&str] = &[
     "PILOTLIGHT_SIGNER_LISTEN",
     "PILOTLIGHT_SIGNER_HOSTS",
     "PILOTLIGHT_LIVENESS_WINDOW",
+    "PILOTLIGHT_IDENTITY",
+    "PILOTLIGHT_GOSSIP_FLOOR",
+    "PILOTLIGHT_GOSSIP_REDIAL",
+    "PILOTLIGHT_GOSSIP_AUTO_SYNC",
     "PILOTLIGHT_LOG",
     "PILOTLIGHT_TOR_PROXY",
     "PILOTLIGHT_TOR_EVERYTHING",

@@ -23,6 +23,8 @@ const KEYS: &[&str] = &[
     "announces",
     "data_dir",
     "firewall",
+    "gossip",
+    "identity",
     "key_file",
     "listen",
     "log",
@@ -49,6 +51,9 @@ const TOR_KEYS: &[&str] = &["everything", "proxy"];
 /// The keys of a `[vault]`.
 const VAULT_KEYS: &[&str] = &["max_session_age"];
 
+/// The keys of a `[gossip]`.
+const GOSSIP_KEYS: &[&str] = &["auto_sync", "channel_peers", "floor", "redial"];
+
 /// The keys of a `[metrics]`.
 const METRICS_KEYS: &[&str] = &["per_peer"];
 
@@ -68,6 +73,9 @@ pub(super) struct Config {
     pub(super) key_file: Option<PathBuf>,
     pub(super) log: Option<Spanned<String>>,
     pub(super) firewall: Option<Spanned<String>>,
+    pub(super) identity: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) gossip: GossipTable,
     #[serde(default)]
     pub(super) vault: VaultTable,
     #[serde(default)]
@@ -124,6 +132,17 @@ pub(super) struct TorTable {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct VaultTable {
     pub(super) max_session_age: Option<Spanned<String>>,
+}
+
+/// A `[gossip]`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct GossipTable {
+    pub(super) floor: Option<Spanned<usize>>,
+    pub(super) redial: Option<Spanned<String>>,
+    pub(super) auto_sync: Option<bool>,
+    /// Whether channel peers may meet a persona too.
+    #[serde(default)]
+    pub(super) channel_peers: bool,
 }
 
 /// A `[metrics]`.
@@ -227,6 +246,7 @@ impl Config {
             ("signer", SIGNER_KEYS),
             ("tor", TOR_KEYS),
             ("vault", VAULT_KEYS),
+            ("gossip", GOSSIP_KEYS),
             ("metrics", METRICS_KEYS),
         ] {
             let written = table.get_ref().get(name);
@@ -348,7 +368,7 @@ mod tests {
     #[test]
     fn the_readme_lists_every_key_and_variable() {
         let readme = include_str!("../../README.md");
-        let tables = ["peers", "tor", "vault", "metrics"];
+        let tables = ["peers", "tor", "vault", "gossip", "metrics"];
         let keys = KEYS.iter().filter(|key| !tables.contains(key));
         let keys = keys.chain(PEER_KEYS);
         let variables = crate::cli::args::VARIABLES;
@@ -360,6 +380,9 @@ mod tests {
         }
         for key in VAULT_KEYS {
             assert!(readme.contains(&format!("`vault.{key}`")), "{key}");
+        }
+        for key in GOSSIP_KEYS {
+            assert!(readme.contains(&format!("`gossip.{key}`")), "{key}");
         }
         for key in METRICS_KEYS {
             assert!(readme.contains(&format!("`metrics.{key}`")), "{key}");

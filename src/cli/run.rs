@@ -2,7 +2,7 @@
 //!
 //! The daemon has no node: it keeps links up and gossip flowing, and counts what arrives.
 
-use super::args::{FirewallChoice, SignerChoice};
+use super::args::{FirewallChoice, IdentityChoice, RedialChoice, SignerChoice};
 use super::book;
 use super::config::ConfiguredPeer;
 use super::demo;
@@ -14,16 +14,14 @@ use super::settings::Settings;
 use super::signals::Signals;
 use crate::admin::{self, AdminServer, DataDir, Exporter, Parts, SignerControl, TokenKind};
 use crate::clock::{Clock, SystemClock};
-use crate::node_id::NodeId;
-use crate::signer::{EmbeddedSigner, Signer, SignerContext};
-use crate::supervisor::{Builder, Inbound, Inbox, ListenError, PeerSpec, Supervisor};
-use crate::wire::{BITCOIN_MAINNET, GossipTimestampFilter};
+use crate::node_id::{LocalKey, NodeId};
+use crate::signer::{EmbeddedSigner, KeyFileError, Signer, SignerContext};
+use crate::supervisor::{Builder, Inbound, Inbox, ListenError, PeerSpec, Redial, Supervisor};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// Runs until a signal says to stop.
@@ -54,18 +52,6 @@ pub(super) fn demo(options: demo::Options) -> Result<ExitCode, Failure> {
     runtime.block_on(demo::run(options))
 }
 
-/// The supervisor as the settings have it.
-fn builder(settings: &Settings, context: &SignerContext, clock: &Arc<dyn Clock>) -> Builder {
-    Supervisor::builder(context.clone())
-        .clock(Arc::clone(clock))
-        .observes_only(settings.firewall == FirewallChoice::Observe)
-        .tor_proxy(settings.tor.proxy)
-        .everything_through_tor(settings.tor.everything)
-        .announces(settings.announced.clone())
-        .max_session_age(settings.max_session_age)
-        .protected(settings.protected.iter().copied())
-}
-
 async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let occupation = settings.data_dir.occupy()?;
     let mut signals = Signals::new()?;
@@ -78,7 +64,7 @@ async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let server = AdminServer::bind(admin_settings(&settings)).await?;
     let admin_address = server.address();
     let declared = kept.tags.declared.clone();
-    let starting = builder(&settings, &context, &clock);
+    let starting = building(&settings, &context, &clock)?;
     let (supervisor, inbox) = start_supervisor(starting.book(kept.book), declared).await?;
     let messages = Arc::new(AtomicU64::new(0));
     tokio::spawn(count_messages(inbox, Arc::clone(&messages)));
@@ -224,6 +210,59 @@ fn load_signer(settings: &Settings) -> Result<Arc<EmbeddedSigner>, Failure> {
     }
 }
 
+/// The supervisor as the operator wants it.
+fn building(
+    settings: &Settings,
+    context: &SignerContext,
+    clock: &Arc<dyn Clock>,
+) -> Result<Builder, Failure> {
+    let gossip = &settings.gossip;
+    let building = Supervisor::builder(context.clone())
+        .clock(Arc::clone(clock))
+        .observes_only(settings.firewall == FirewallChoice::Observe)
+        .max_session_age(settings.max_session_age)
+        .tor_proxy(settings.tor.proxy)
+        .everything_through_tor(settings.tor.everything)
+        .announces(settings.announced.clone())
+        .protected(settings.protected.iter().copied())
+        .gossip_floor(gossip.floor)
+        .redial(match gossip.redial {
+            RedialChoice::Persona => Redial::Persona,
+            RedialChoice::Hold => Redial::Hold,
+        })
+        .auto_sync(gossip.auto_sync)
+        .personas_meet_channel_peers(gossip.channel_peers);
+    Ok(match cached_identity(settings, context.node_id())? {
+        Some(key) => building.cached_identity(key),
+        None => building,
+    })
+}
+
+/// The copy of the node's key that it uses while no signer is there, if the operator has chosen so. It is never made here: a new key
+/// would be another node's.
+fn cached_identity(settings: &Settings, node: NodeId) -> Result<Option<LocalKey>, Failure> {
+    if settings.identity != IdentityChoice::Cached {
+        return Ok(None);
+    }
+    let path = &settings.key_file;
+    let advice = "with `identity = \"cached\"` a copy of the node's key must be there: give it with --key-file, or leave the setting out";
+    let key = EmbeddedSigner::load(path).map_err(|error| match error {
+        KeyFileError::NotFound { .. } => {
+            Failure::usage(error.to_string(), path.display().to_string(), advice)
+        }
+        error => bad_key(&error, path, "give another file with --key-file"),
+    })?;
+    if key.node_id() != node {
+        return Err(Failure::usage(
+            format!("the key is that of {}, not of {node}", key.node_id()),
+            path.display().to_string(),
+            advice,
+        ));
+    }
+    tracing::warn!(path = %path.display(), "the node's key is held on this machine, also while the signer is away: who breaks in has it");
+    Ok(Some(key.into_key()))
+}
+
 fn admin_settings(settings: &Settings) -> admin::Settings {
     if !settings.admin.ip().is_loopback() {
         tracing::warn!(address = %settings.admin, "the admin address is not loopback, and it is plain HTTP: put TLS in front of it");
@@ -250,27 +289,14 @@ fn parts(
     })
 }
 
-/// Stands in for the node: asks each new link for gossip from now on, and counts what comes.
+/// Stands in for the node: counts what comes.
 async fn count_messages(mut inbox: Inbox, messages: Arc<AtomicU64>) {
     while let Some(inbound) = inbox.recv().await {
         match inbound {
             Inbound::Message(_) => {
                 messages.fetch_add(1, Ordering::Relaxed);
             }
-            Inbound::Up { link, .. } => {
-                let now = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .as_secs();
-                let filter = GossipTimestampFilter::since(
-                    BITCOIN_MAINNET,
-                    u32::try_from(now).unwrap_or(u32::MAX),
-                );
-                if let Err(error) = link.try_send(filter.encode()) {
-                    tracing::debug!(%error, peer = %link.peer(), "no gossip was asked for");
-                }
-            }
-            Inbound::Down { .. } => {}
+            Inbound::Up { .. } | Inbound::Down { .. } => {}
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What the daemon runs with: defaults < the file < the environment < flags (clap lets a flag win over its variable).
 
 use super::args::{
-    FirewallChoice, GatewayArguments, RunArguments, SignerChoice, TorArguments, VARIABLES,
+    FirewallChoice, GatewayArguments, GossipArguments, IdentityChoice, RedialChoice, RunArguments,
+    SignerChoice, TorArguments, VARIABLES,
 };
 use super::config::{Config, ConfiguredPeer};
 use super::failure::{Failure, nearest};
@@ -39,6 +40,8 @@ pub(super) struct Settings {
     pub(super) log: Option<LogFormat>,
     pub(super) peers: Vec<ConfiguredPeer>,
     pub(super) firewall: FirewallChoice,
+    pub(super) identity: IdentityChoice,
+    pub(super) gossip: GossipSettings,
     pub(super) max_session_age: Option<Duration>,
     pub(super) protected: Vec<IpNetwork>,
     pub(super) tor: TorSettings,
@@ -56,6 +59,15 @@ pub(super) struct TorSettings {
     pub(super) proxy: Option<SocketAddr>,
     /// Every dial goes through the proxy.
     pub(super) everything: bool,
+}
+
+/// Gossip without a signer, and after it.
+#[derive(Debug)]
+pub(super) struct GossipSettings {
+    pub(super) floor: usize,
+    pub(super) redial: RedialChoice,
+    pub(super) auto_sync: bool,
+    pub(super) channel_peers: bool,
 }
 
 /// How a signer dials in.
@@ -104,8 +116,12 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
     let log = log.map(|log| (log.get_ref().as_str(), config.place(log)));
     let firewall = config.firewall.as_ref();
     let firewall = firewall.map(|word| (word.get_ref().as_str(), config.place(word)));
+    let identity = config.identity.as_ref();
+    let identity = identity.map(|word| (word.get_ref().as_str(), config.place(word)));
     Ok(Settings {
         firewall: choice(None, firewall)?.unwrap_or_default(),
+        identity: choice(run.identity, identity)?.unwrap_or_default(),
+        gossip: gossip(&run.gossip, &config)?,
         max_session_age: max_session_age(&config)?,
         protected: protected(&config)?,
         tor: tor(&run.tor, &config)?,
@@ -123,6 +139,33 @@ pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Setti
         peers: config.known_peers,
         peers_declared: config.peers_declared,
         per_peer_metrics: config.metrics.per_peer,
+    })
+}
+
+fn gossip(given: &GossipArguments, config: &Config) -> Result<GossipSettings, Failure> {
+    let table = &config.gossip;
+    let (floor, place) = match (given.gossip_floor, &table.floor) {
+        (Some(floor), _) => (floor, "--gossip-floor".to_owned()),
+        (None, Some(written)) => (*written.get_ref(), config.place(written)),
+        (None, None) => (limits::GOSSIP_FLOOR, String::new()),
+    };
+    if floor > limits::GOSSIP_FLOOR_MAX {
+        return Err(Failure::usage(
+            format!(
+                "a gossip floor of {floor} links is too high: {} is the most",
+                limits::GOSSIP_FLOOR_MAX
+            ),
+            place,
+            "give fewer; 5 is the default, and five peers relay all that there is",
+        ));
+    }
+    let redial = table.redial.as_ref();
+    let redial = redial.map(|word| (word.get_ref().as_str(), config.place(word)));
+    Ok(GossipSettings {
+        floor,
+        redial: choice(given.gossip_redial, redial)?.unwrap_or_default(),
+        auto_sync: given.gossip_auto_sync.or(table.auto_sync).unwrap_or(true),
+        channel_peers: table.channel_peers,
     })
 }
 

@@ -18,6 +18,7 @@ use super::{Direction, Identity, LinkId};
 use crate::brontide::{ACT_ONE_LEN, AwaitActOne, ResponderEcdh};
 use crate::clock::Moment;
 use crate::limits;
+use crate::node_id::LocalKey;
 use crate::signer::{EcdhError, Epoch, Purpose};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -153,11 +154,14 @@ impl Caller {
     async fn shake(&mut self, ticker: &Ticker) -> Result<Option<Done>, HandshakeFailure> {
         let env = Arc::clone(&self.env);
         let Ok(lease) = env.context.lease() else {
-            return Ok(None);
+            return match &env.cached {
+                Some(key) => self.shake_alone(&env, Arc::clone(key), ticker).await,
+                None => Ok(None),
+            };
         };
         self.began.get_or_insert_with(|| env.clock.now());
         if self.asking.is_none() {
-            self.asking = self.hear(&env, lease.epoch()).await?;
+            self.asking = self.hear(&env, Some(lease.epoch())).await?;
         }
         let Some(asking) = self.asking.take() else {
             return Ok(None);
@@ -191,8 +195,45 @@ impl Caller {
         }
     }
 
-    /// Reads act one. `None`: the session has lapsed; what was read stays.
-    async fn hear(&mut self, env: &Env, epoch: Epoch) -> Result<Option<Asking>, HandshakeFailure> {
+    /// Answers with the node's key that is held here: no session gives anything to it, and none ends it.
+    async fn shake_alone(
+        &mut self,
+        env: &Env,
+        key: Arc<LocalKey>,
+        ticker: &Ticker,
+    ) -> Result<Option<Done>, HandshakeFailure> {
+        self.began.get_or_insert_with(|| env.clock.now());
+        if self.asking.is_none() {
+            self.asking = self.hear(env, None).await?;
+        }
+        let Some(asking) = self.asking.take() else {
+            return Ok(None);
+        };
+        ticker.note(Progress::OwesActThree);
+        let acts = Acts {
+            socket: &self.socket,
+            clock: &*env.clock,
+            observer: None,
+        };
+        let source = self.address.ip();
+        let (key, purpose) = (StaticKey::Local(key), Purpose::Inbound { source });
+        let request = asking.state.request();
+        let (secret, _) = acts.ecdh(2, &key, request, purpose, asking.by).await?;
+        acts.conclude(asking.state, secret, None).await.map(Some)
+    }
+
+    /// Reads act one. `None`: the session, if it depends on one, has lapsed; what was read stays.
+    async fn hear(
+        &mut self,
+        env: &Env,
+        epoch: Option<Epoch>,
+    ) -> Result<Option<Asking>, HandshakeFailure> {
+        let lapse = async {
+            match epoch {
+                Some(epoch) => env.until_lapse(epoch).await,
+                None => std::future::pending().await,
+            }
+        };
         let acts = Acts {
             socket: &self.socket,
             clock: &*env.clock,
@@ -200,7 +241,7 @@ impl Caller {
         };
         tokio::select! {
             biased;
-            () = env.until_lapse(epoch) => return Ok(None),
+            () = lapse => return Ok(None),
             whole = acts.act_one(&mut self.one) => whole?,
         }
         let now = env.clock.now();

@@ -4,6 +4,7 @@
 //! One task a link. Nothing but its own handshake waits for the signer. A lapse does not need the task at all: the fence stops
 //! its writes and deliveries, the reaper wipes and resets, and the task only finds out.
 
+use super::catch_up::SyncDesk;
 use super::delivery::{Deliveries, Delivery};
 use super::handshake::{Acts, Done, HandshakeFailure, StaticKey};
 use super::reach::{Reach, Target};
@@ -42,6 +43,10 @@ pub(crate) struct Env {
     pub(crate) settings: NodeSettings,
     /// How dials leave this machine.
     pub(crate) reach: Reach,
+    /// Who asks for what the node has missed.
+    pub(crate) sync: Arc<SyncDesk>,
+    /// The node's own key, if it is held here too: for what needs no more than that while no signer is there.
+    pub(crate) cached: Option<Arc<LocalKey>>,
     /// Spreads what many links would otherwise do in one instant.
     pub(crate) seed: u64,
 }
@@ -124,6 +129,8 @@ pub(crate) enum DialAs {
     },
     /// A throwaway key; `None`: the system gave no randomness for one. No signer is asked, and no session's end touches it.
     Persona(Option<Persona>),
+    /// The node's own, from the copy that is held here, while no signer is there. It takes no lease, so it never bears a channel.
+    Cached(Arc<LocalKey>),
 }
 
 /// A throwaway identity.
@@ -146,7 +153,7 @@ impl Persona {
 impl DialAs {
     pub(crate) fn identity(&self) -> Identity {
         match self {
-            Self::Node { .. } => Identity::Node,
+            Self::Node { .. } | Self::Cached(_) => Identity::Node,
             Self::Persona(_) => Identity::Persona,
         }
     }
@@ -218,6 +225,7 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     };
     // Set when the connection is there: before that no handshake begins.
     let started = OnceLock::new();
+    let asks_signer = matches!(as_whom, DialAs::Node { .. });
     let work = shake(&env, peer, &address, as_whom, &started);
     let cancelled = async {
         match cancel.await {
@@ -228,9 +236,10 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
     let connected = tokio::select! {
         reason = cancelled => Err(HandshakeFailure::NotAdmitted(reason)),
         connected = async {
-            match origin.identity {
-                Identity::Node => env.under_signer(work).await,
-                Identity::Persona => work.await,
+            if asks_signer {
+                env.under_signer(work).await
+            } else {
+                work.await
             }
         } => connected,
     };
@@ -263,6 +272,7 @@ async fn shake(
             circuit = Some(persona.circuit);
             (StaticKey::Local(persona.key), Purpose::GossipDial, None)
         }
+        DialAs::Cached(key) => (StaticKey::Local(key), Purpose::GossipDial, None),
     };
     let target = Target {
         known: address,

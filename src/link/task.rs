@@ -11,9 +11,9 @@
 
 mod leaving;
 mod sending;
+mod syncing;
 
 use super::allowance::Allowance;
-use super::catch_up;
 use super::delivery::{Delivery, Room};
 use super::driver::{Env, Report};
 use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
@@ -22,9 +22,7 @@ use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
 use crate::clock::{Moment, Sleep};
 use crate::limits;
 use crate::telemetry::{Event, Tally, Telemetry};
-use crate::wire::{
-    BITCOIN_MAINNET, ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning,
-};
+use crate::wire::{ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning};
 use bytes::{Bytes, BytesMut};
 use leaving::Leaving;
 use std::collections::VecDeque;
@@ -33,6 +31,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use syncing::Syncing;
 use tokio::io::Interest;
 use tokio::task::coop::consume_budget;
 
@@ -72,6 +71,9 @@ pub(crate) struct LinkTask {
     ending: Ending,
     /// A persona's link that hears its peer out before it ends.
     leaving: Option<Leaving>,
+    /// A range query may be made here.
+    may_query: bool,
+    syncing: Option<Box<Syncing>>,
 }
 
 /// How a link ends, once it does.
@@ -136,6 +138,8 @@ impl LinkTask {
             on_record: false,
             ending: Ending::No,
             leaving: None,
+            may_query: false,
+            syncing: None,
             shared,
         }
     }
@@ -174,6 +178,7 @@ impl LinkTask {
         } else if std::mem::take(&mut self.deaf) {
             self.machine.resume(self.now());
         } else {
+            self.give_up_sync();
             let due = self.machine.expire(self.now());
             if due != Due::Nothing {
                 return self.act(due);
@@ -267,7 +272,9 @@ impl LinkTask {
         } else {
             Some(self.machine.deadline())
         };
-        let deadline = deadline.into_iter().chain(self.leave_by()).min();
+        let answer_by = self.answer_by().filter(|_| !self.deaf);
+        let ours = self.leave_by().into_iter().chain(answer_by);
+        let deadline = deadline.into_iter().chain(ours).min();
         let Some(deadline) = deadline else {
             self.alarm = None;
             return;
@@ -374,16 +381,21 @@ impl LinkTask {
             return Err(CloseReason::Lapse);
         }
         match self.machine.receive(ambient, &message) {
-            Received::Up(_) => self.up(message).await,
+            Received::Up(init) => {
+                self.up(message).await;
+                self.catch_up(&init);
+            }
             Received::Deliver { lease } => {
                 if let Some(action) = self.machine.would(ambient, &message) {
                     Telemetry::count_refused(kind.label(), action);
                 }
+                self.answered(kind, &message);
                 self.deliver(kind, lease, message)?;
             }
             Received::Pong { bytes } => self.pongs.push_back(bytes),
             Received::PongArrived { rtt } => {
                 self.heard_out();
+                self.ask_for_range();
                 self.emit(Event::Pong {
                     peer: self.state().peer,
                     rtt,
@@ -450,20 +462,6 @@ impl LinkTask {
                 handle,
             })
             .await;
-        self.catch_up();
-    }
-
-    /// Asks a gossip peer for what the node has missed, if that is the supervisor's to do.
-    fn catch_up(&mut self) {
-        let (state, env) = (self.state(), self.env());
-        let for_gossip = state.identity == Identity::Persona || state.tag() == Tag::GossipOnly;
-        if !env.settings.auto_sync || !for_gossip {
-            return;
-        }
-        let chain = env.settings.networks.first().copied();
-        let last = env.telemetry.frames().last_gossip_at();
-        let request = catch_up::request(chain.unwrap_or(BITCOIN_MAINNET), env.clock.unix(), last);
-        self.control.push_back(request);
     }
 
     /// Queues a message for the node, under the lease rule.

@@ -164,6 +164,11 @@ impl EmbeddedSigner {
         Self { key }
     }
 
+    /// The key itself, for who answers with it without a signer.
+    pub fn into_key(self) -> LocalKey {
+        self.key
+    }
+
     /// Loads the key from a file.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ impl SupervisorMachine {
             return;
         }
         if let Some(reason) = self.bar(id) {
-            out.push(Output::Refuse { link, reason });
+            self.rebuff(now, id, link, reason, out);
             return;
         }
         if direction == Direction::Inbound && !self.has_room_for(id) {
@@ -78,6 +78,42 @@ impl SupervisorMachine {
             out.push(Output::Probe(incumbent.id));
         }
         self.reschedule(id);
+    }
+
+    /// Turns a link away. A channel peer that comes again and again while only the node's key is at hand waits longer each time for its
+    /// refusal, so that it comes less often; should the signer return meanwhile, it is let in. One link of a peer waits, the newest.
+    fn rebuff(
+        &mut self,
+        now: Moment,
+        id: NodeId,
+        link: LinkId,
+        reason: CloseReason,
+        out: &mut Vec<Output>,
+    ) {
+        let mut refused = Some((link, reason));
+        if self.cached_identity
+            && reason == CloseReason::SignerAway
+            && let Some(peer) = self.peers.get_mut(&id)
+        {
+            let first = peer.rebuffs.failures() == 0;
+            let wait = peer
+                .rebuffs
+                .next(limits::HELD_DOWN_INBOUND, &mut self.random);
+            if !first {
+                let contender = Contender {
+                    link,
+                    direction: Direction::Inbound,
+                    probe_until: Some(now.after(wait)),
+                };
+                let earlier = peer.contender.replace(contender);
+                refused = earlier.map(|earlier| (earlier.link, CloseReason::Duplicate));
+                self.owners.insert(link, id);
+                self.reschedule(id);
+            }
+        }
+        if let Some((link, reason)) = refused {
+            out.push(Output::Refuse { link, reason });
+        }
     }
 
     /// Why a peer cannot be let in at all.
@@ -191,6 +227,15 @@ impl SupervisorMachine {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        if peer.incumbent.is_none()
+            && let Some(contender) = peer
+                .contender
+                .take_if(|waiting| waiting.probe_until.is_some_and(|until| until <= now))
+        {
+            let (link, reason) = (contender.link, CloseReason::SignerAway);
+            out.push(Output::Refuse { link, reason });
+            return;
+        }
         if let (Some(incumbent), Some(contender)) = (peer.incumbent, &mut peer.contender)
             && contender.probe_until.is_some_and(|until| until <= now)
         {

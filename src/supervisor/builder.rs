@@ -11,12 +11,14 @@ use crate::address::PeerAddress;
 use crate::book::{Book, MemoryBook};
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
+use crate::link::catch_up::{ChannelGraph, SyncDesk};
 use crate::link::delivery::Deliveries;
 use crate::link::driver::{Env, NodeSettings};
 use crate::link::reach::{Reach, Ways};
 use crate::link::socks::Circuit;
 use crate::link::{Resolver, SystemResolver};
 use crate::network::IpNetwork;
+use crate::node_id::LocalKey;
 use crate::signer::SignerContext;
 use crate::telemetry::Telemetry;
 use crate::vault::Vault;
@@ -48,6 +50,8 @@ pub struct Builder {
     redial: Redial,
     only_onion: bool,
     ways: Ways,
+    cached: Option<LocalKey>,
+    graph: Option<Arc<dyn ChannelGraph>>,
     seed: Option<u64>,
 }
 
@@ -77,6 +81,8 @@ impl Builder {
                 personas: false,
                 announced: Vec::new(),
             },
+            cached: None,
+            graph: None,
             seed: None,
         }
     }
@@ -194,6 +200,31 @@ impl Builder {
         self
     }
 
+    /// Whether channel peers may be met under a persona too, for gossip. Default: no. A peer that knows this node's address may then guess
+    /// who comes.
+    pub fn personas_meet_channel_peers(mut self, meet: bool) -> Self {
+        self.policy.channel_peers = meet;
+        self
+    }
+
+    /// Holds the node's own key here too, beside the signer that has it (`identity = "cached"`). While no signer is there, whoever dials us
+    /// and gossip peers that we dial then meet the node itself, and no persona is used. It never begins a signer session and no link under it
+    /// bears a channel: a channel peer that dials us is turned away before `init`.
+    ///
+    /// **The price is the whole point of a remote signer**: whoever breaks into this process has the node's identity, and can speak for it
+    /// to every peer for ever. It is wiped when the supervisor ends. Default: none.
+    pub fn cached_identity(mut self, key: LocalKey) -> Self {
+        self.cached = Some(key);
+        self
+    }
+
+    /// Brings the node's channel graph, so that a catch-up also asks for channels that it lacks: see [`ChannelGraph`]. Without one it asks
+    /// only for what is newer than the last gossip. Of use with [`auto_sync`](Self::auto_sync).
+    pub fn channel_graph(mut self, graph: Arc<dyn ChannelGraph>) -> Self {
+        self.graph = Some(graph);
+        self
+    }
+
     /// Whether each gossip link asks its peer, once it is up, for the gossip that the node has missed: a `gossip_timestamp_filter` from the
     /// last gossip seen or six hours ago, whichever is earlier, and an hour before that. Default: no, the node asks itself.
     pub fn auto_sync(mut self, asks: bool) -> Self {
@@ -207,11 +238,20 @@ impl Builder {
         self
     }
 
+    fn check_identity(&self) -> Result<(), StartError> {
+        let expected = self.context.node_id();
+        match self.cached.as_ref().map(LocalKey::node_id) {
+            Some(found) if found != expected => Err(StartError::OtherIdentity { expected, found }),
+            _ => Ok(()),
+        }
+    }
+
     fn policy(&self) -> Policy {
         Policy {
             personas: self.redial == Redial::Persona
                 && (!self.is_hidden() || self.ways.proxy.is_some()),
             onions: self.ways.proxy.is_some(),
+            cached_identity: self.cached.is_some(),
             ..self.policy
         }
     }
@@ -237,9 +277,10 @@ impl Builder {
     /// installed before. It stops when the last [`Supervisor`] is dropped, or after a drain.
     ///
     /// # Errors
-    /// The book cannot be read, or the system refuses a thread or randomness.
+    /// The book cannot be read, the cached identity is another node's, or the system refuses a thread or randomness.
     pub async fn start(self) -> Result<(Supervisor, Inbox), StartError> {
         let reach = self.reach()?;
+        self.check_identity()?;
         let (known, policy) = (self.book.load().await?, self.policy());
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let telemetry = Telemetry::new(Arc::clone(&self.clock));
@@ -258,6 +299,8 @@ impl Builder {
             lapsed,
             settings: self.settings,
             reach,
+            cached: self.cached.map(Arc::new),
+            sync: Arc::new(SyncDesk::new(self.graph)),
             seed,
         });
         let shared = Arc::new(Shared::new(Arc::clone(&env), stop));
@@ -282,18 +325,12 @@ impl Builder {
             policy,
             known,
         );
-        let clock = self.clock;
         let writing = tokio::spawn(Arc::clone(&keeper).run(self.book, telemetry.clone()));
-        let stop = Arc::clone(&shared);
+        let (stop, clock) = (Arc::clone(&shared), self.clock);
         tokio::spawn(async move {
             driver.run(channels).await;
             stop.stop.send_replace(true);
-            tokio::select! {
-                () = keeper.settle() => {}
-                () = clock.sleep_until(clock.now().after(limits::BOOK_DEADLINE)) => {
-                    tracing::error!("the peer book did not write in time what was left");
-                }
-            }
+            settle(&keeper, &*clock).await;
             writing.abort();
         });
         let inbox = Inbox::new(deliveries, shared.stop.subscribe(), telemetry);
@@ -306,6 +343,16 @@ impl Builder {
             },
             inbox,
         ))
+    }
+}
+
+/// Waits for the book to have what is left.
+async fn settle(keeper: &BookKeeper, clock: &dyn Clock) {
+    tokio::select! {
+        () = keeper.settle() => {}
+        () = clock.sleep_until(clock.now().after(limits::BOOK_DEADLINE)) => {
+            tracing::error!("the peer book did not write in time what was left");
+        }
     }
 }
 

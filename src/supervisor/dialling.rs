@@ -20,7 +20,7 @@ impl SupervisorMachine {
         if self.draining || !peer.is_missing() || peer.wait != Wait::None {
             return;
         }
-        if self.live && !self.is_held_down(id) {
+        if self.speaks_for_node(id) {
             let key = DialKey::of(self.tag_of(id), peer);
             self.set_wait(id, Wait::Queued(key));
         } else {
@@ -117,13 +117,13 @@ impl SupervisorMachine {
     /// The next dial of a peer that we or the signer failed. Nothing is held against the peer; but a signer that refuses everybody
     /// must not cost a thousand peers a connection a second each, so the waits grow here too, to a bound of their own.
     pub(super) fn try_soon(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
-        let live = self.live;
+        let speaks = self.live || self.speaks_for_node(id);
         let peer = self.peers.get_mut(&id)?;
         if self.draining || !peer.is_missing() {
             return None;
         }
         let delay = peer.strain.next(limits::OUR_BACKOFF_MAX, &mut self.random);
-        if !live {
+        if !speaks {
             return self.persona_retry(now, id, delay);
         }
         let until = now.after(delay);
@@ -164,14 +164,14 @@ impl SupervisorMachine {
 
     /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.
     pub(super) fn back_off(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
-        let live = self.live;
+        let speaks = self.live || self.speaks_for_node(id);
         let peer = self.peers.get_mut(&id)?;
         peer.next_address = peer.next_address.wrapping_add(1);
         let delay = peer.backoff.next(limits::BACKOFF_MAX, &mut self.random);
         if self.draining || !peer.is_missing() {
             return None;
         }
-        if !live {
+        if !speaks {
             return self.persona_retry(now, id, delay);
         }
         let until = now.after(delay);

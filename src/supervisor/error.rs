@@ -3,6 +3,7 @@
 use crate::book::BookError;
 use crate::error::{Culprit, Retry};
 use crate::limits;
+use crate::node_id::NodeId;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -115,6 +116,16 @@ pub enum StartError {
     /// Everything shall go through a proxy, and none is set.
     #[error("all dials shall go through a proxy, and none is set: set one")]
     NoProxy,
+    /// The key that is to be held as the node's is another's.
+    #[error(
+        "the cached identity is the key of {found}, not of this node, {expected}: give the node's own key, or none"
+    )]
+    OtherIdentity {
+        /// The node.
+        expected: NodeId,
+        /// Whose key it is.
+        found: NodeId,
+    },
     /// The system gave no thread or no randomness.
     #[error("the system refuses what the supervisor needs: {0}")]
     System(#[from] io::Error),
@@ -159,6 +170,7 @@ impl StartError {
         match self {
             Self::Book(error) => error.rule(),
             Self::NoProxy => "a way out for every dial",
+            Self::OtherIdentity { .. } => "design.md § The truth about cached secrets",
             Self::System(_) => "design.md § Architecture",
         }
     }
@@ -168,6 +180,7 @@ impl StartError {
         match self {
             Self::Book(error) => error.retry(),
             Self::NoProxy => Retry::Never,
+            Self::OtherIdentity { .. } => Retry::Never,
             Self::System(_) => Retry::Later,
         }
     }

@@ -13,7 +13,7 @@
 //! Pure, as the machine is.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::machine::{Failure, Input, Output, SupervisorMachine};
+use super::machine::{Failure, Input, Output, Policy, SupervisorMachine};
 use super::roster::{Peer, PersonaLink};
 use crate::address::PeerAddress;
 use crate::clock::Moment;
@@ -31,6 +31,8 @@ pub(super) struct Floor {
     wanted: usize,
     /// Whether personas may be used at all.
     personas: bool,
+    /// Whether channel peers may meet one.
+    channel_peers: bool,
     /// Peers that may be dialled under a persona, the best first.
     bench: BTreeSet<(BenchKey, NodeId)>,
     standing: HashMap<NodeId, Standing>,
@@ -108,10 +110,12 @@ pub(super) enum Subject {
 }
 
 impl Floor {
-    pub(super) fn new(wanted: usize, personas: bool) -> Self {
+    pub(super) fn new(policy: &Policy) -> Self {
         Self {
-            wanted,
-            personas,
+            wanted: policy.gossip_floor,
+            // The node's own key does all that a persona could.
+            personas: policy.personas && !policy.cached_identity,
+            channel_peers: policy.channel_peers,
             bench: BTreeSet::new(),
             standing: HashMap::new(),
             networks: HashMap::new(),
@@ -125,6 +129,10 @@ impl Floor {
             minted: VecDeque::new(),
             returned_at: None,
         }
+    }
+
+    pub(super) fn meets_channel_peers(&self) -> bool {
+        self.channel_peers
     }
 
     /// When it must be looked at though nothing else happens.
@@ -222,16 +230,22 @@ impl SupervisorMachine {
         }
     }
 
+    /// What the node says of a peer allows a persona to meet it.
+    fn may_meet_persona(&self, id: NodeId) -> bool {
+        self.floor.channel_peers || self.tag_of(id) == Tag::GossipOnly
+    }
+
     /// Brings what the floor knows of a peer in step with the peer.
     pub(super) fn review(&mut self, id: NodeId) {
         let gossip = self.tag_of(id) == Tag::GossipOnly;
-        let may_dial = gossip && self.floor.personas && !self.draining && !self.live;
+        let may_meet = self.may_meet_persona(id);
+        let may_dial = may_meet && self.floor.personas && !self.draining && !self.live;
         let standing = self.peers.get(&id).map_or_else(Standing::default, |peer| {
             let own = peer
                 .incumbent
                 .filter(|incumbent| gossip && !incumbent.doomed);
             let own_up = own.is_some_and(|incumbent| incumbent.up_since.is_some());
-            let persona = peer.persona.filter(|_| gossip);
+            let persona = peer.persona.filter(|_| may_meet);
             let persona_up = persona.is_some_and(|link| link.up_since.is_some());
             let persona_coming =
                 persona.is_some_and(|link| link.up_since.is_none() && link.overdue_at.is_some());
@@ -352,13 +366,15 @@ impl SupervisorMachine {
             .get(&id)
             .is_none_or(|peer| peer.incumbent.is_some());
         let unwanted = self.peers.get(&id).is_none_or(|peer| !peer.wanted);
-        let reason = match self.tag_of(id) {
-            _ if self.draining => Some(CloseReason::Draining),
-            _ if unwanted => Some(CloseReason::Removed),
+        let reason = if self.draining {
+            Some(CloseReason::Draining)
+        } else if unwanted {
+            Some(CloseReason::Removed)
+        } else if self.live || !self.may_meet_persona(id) {
             // The node speaks for itself again, or the peer must never meet a persona.
-            _ if self.live => Some(CloseReason::Persona),
-            Tag::ChannelBearing => Some(CloseReason::Persona),
-            Tag::GossipOnly => taken.then_some(CloseReason::Duplicate),
+            Some(CloseReason::Persona)
+        } else {
+            taken.then_some(CloseReason::Duplicate)
         };
         out.push(match reason {
             Some(reason) => Output::Refuse { link, reason },
@@ -509,7 +525,7 @@ impl SupervisorMachine {
         id: NodeId,
         delay: Duration,
     ) -> Option<Duration> {
-        let dials = !self.live && self.floor.personas && self.tag_of(id) == Tag::GossipOnly;
+        let dials = !self.live && self.floor.personas && self.may_meet_persona(id);
         if dials && let Some(peer) = self.peers.get_mut(&id) {
             peer.persona_until = Some(now.after(delay));
             self.reschedule(id);

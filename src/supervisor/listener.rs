@@ -103,12 +103,7 @@ impl Doorway {
     ) {
         let link = LinkId(self.next.fetch_add(2, Ordering::Relaxed));
         let caller = Caller::new(Arc::clone(&self.env), link, socket, address);
-        let entry = if self.env.context.is_live() {
-            self.enter(address).map(Entry::Handshake)
-        } else {
-            self.enter_parking(address).map(Entry::Parking)
-        };
-        let Some(entry) = entry else {
+        let Some(entry) = self.entry(address) else {
             return;
         };
         let (doorway, stop) = (Arc::clone(self), stop.clone());
@@ -132,9 +127,18 @@ impl Doorway {
                 return;
             };
             caller = back;
-            entry = self.enter_parking(caller.address()).map(Entry::Parking);
+            entry = self.entry(caller.address());
         }
         caller.turned_away();
+    }
+
+    /// A place for a handshake, if there is a key for it now; else one to wait for a signer.
+    fn entry(&self, address: SocketAddr) -> Option<Entry> {
+        if self.env.context.is_live() || self.env.cached.is_some() {
+            self.enter(address).map(Entry::Handshake)
+        } else {
+            self.enter_parking(address).map(Entry::Parking)
+        }
     }
 
     /// A place among the handshakes under way.

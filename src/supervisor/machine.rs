@@ -50,6 +50,8 @@ pub struct SupervisorMachine {
     pub(super) guests: Guests,
     pub(super) hold_down: HoldDown,
     pub(super) floor: Floor,
+    /// The node speaks for itself to gossip peers without its signer.
+    pub(super) cached_identity: bool,
     pub(super) deadlines: Deadlines,
     /// The live session.
     pub(super) epoch: Option<Epoch>,
@@ -76,7 +78,8 @@ impl SupervisorMachine {
             relight: None,
             guests: Guests::default(),
             hold_down: HoldDown::new(limits::HOLD_DOWN_MAX),
-            floor: Floor::new(limits::GOSSIP_FLOOR, true),
+            floor: Floor::new(&Policy::default()),
+            cached_identity: false,
             deadlines: Deadlines::default(),
             epoch: None,
             onions: false,
@@ -87,7 +90,8 @@ impl SupervisorMachine {
     #[must_use]
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.hold_down = HoldDown::new(policy.hold_down);
-        self.floor = Floor::new(policy.gossip_floor, policy.personas);
+        self.floor = Floor::new(&policy);
+        self.cached_identity = policy.cached_identity;
         self.onions = policy.onions;
         self
     }
@@ -221,6 +225,16 @@ impl SupervisorMachine {
         self.live
     }
 
+    /// Whether a peer may be dialled as the node now: the signer is there and does not flap, or the peer is one for whom the key at hand is
+    /// enough.
+    pub(super) fn speaks_for_node(&self, id: NodeId) -> bool {
+        if self.live {
+            !self.is_held_down(id)
+        } else {
+            self.cached_identity && self.tag_of(id) == Tag::GossipOnly
+        }
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         self.draining
     }
@@ -253,6 +267,14 @@ impl SupervisorMachine {
                 continue;
             };
             peer.absolve();
+            let waiting = peer.incumbent.is_none().then(|| peer.contender.take());
+            if let Some(contender) = waiting.flatten() {
+                // It was told nothing yet, and now there is somebody to speak for the channel.
+                self.admit(now, id, contender.link, contender.direction, out);
+            }
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
             if !matches!(peer.wait, Wait::Queued(_)) {
                 self.set_wait(id, Wait::None);
             }
@@ -332,6 +354,9 @@ impl SupervisorMachine {
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {
+            if self.speaks_for_node(id) {
+                continue;
+            }
             // What it waited for as the node it waits for under a persona too.
             if let Some(Wait::Backoff { until, .. }) = self.peers.get(&id).map(|peer| peer.wait) {
                 self.persona_retry(now, id, until.since(now));

@@ -14,6 +14,10 @@ use std::time::Duration;
 
 /// What the operator has chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent choices, not a state machine in disguise"
+)]
 pub struct Policy {
     /// Longest wait of channel peers after the return of a signer that flaps; zero: they never wait.
     pub hold_down: Duration,
@@ -21,6 +25,10 @@ pub struct Policy {
     pub gossip_floor: usize,
     /// Whether personas may be used to that end, and for gossip links that are lost meanwhile.
     pub personas: bool,
+    /// Whether channel peers may be met under a persona too.
+    pub channel_peers: bool,
+    /// The node's own key is at hand without the signer: gossip peers are dialled under it while no signer is there, and no persona is.
+    pub cached_identity: bool,
     /// Whether onion services can be dialled: through a proxy.
     pub onions: bool,
 }
@@ -31,6 +39,8 @@ impl Default for Policy {
             hold_down: limits::HOLD_DOWN_MAX,
             gossip_floor: limits::GOSSIP_FLOOR,
             personas: true,
+            channel_peers: false,
+            cached_identity: false,
             onions: false,
         }
     }

@@ -92,6 +92,8 @@ pub struct Peer {
     pub(super) backoff: Backoff,
     /// After failures of ours or the signer's.
     pub(super) strain: Backoff,
+    /// After it was turned away because only the signer may let it in.
+    pub(super) rebuffs: Backoff,
     /// A dial of ours that is under way.
     pub(super) dial: Option<LinkId>,
     /// The admitted link.
@@ -407,6 +409,7 @@ impl Peer {
     pub(super) fn absolve(&mut self) {
         self.backoff = Backoff::default();
         self.strain = Backoff::default();
+        self.rebuffs = Backoff::default();
         self.wrong = 0;
         self.suspect = false;
     }

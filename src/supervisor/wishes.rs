@@ -105,7 +105,7 @@ impl SupervisorMachine {
 
     fn retagged(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
         out.push(Output::Tagged { peer: id, tag });
-        if tag == Tag::ChannelBearing {
+        if tag == Tag::ChannelBearing && !self.floor.meets_channel_peers() {
             self.close_persona(id, out);
         }
         let live = self.live;
@@ -125,12 +125,12 @@ impl SupervisorMachine {
         self.follow_hold_down(id, out);
     }
 
-    /// A peer that has become a channel peer waits out the hold-down too; one that is none any more does not.
+    /// A peer that has become a channel peer waits for the signer, and waits out the hold-down; one that is none any more may not have to.
     fn follow_hold_down(&mut self, id: NodeId, out: &mut Vec<Output>) {
-        let held_down = self.is_held_down(id);
+        let speaks = self.speaks_for_node(id);
         match self.peers.get(&id).map(|peer| peer.wait) {
-            Some(Wait::Queued(_) | Wait::Backoff { .. }) if held_down => self.hold(id, out),
-            Some(Wait::Held) if !held_down && self.is_live() => {
+            Some(Wait::Queued(_) | Wait::Backoff { .. }) if !speaks => self.hold(id, out),
+            Some(Wait::Held) if speaks => {
                 self.set_wait(id, Wait::None);
                 self.pursue(id, out);
             }

@@ -24,6 +24,7 @@ pub mod features;
 pub mod gossip;
 pub mod init;
 pub mod queries;
+pub mod range_details;
 pub mod tlv;
 pub mod types;
 

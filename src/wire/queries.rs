@@ -9,6 +9,8 @@ use super::{ChainHash, MAX_MESSAGE, MessageType, ShortChannelId, WireError};
 
 /// The only encoding of short channel ids that BOLT 7 still allows: uncompressed.
 const UNCOMPRESSED: u8 = 0;
+/// What it no longer allows.
+const ZLIB: u8 = 1;
 
 /// Asks for everything about some channels (261).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -265,17 +267,22 @@ fn push_ids(ids: &[ShortChannelId], out: &mut Vec<u8>) {
     }
 }
 
+/// BOLT 7 § Query Messages: nothing but the uncompressed encoding is left.
+pub(super) fn refuse_encoding(encoding: u8, message: &'static str) -> Result<(), WireError> {
+    let what = match encoding {
+        UNCOMPRESSED => return Ok(()),
+        ZLIB => "it is compressed with zlib (encoding 1), which BOLT 7 no longer allows",
+        _ => "its encoding is unknown: BOLT 7 has 0, uncompressed",
+    };
+    Err(WireError::Invalid { message, what })
+}
+
 fn decode_ids(field: &[u8], message: &'static str) -> Result<Vec<ShortChannelId>, WireError> {
     let (encoding, ids) = field.split_first().ok_or(WireError::Truncated {
         message,
         field: "encoding_type",
     })?;
-    if *encoding != UNCOMPRESSED {
-        return Err(WireError::Invalid {
-            message,
-            what: "short channel ids are not in the uncompressed encoding",
-        });
-    }
+    refuse_encoding(*encoding, message)?;
     let (ids, []) = ids.as_chunks::<8>() else {
         return Err(WireError::Invalid {
             message,

@@ -3,6 +3,7 @@
 //! A check must be able to fail, so evidence that is empty fails it too: nothing is proved by links that carried nothing.
 
 use super::gossip::Stamp;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Faults that are spelled out under a failed check; the rest are counted.
@@ -458,6 +459,106 @@ pub(super) fn epochs(leases: &Leases, channel: usize) -> Check {
         leases.epoch
     );
     Check::new("P6", "no link of the old session lives", figure, faults)
+}
+
+/// A gossip link that went while no signer was there, and what took its place.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Floor {
+    pub(super) name: &'static str,
+    /// Gossip links that there shall be.
+    pub(super) wanted: usize,
+    /// The most that the node said were missing in the absence, and the last that it said.
+    pub(super) most_missing: usize,
+    pub(super) missing_at_last: usize,
+    /// From the loss until none was missing.
+    pub(super) back_after: Option<Duration>,
+    /// The key that the peer met meanwhile was the node's.
+    pub(super) met_the_node: bool,
+    /// Channel peers that met a persona.
+    pub(super) channel_peers_met: usize,
+    /// The node's own link was up before the persona's ended, and the persona's ended for it.
+    pub(super) own_first: bool,
+    /// What the peer sent on either link, in the order of its making, and what the node's inbox gave of it, from whichever link.
+    pub(super) sent: Vec<Stamp>,
+    pub(super) delivered: BTreeSet<Stamp>,
+    /// The part that came under the persona.
+    pub(super) under_persona: usize,
+}
+
+/// A floor that comes back "within seconds" does so within this time, even on a machine that is busy with other things. The first wait
+/// after a loss takes up to a second of it.
+const SECONDS: Duration = Duration::from_secs(20);
+
+/// P7: a gossip link that is lost in an absence is made good under a persona, and replaced at the return with nothing lost between.
+pub(super) fn floor(floor: &Floor) -> Check {
+    let mut faults = Vec::new();
+    let mut expect = |holds: bool, fault: String| {
+        if !holds {
+            faults.push(fault);
+        }
+    };
+    let name = floor.name;
+    expect(
+        floor.most_missing > 0,
+        "the loss was not told, so it shows nothing".to_owned(),
+    );
+    expect(
+        floor.missing_at_last == 0,
+        format!(
+            "{} links of {} were still missing",
+            floor.missing_at_last, floor.wanted
+        ),
+    );
+    expect(
+        floor.back_after.is_some_and(|took| took < SECONDS),
+        format!("the floor did not come back within {} s", SECONDS.as_secs()),
+    );
+    expect(
+        !floor.met_the_node,
+        format!("{name} met the node's own key without a signer"),
+    );
+    expect(
+        floor.channel_peers_met == 0,
+        format!("{} channel peers met a persona", floor.channel_peers_met),
+    );
+    expect(
+        floor.own_first,
+        format!("{name}: the persona's link did not end for the node's own, after that was up"),
+    );
+    expect(
+        floor.under_persona > 0,
+        format!("{name}: no gossip came under the persona, so it shows nothing"),
+    );
+    let lost = floor
+        .sent
+        .iter()
+        .filter(|stamp| !floor.delivered.contains(stamp));
+    let lost: Vec<u32> = lost.map(|stamp| stamp.number).collect();
+    let first = lost.first().copied().unwrap_or_default();
+    expect(
+        lost.is_empty(),
+        format!(
+            "{name}: {} messages fell between the links, the first is {first}",
+            lost.len()
+        ),
+    );
+    faults.extend(numbered(&floor.sent).map(|fault| format!("{name}: {fault}")));
+    let back = floor.back_after.map_or("never".to_owned(), |took| {
+        format!("after {:.0} ms", millis(took))
+    });
+    let figure = format!(
+        "{} of {} missing at most, none {back}; {} messages of {name} under a persona and across its replacement, {} lost",
+        floor.most_missing,
+        floor.wanted,
+        floor.sent.len(),
+        lost.len()
+    );
+    Check::new(
+        "P7",
+        "a lost gossip link replaced by a persona, and that by the node's own, without a gap",
+        figure,
+        faults,
+    )
 }
 
 /// How the channel peers came back.

@@ -326,3 +326,70 @@ fn only_a_few_faults_are_spelled_out() {
     assert_eq!(check.faults.len(), FAULTS_SHOWN + 1);
     assert_eq!(check.faults.last().map(String::as_str), Some("and 16 more"));
 }
+
+fn floor_with(spoil: impl FnOnce(&mut Floor)) -> Check {
+    let mut record = Floor {
+        name: "Maple",
+        wanted: 7,
+        most_missing: 1,
+        missing_at_last: 0,
+        back_after: Some(Duration::from_millis(800)),
+        met_the_node: false,
+        channel_peers_met: 0,
+        own_first: true,
+        sent: stamps(8, 10..20),
+        delivered: stamps(8, 1..20).into_iter().collect(),
+        under_persona: 6,
+    };
+    spoil(&mut record);
+    floor(&record)
+}
+
+#[test]
+fn p7_passes_when_the_floor_came_back_and_nothing_fell_between() {
+    assert_eq!(floor_with(|_| {}).faults, Vec::<String>::new());
+}
+
+#[test]
+fn p7_fails_for_a_gap_a_link_that_is_missing_and_a_key_that_should_not_be_shown() {
+    let gap = |floor: &mut Floor| {
+        floor.delivered.remove(&Stamp {
+            origin: 8,
+            number: 14,
+        });
+    };
+    assert_fault(
+        &floor_with(gap),
+        "Maple: 1 messages fell between the links, the first is 14",
+    );
+    assert_fault(
+        &floor_with(|floor| floor.sent = stamps(8, [10, 11, 13])),
+        "the record jumps from 11 to 13",
+    );
+    assert_fault(&floor_with(|floor| floor.most_missing = 0), "not told");
+    assert_fault(
+        &floor_with(|floor| floor.missing_at_last = 1),
+        "1 links of 7 were still missing",
+    );
+    assert_fault(
+        &floor_with(|floor| floor.back_after = None),
+        "did not come back",
+    );
+    assert_fault(
+        &floor_with(|floor| floor.back_after = Some(SECONDS)),
+        "did not come back",
+    );
+    assert_fault(
+        &floor_with(|floor| floor.met_the_node = true),
+        "met the node's own key",
+    );
+    assert_fault(
+        &floor_with(|floor| floor.channel_peers_met = 1),
+        "1 channel peers met",
+    );
+    assert_fault(&floor_with(|floor| floor.own_first = false), "did not end");
+    assert_fault(
+        &floor_with(|floor| floor.under_persona = 0),
+        "shows nothing",
+    );
+}

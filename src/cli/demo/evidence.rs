@@ -2,16 +2,19 @@
 
 use super::DemoError;
 use super::cast::Kind;
-use super::checks::{self, Absence, Check, Fenced, Leases, Relight, Retained, Totals};
+use super::checks::{self, Absence, Check, Fenced, Floor, Leases, Relight, Retained, Totals};
 use super::far::{End, Far};
+use super::node::FLOOR;
 use super::recording::Recording;
 use super::signer::median;
 use super::stage::Stage;
-use super::story::MISTAGGED;
+use super::story::{LEAVER, MISTAGGED};
 use crate::link::LinkHandle;
+use crate::link::{CloseReason, Identity};
 use crate::signer::agent::AgentReport;
 use crate::signer::{Epoch, Lapse};
 use crate::telemetry::{Event, LapseReport};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +32,8 @@ pub(super) struct Cut {
     /// Gossip until then: see `Stage::gossip_counts`.
     pub(super) counts: Vec<(usize, usize)>,
     pub(super) after: Aftermath,
+    /// From a gossip peer's leave until its loss was made good.
+    pub(super) floor_back: Option<Duration>,
 }
 
 /// What followed from it.
@@ -54,6 +59,7 @@ pub(super) struct CutLink {
 pub(super) struct Links {
     fenced: Vec<Fenced>,
     retained: Vec<Retained>,
+    floor: Floor,
     relight: Relight,
 }
 
@@ -67,6 +73,8 @@ pub(super) struct Outcome {
     /// Events that came too fast to be recorded.
     pub(super) missed: u64,
     pub(super) relight: Option<Duration>,
+    /// From a gossip peer's leave until none was missing of the floor.
+    pub(super) floor_back: Option<Duration>,
     pub(super) rotations: u64,
     /// On the retained links.
     pub(super) gossip: Totals,
@@ -125,18 +133,20 @@ impl Outcome {
                 count(Kind::Channel),
                 cut.after.report.dropped,
             ),
-            // The mis-tagged peer's link was closed on purpose.
+            // The mis-tagged peer's link was closed on purpose, and another peer closed its own.
             checks::retention(
                 &links.retained,
-                count(Kind::Gossip).saturating_sub(1),
+                count(Kind::Gossip).saturating_sub(2),
                 rotations,
             ),
             checks::no_error(far_messages, total(|seen| seen.errors_in), connections),
             checks::signer_free(absence),
             checks::epochs(leases, count(Kind::Channel)),
+            checks::floor(&links.floor),
             checks::relight(&links.relight),
         ];
         Self {
+            floor_back: cut.floor_back,
             cut,
             checks,
             order: links.relight.dialled.clone(),
@@ -182,7 +192,7 @@ pub(super) fn collect(
         .filter(|far| far.member.kind == Kind::Gossip);
     let retained = gossip
         .zip(cut.counts.iter().zip(at_return))
-        .filter(|(far, _)| far.member.name != MISTAGGED)
+        .filter(|(far, _)| ![MISTAGGED, LEAVER].contains(&far.member.name))
         .map(|(far, (before, after))| {
             let in_safe = (
                 after.0.saturating_sub(before.0),
@@ -204,8 +214,64 @@ pub(super) fn collect(
     Links {
         fenced,
         retained,
+        floor: floor(stage, cut),
         relight,
     }
+}
+
+/// How many gossip links the node said were missing, each time, since the lapse.
+pub(super) fn missing(stage: &Stage<'_>, cut: &Cut) -> Vec<usize> {
+    stage.node.events(|events| {
+        let lapsed = |event: &Event| matches!(event, Event::SignerLapsed(report) if report.epoch == cut.lapse.epoch);
+        let since = events.iter().skip_while(|event| !lapsed(event));
+        since
+            .filter_map(|event| match event {
+                Event::GossipFloor { missing, .. } => Some(*missing),
+                _ => None,
+            })
+            .collect()
+    })
+}
+
+/// What became of the gossip link that its peer closed in the absence.
+fn floor(stage: &Stage<'_>, cut: &Cut) -> Floor {
+    let Ok(far) = stage.far(LEAVER) else {
+        return Floor::default();
+    };
+    let missing = missing(stage, cut);
+    let node = stage.node.supervisor.node_id();
+    // The first connection is the one that it closed.
+    let (sent, met_the_node) = far.look(|seen| {
+        let after: BTreeSet<_> = seen.iter().skip(1).flat_map(|seen| &seen.sent).collect();
+        let second = seen.get(1).and_then(|seen| seen.remote);
+        (after.into_iter().copied().collect(), second == Some(node))
+    });
+    stage.node.look(|links| {
+        let of_peer = || links.iter().filter(|link| link.peer == far.member.index);
+        let persona = of_peer().find(|link| link.handle.identity() == Identity::Persona);
+        let own = of_peer().rfind(|link| link.handle.identity() == Identity::Node);
+        let own_first = persona.zip(own).is_some_and(|(persona, own)| {
+            persona.down == Some(CloseReason::Persona)
+                && persona.down_at.is_some_and(|ended| own.up_at < ended)
+        });
+        let met = links.iter().filter(|link| {
+            link.handle.identity() == Identity::Persona
+                && stage.kind(link.peer) != Some(Kind::Gossip)
+        });
+        Floor {
+            name: LEAVER,
+            wanted: FLOOR,
+            most_missing: missing.iter().copied().max().unwrap_or_default(),
+            missing_at_last: missing.last().copied().unwrap_or_default(),
+            back_after: cut.floor_back,
+            met_the_node,
+            channel_peers_met: met.count(),
+            own_first,
+            sent,
+            delivered: of_peer().flat_map(|link| link.delivered.clone()).collect(),
+            under_persona: persona.map_or(0, |link| link.delivered.len()),
+        }
+    })
 }
 
 fn fenced(stage: &Stage<'_>, cut: &Cut, link: &CutLink, far: &Far) -> Fenced {

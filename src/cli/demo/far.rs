@@ -14,6 +14,7 @@ use crate::node_id::NodeId;
 use crate::wire::queries::GossipTimestampFilter;
 use crate::wire::{BITCOIN_MAINNET, Init, MessageType, Ping, Warning};
 use bytes::{Buf, BytesMut};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -55,6 +56,8 @@ pub(super) enum End {
 pub(super) struct Seen {
     /// When the TCP connection was there.
     pub(super) began: Option<Instant>,
+    /// The key of whoever is at the other end.
+    pub(super) remote: Option<NodeId>,
     /// Ciphertext, from the byte after the handshake on.
     pub(super) bytes_in: u64,
     pub(super) messages_in: u64,
@@ -72,13 +75,21 @@ pub(super) struct Seen {
     pub(super) ended: Option<(Instant, End)>,
 }
 
+/// What a far side is told to do on its newest connection.
+pub(super) enum Order {
+    Send(Vec<u8>),
+    /// Close it.
+    Leave,
+}
+
 /// One far side.
 pub(super) struct Far {
     pub(super) member: Arc<Member>,
     /// Where it listens.
     pub(super) address: SocketAddr,
     seen: Mutex<Vec<Seen>>,
-    orders: mpsc::Sender<Vec<u8>>,
+    /// To its newest connection.
+    orders: Mutex<Option<mpsc::Sender<Order>>>,
     pulse: watch::Sender<u64>,
 }
 
@@ -105,20 +116,22 @@ impl Far {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .map_err(DemoError::Port)?;
-        let (orders, ordered) = mpsc::channel(16);
         let far = Arc::new(Self {
             member: Arc::clone(member),
             address: listener.local_addr().map_err(DemoError::Port)?,
             seen: Mutex::default(),
-            orders,
+            orders: Mutex::default(),
             pulse: around.pulse.clone(),
         });
         let life = Life {
             far: Arc::clone(&far),
             cast: Arc::clone(&around.cast),
             tempo: around.tempo.clone(),
-            orders: ordered,
-            publisher: Publisher::new(&around.cast, member)?,
+            workshop: Arc::new(Mutex::new(Workshop {
+                publisher: Publisher::new(&around.cast, member)?,
+                made: VecDeque::new(),
+                forgotten: 0,
+            })),
         };
         if member.dials {
             tokio::spawn(life.dial(around.door, around.node));
@@ -128,10 +141,13 @@ impl Far {
         Ok(far)
     }
 
-    /// Has it send one message on its connection.
-    pub(super) async fn order(&self, message: Vec<u8>) {
-        // Its task lives as long as this handle.
-        let _ = self.orders.send(message).await;
+    /// Has it do something on its newest connection.
+    pub(super) async fn order(&self, order: Order) {
+        let orders = lock(&self.orders).clone();
+        if let Some(orders) = orders {
+            // A connection that has ended does nothing any more.
+            let _ = orders.send(order).await;
+        }
     }
 
     /// Forgets what only the checks would need: the gossip that went and came, and warnings.
@@ -159,22 +175,58 @@ impl Far {
     }
 }
 
-/// One far side's task.
+/// What one far side's connections share. It may have two at a time: a persona's, and the node's own that takes its place.
+#[derive(Clone)]
 struct Life {
     far: Arc<Far>,
     cast: Arc<Cast>,
     tempo: watch::Receiver<Tempo>,
-    orders: mpsc::Receiver<Vec<u8>>,
+    workshop: Arc<Mutex<Workshop>>,
+}
+
+/// One far side's gossip: made once, sent on every connection that wants it.
+struct Workshop {
     publisher: Publisher,
+    /// The newest, and how many have been forgotten.
+    made: VecDeque<(Stamp, Vec<u8>)>,
+    forgotten: usize,
+}
+
+/// Made messages that are kept: far more than a connection is behind.
+const KEPT: usize = 4096;
+
+impl Workshop {
+    fn len(&self) -> usize {
+        self.forgotten.saturating_add(self.made.len())
+    }
+
+    fn make(&mut self) -> Result<(), DemoError> {
+        let made = self.publisher.next()?;
+        self.made.push_back(made);
+        if self.made.len() > KEPT {
+            self.made.pop_front();
+            self.forgotten = self.forgotten.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// What was made from number `next` on.
+    fn since(&self, next: usize) -> Vec<(Stamp, Vec<u8>)> {
+        let skip = next.saturating_sub(self.forgotten);
+        self.made.iter().skip(skip).cloned().collect()
+    }
 }
 
 impl Life {
-    async fn listen(mut self, listener: TcpListener) {
+    async fn listen(self, listener: TcpListener) {
         while let Ok((socket, _)) = listener.accept().await {
             let began = Instant::now();
-            if let Ok(raw) = RawLink::accept(socket, Arc::clone(&self.far.member.key)).await {
-                self.converse(raw, began).await;
-            }
+            let mut life = self.clone();
+            tokio::spawn(async move {
+                if let Ok(raw) = RawLink::accept(socket, Arc::clone(&life.far.member.key)).await {
+                    life.converse(raw, began).await;
+                }
+            });
         }
     }
 
@@ -186,14 +238,18 @@ impl Life {
     }
 
     async fn converse(&mut self, raw: RawLink, began: Instant) {
+        let remote = raw.remote();
         let (socket, session, read) = raw.into_parts();
+        let (orders, ordered) = mpsc::channel(16);
         let link = {
             let mut seen = lock(&self.far.seen);
             seen.push(Seen {
                 began: Some(began),
+                remote: Some(remote),
                 bytes_in: read.len() as u64,
                 ..Seen::default()
             });
+            *lock(&self.far.orders) = Some(orders);
             seen.len().saturating_sub(1)
         };
         let tick = ticker(self.tempo.borrow_and_update().every);
@@ -205,6 +261,8 @@ impl Life {
             write: BytesMut::new(),
             link,
             tick,
+            orders: ordered,
+            next: 0,
             unanswered: 0,
             established: false,
             wanted: false,
@@ -238,6 +296,9 @@ struct Conversation<'a> {
     write: BytesMut,
     link: usize,
     tick: Interval,
+    orders: mpsc::Receiver<Order>,
+    /// The next of what was made that this connection has not sent.
+    next: usize,
     /// Commitments that the node has not answered.
     unanswered: usize,
     /// The node has sent its `channel_reestablish`.
@@ -287,7 +348,10 @@ impl Conversation<'_> {
                 }
                 _ = self.socket.writable(), if !self.write.is_empty() => {}
                 _ = self.tick.tick(), if publishes => self.publish()?,
-                Some(order) = life.orders.recv() => self.queue(&order)?,
+                Some(order) = self.orders.recv() => match order {
+                    Order::Send(message) => self.queue(&message)?,
+                    Order::Leave => return Err(End::Closed),
+                },
                 Ok(()) = life.tempo.changed() => self.tick = ticker(life.tempo.borrow().every),
             }
         }
@@ -330,12 +394,18 @@ impl Conversation<'_> {
         });
         match kind {
             MessageType::GOSSIP_TIMESTAMP_FILTER => {
-                self.wanted = self.life.far.member.kind != Kind::Stranger;
+                let wanted = self.life.far.member.kind != Kind::Stranger;
+                if wanted && !self.wanted {
+                    self.next = lock(&self.life.workshop).len();
+                }
+                self.wanted = wanted;
             }
             MessageType::CHANNEL_REESTABLISH => self.established = true,
             MessageType::PING => {
                 let pong = Ping::decode(message).ok().and_then(|ping| ping.answer());
                 if let Some(pong) = pong {
+                    // A pong comes after all that was made before it.
+                    self.hand_out()?;
                     self.queue(&pong.encode())?;
                 }
             }
@@ -349,11 +419,35 @@ impl Conversation<'_> {
     }
 
     fn publish(&mut self) -> Result<(), End> {
-        let (stamp, message) = self.life.publisher.next().map_err(|_| End::Broken)?;
-        self.queue(&message)?;
-        self.note(|seen| seen.sent.push(stamp));
+        if self
+            .life
+            .far
+            .look(|seen| seen.len() == self.link.saturating_add(1))
+        {
+            let made = lock(&self.life.workshop).make();
+            made.map_err(|_| End::Broken)?;
+        }
+        self.hand_out()?;
         if self.established && self.unanswered < WINDOW {
             self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was made and not sent here, if the node wants it.
+    fn hand_out(&mut self) -> Result<(), End> {
+        if !self.wanted {
+            return Ok(());
+        }
+        let fresh: Vec<_> = {
+            let workshop = lock(&self.life.workshop);
+            let fresh = workshop.since(self.next);
+            self.next = workshop.len();
+            fresh
+        };
+        for (stamp, message) in fresh {
+            self.queue(&message)?;
+            self.note(|seen| seen.sent.push(stamp));
         }
         Ok(())
     }

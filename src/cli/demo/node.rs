@@ -20,7 +20,7 @@ use crate::telemetry::{Event, EventStream, Next};
 use crate::wire::queries::GossipTimestampFilter;
 use crate::wire::{BITCOIN_MAINNET, MessageType};
 use bytes::Bytes;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::net::Ipv4Addr;
 use std::pin::pin;
@@ -28,6 +28,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// Gossip links that there shall be without a signer: all but the one that the story closes on purpose.
+pub(super) const FLOOR: usize = 7;
 
 /// Journal entries that a relay takes at a time.
 const RELAY_BATCH: usize = 64;
@@ -56,6 +59,9 @@ pub(super) struct NodeLink {
     /// Where in the journal the relay to this link began; `None` before the peer asked.
     pub(super) relayed_from: Option<usize>,
     pub(super) down: Option<CloseReason>,
+    /// When the node heard of its beginning, and of its end.
+    pub(super) up_at: Instant,
+    pub(super) down_at: Option<Instant>,
 }
 
 /// Entries of the journal that a demo that goes on keeps: far more than a relay is behind.
@@ -146,6 +152,8 @@ pub(super) struct Node {
     pub(super) credentials: Credentials,
     cast: Arc<Cast>,
     links: Mutex<Vec<NodeLink>>,
+    /// The newest gossip of each peer's that it has been handed.
+    known: Mutex<BTreeMap<usize, BTreeSet<u32>>>,
     events: Mutex<Vec<Event>>,
     missed: AtomicU64,
     pulse: watch::Sender<u64>,
@@ -165,7 +173,8 @@ impl Node {
         let context = SignerContext::new(cast.node_id()?);
         let building = Supervisor::builder(context.clone())
             .seed(cast.seed)
-            .hold_down(HOLD_DOWN);
+            .hold_down(HOLD_DOWN)
+            .gossip_floor(FLOOR);
         let (supervisor, inbox) = building.start().await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (config, files) = open(folder, clock.unix())?;
@@ -188,6 +197,7 @@ impl Node {
             credentials,
             cast: Arc::clone(cast),
             links: Mutex::default(),
+            known: Mutex::default(),
             events: Mutex::default(),
             missed: AtomicU64::new(0),
             pulse: pulse.clone(),
@@ -314,7 +324,9 @@ impl Node {
                 Some(Inbound::Up { link, .. }) => self.up(link),
                 Some(Inbound::Message(message)) => self.take(&message, began),
                 Some(Inbound::Down { link, reason, .. }) => {
-                    self.with(link, |link| link.down = Some(reason));
+                    self.with(link, |link| {
+                        (link.down, link.down_at) = (Some(reason), Some(Instant::now()));
+                    });
                 }
                 None => return,
             }
@@ -353,7 +365,20 @@ impl Node {
             last_delivery: None,
             relayed_from: None,
             down: None,
+            up_at: Instant::now(),
+            down_at: None,
         });
+    }
+
+    /// Whether it has not been handed that gossip before, as far back as matters: two links with one peer are seconds apart at most.
+    fn is_new(&self, stamp: Stamp) -> bool {
+        let mut known = lock(&self.known);
+        let of_peer = known.entry(stamp.origin).or_default();
+        let is_new = of_peer.insert(stamp.number);
+        if of_peer.len() > KEPT {
+            of_peer.pop_first();
+        }
+        is_new
     }
 
     fn take(&self, message: &Message, began: Instant) {
@@ -381,7 +406,8 @@ impl Node {
                 ));
             }
         });
-        if let Some(stamp) = stamp {
+        // Of two links with one peer both bring it: it is relayed once.
+        if let Some(stamp) = stamp.filter(|stamp| self.is_new(*stamp)) {
             // Copied: a slice would keep the link's whole read buffer.
             self.journal
                 .push(stamp, Bytes::copy_from_slice(&message.bytes));

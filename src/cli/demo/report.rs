@@ -119,6 +119,7 @@ pub(super) fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
         arrived,
         missed,
         relight,
+        floor_back,
         rotations,
         gossip,
         far_messages,
@@ -152,6 +153,7 @@ pub(super) fn whole(seconds: f64, seed: u64, outcome: &Outcome) -> Value {
             "retained": cut.after.report.retained,
             "far_sides_reset": cut.after.resets,
         },
+        "floor": { "back_ms": floor_back.map(millis) },
         "relight": { "took_ms": relight.map(millis), "dialled": order, "arrived": arrived },
         "gossip": {
             "in": gossip.whole.0,

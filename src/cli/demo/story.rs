@@ -6,15 +6,16 @@
 use super::cast::{Cast, HEIGHT, Kind};
 use super::checks::{Absence, Books, millis};
 use super::evidence::{self, Aftermath, Cut, CutLink, Outcome};
-use super::far::{End, Far};
+use super::far::{End, Far, Order};
 use super::folder::Folder;
+use super::node::FLOOR;
 use super::recording::Recording;
 use super::screen::{Ink, Screen};
 use super::sentry::Post;
 use super::signer::median;
 use super::stage::Stage;
 use super::{DemoError, gossip};
-use crate::link::{CloseReason, LinkHandle, Tag};
+use crate::link::{CloseReason, Identity, LinkHandle, Tag};
 use crate::signer::{Epoch, Lapse};
 use crate::supervisor::{ConnectError, PeerSpec, PeerState};
 use crate::telemetry::Event;
@@ -37,6 +38,9 @@ const RUSHED: u64 = 200;
 pub(super) const MISTAGGED: &str = "Willow";
 const SUITOR: &str = "Rowan";
 
+/// Who closes its link while no signer is there.
+pub(super) const LEAVER: &str = "Maple";
+
 /// Plays the whole story and judges it.
 ///
 /// # Errors
@@ -57,8 +61,8 @@ pub(super) async fn play(seed: u64, screen: &Screen) -> Result<Outcome, DemoErro
 async fn acts(stage: &mut Stage<'_>) -> Result<Outcome, DemoError> {
     stage.gather().await?;
     stage.chat().await?;
-    let cut = stage.cut().await?;
-    let absence = stage.endure(&cut).await?;
+    let mut cut = stage.cut().await?;
+    let absence = stage.endure(&mut cut).await?;
     let counts = stage.gossip_counts();
     let epoch = stage.relight(&cut).await?;
     let settled = stage.settle().await;
@@ -117,11 +121,11 @@ fn introduce(cast: &Cast, screen: &Screen) {
 }
 
 impl Stage<'_> {
-    /// The node is told whom it wants, and starts. How many of them it holds back, for want of a signer.
-    pub(super) async fn want(&mut self) -> Result<usize, DemoError> {
+    /// The node is told that it wants those of a kind whom it is to dial.
+    pub(super) async fn want(&mut self, kind: Kind) -> Result<(), DemoError> {
         let cast = Arc::clone(&self.cast);
         let supervisor = self.node.supervisor.clone();
-        for member in cast.peers().filter(|member| !member.dials) {
+        for member in cast.of(kind).filter(|member| !member.dials) {
             let far = Far::start(member, &self.around).await?;
             let tag = if member.kind == Kind::Channel {
                 Tag::ChannelBearing
@@ -136,25 +140,25 @@ impl Stage<'_> {
                 .await?;
             self.fars.push(far);
         }
-        supervisor
-            .declare_channel_peers(cast.of(Kind::Channel).map(|member| member.node_id()))
-            .await?;
-        let peers = supervisor.peers().await?;
-        let held = peers.iter().filter(|peer| peer.state == PeerState::Held);
-        let held = held.count();
-        self.opening = peers;
-        Ok(held)
+        Ok(())
     }
 
     /// Act one: peers are wanted, a signer dials in, links come up.
     pub(super) async fn gather(&mut self) -> Result<(), DemoError> {
-        let held = self.want().await?;
+        self.want(Kind::Channel).await?;
+        let channel = Arc::clone(&self.cast);
+        let channel = channel.of(Kind::Channel).map(|member| member.node_id());
+        self.node.supervisor.declare_channel_peers(channel).await?;
+        let peers = self.node.supervisor.peers().await?;
+        let held = peers.iter().filter(|peer| peer.state == PeerState::Held);
+        let held = held.count();
+        self.opening = peers;
         self.screen.say(
             Ink::Bold,
             "The node starts. It holds no key, and no signer is there.",
         );
         self.screen.add(&format!(
-            "mode {}: {held} peers wait to be dialled, and nothing fails",
+            "mode {}: {held} channel peers wait to be dialled, and nothing fails",
             self.node.supervisor.mode()
         ));
         self.screen.add(&format!(
@@ -163,6 +167,11 @@ impl Stage<'_> {
         ));
         self.pause(1.0).await;
         let epoch = self.dial_in().await?;
+        // Only now: without a signer a persona would dial them, and the story has another place for that.
+        self.want(Kind::Gossip).await?;
+        let told = self.node.supervisor.peers().await?.into_iter();
+        self.opening
+            .extend(told.filter(|peer| peer.tag == Tag::GossipOnly));
         let cast = Arc::clone(&self.cast);
         for member in cast.peers().filter(|member| member.dials) {
             self.fars.push(Far::start(member, &self.around).await?);
@@ -264,6 +273,7 @@ impl Stage<'_> {
             agent,
             counts,
             after,
+            floor_back: None,
         };
         self.tell_cut(&cut);
         self.pause(2.0).await;
@@ -353,7 +363,7 @@ impl Stage<'_> {
     }
 
     /// Act four: a while without a signer.
-    async fn endure(&mut self, cut: &Cut) -> Result<Absence, DemoError> {
+    async fn endure(&mut self, cut: &mut Cut) -> Result<Absence, DemoError> {
         let before = self.gossip_counts();
         self.wait_for("gossip without a signer", |stage| {
             let now = stage.gossip_counts();
@@ -371,6 +381,7 @@ impl Stage<'_> {
         let mut absence = Absence::default();
         self.suitor(&mut absence).await?;
         self.mistagged(&mut absence).await?;
+        self.leave(cut).await?;
         self.strangers(&mut absence).await?;
         self.close_books(cut, &mut absence);
         Ok(absence)
@@ -414,7 +425,7 @@ impl Stage<'_> {
     /// A gossip peer would open a channel.
     pub(super) async fn suitor(&self, absence: &mut Absence) -> Result<(), DemoError> {
         let far = self.far(SUITOR)?;
-        far.order(gossip::open_channel()).await;
+        far.order(Order::Send(gossip::open_channel())).await;
         self.wait_for("the warning to who would open a channel", |_| {
             far.newest(|seen| !seen.warnings.is_empty())
         })
@@ -437,7 +448,7 @@ impl Stage<'_> {
     /// A gossip peer believes that it has a channel with us.
     pub(super) async fn mistagged(&self, absence: &mut Absence) -> Result<(), DemoError> {
         let far = self.far(MISTAGGED)?;
-        far.order(gossip::channel_reestablish()).await;
+        far.order(Order::Send(gossip::channel_reestablish())).await;
         self.wait_for("the mis-tagged peer's link to end", |_| {
             far.newest(|seen| seen.ended.is_some())
         })
@@ -468,6 +479,62 @@ impl Stage<'_> {
         absence.mistag_closed = reason(self) == Some(CloseReason::Mistag);
         absence.mistag_warnings = far.newest(|seen| seen.warnings.len());
         absence.mistag_event = self.node.event(suspected).is_some();
+        Ok(())
+    }
+
+    /// A gossip peer goes away, and one is missing of the floor until a persona has dialled it again.
+    async fn leave(&self, cut: &mut Cut) -> Result<(), DemoError> {
+        let far = self.far(LEAVER)?;
+        let began = Instant::now();
+        far.order(Order::Leave).await;
+        let cut_now = &*cut;
+        self.wait_for("a persona in the place of the lost gossip link", |stage| {
+            let missing = evidence::missing(stage, cut_now);
+            missing.contains(&1) && missing.last() == Some(&0)
+        })
+        .await?;
+        cut.floor_back = Some(began.elapsed());
+        self.wait_for("gossip under the persona", |stage| {
+            let come = stage.node.newest(far.member.index, |link| {
+                link.handle.identity() == Identity::Persona && !link.delivered.is_empty()
+            });
+            come == Some(true)
+        })
+        .await?;
+        self.screen.say(
+            Ink::Plain,
+            &format!("{LEAVER} goes away. The node dials it again under a persona: a throwaway key, for gossip only."),
+        );
+        let met = far.newest(|seen| seen.remote);
+        self.screen.add(&format!(
+            "{FLOOR} gossip links again after {:.0} ms; {LEAVER} sees {}, which is not the node's key",
+            millis(cut.floor_back.unwrap_or_default()),
+            met.map(|id| id.to_string().chars().take(16).collect::<String>() + "…")
+                .unwrap_or_default()
+        ));
+        self.pause(1.0).await;
+        Ok(())
+    }
+
+    /// The node's own link with who had met a persona is up, and the persona's goes.
+    async fn replace_persona(&self) -> Result<(), DemoError> {
+        let far = self.far(LEAVER)?;
+        let replaced = |stage: &Self| {
+            stage.node.look(|links| {
+                let of_peer = links.iter().filter(|link| link.peer == far.member.index);
+                let mut personas = of_peer
+                    .clone()
+                    .filter(|link| link.handle.identity() == Identity::Persona);
+                let mut own = of_peer.filter(|link| link.handle.identity() == Identity::Node);
+                personas.all(|link| link.down.is_some()) && own.any(|link| link.down.is_none())
+            })
+        };
+        self.wait_for("the node's own link in the persona's place", replaced)
+            .await?;
+        self.screen.say(
+            Ink::Plain,
+            &format!("{LEAVER} has the node's own link again; the persona's went after it, heard out to the last message."),
+        );
         Ok(())
     }
 
@@ -540,7 +607,8 @@ impl Stage<'_> {
                 "The parked stranger was let in. Gossip went on all the while.",
             );
         }
-        self.pause(1.5).await;
+        self.replace_persona().await?;
+        self.pause(0.5).await;
         Ok(epoch)
     }
 

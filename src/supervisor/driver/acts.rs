@@ -82,6 +82,11 @@ impl Driver {
 
     /// A lapse since the machine decided shows in the dial itself: it fails at once.
     fn as_node(&self, tag: Tag) -> DialAs {
+        if let (Tag::GossipOnly, false, Some(key)) =
+            (tag, self.env.context.is_live(), &self.env.cached)
+        {
+            return DialAs::Cached(Arc::clone(key));
+        }
         let (purpose, lease) = match tag {
             Tag::ChannelBearing => (Purpose::ChannelDial, self.env.context.lease().ok()),
             Tag::GossipOnly => (Purpose::GossipDial, None),
