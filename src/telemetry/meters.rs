@@ -66,7 +66,7 @@ impl FrameMeters {
     }
 
     /// Notes that gossip came at this Unix second.
-    pub(crate) fn gossip_came(&self, second: u64) {
+    pub fn gossip_came(&self, second: u64) {
         // Read first: written once a second, so that links do not pull one cache line to and fro.
         if self.last_gossip.load(Ordering::Relaxed) < second {
             self.last_gossip.fetch_max(second, Ordering::Relaxed);
