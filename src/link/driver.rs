@@ -28,7 +28,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::Instrument;
 
 /// What the links of one supervisor share.
 pub(crate) struct Env {
@@ -378,8 +377,7 @@ pub(super) async fn establish(
             HandshakeFailure::NotAdmitted(reason)
         });
     }
-    let span = shared.state.span.clone();
-    run(env, shared, obituary).instrument(span).await;
+    run(env, shared, obituary).await;
     Ok(())
 }
 
@@ -505,7 +503,7 @@ impl Obituary {
     fn publish(&self) {
         let (env, state, reason) = (&self.env, &self.state, self.reason);
         if state.stage() == Stage::Up {
-            env.telemetry.emit(Event::LinkDown {
+            state.emit(Event::LinkDown {
                 peer: state.peer,
                 link: state.id,
                 tag: state.tag(),
@@ -526,7 +524,7 @@ impl Obituary {
             // Of a dial that ends so early the supervisor tells.
             let failure = HandshakeFailure::BeforeInit(reason);
             let (label, detail) = (failure.label(), failure.to_string());
-            env.telemetry.emit(Event::InboundFailed {
+            state.emit(Event::InboundFailed {
                 address,
                 failure: label,
                 detail,

@@ -17,7 +17,7 @@ use crate::clock::Moment;
 use crate::limits;
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, Lease, SignerAway};
-use crate::telemetry;
+use crate::telemetry::{self, Event};
 use crate::wire::MessageType;
 use bytes::Bytes;
 use std::io;
@@ -51,8 +51,8 @@ pub(crate) struct LinkState {
     /// Wakes the link's task: something is queued, or it shall close or probe.
     pub(crate) wake: Notify,
     pub(crate) env: Arc<Env>,
-    /// What the log says of everything that happens on this link.
-    pub(crate) span: tracing::Span,
+    /// What the log says of this link with each of its events.
+    span: tracing::Span,
     scope: Mutex<Scope>,
     close: Mutex<Option<CloseReason>>,
     tag: AtomicU8,
@@ -370,6 +370,11 @@ impl LinkState {
     pub(crate) fn set_tag(&self, tag: Tag) {
         self.tag.store(tag_code(tag), Ordering::Release);
         telemetry::retag(&self.span, tag);
+    }
+
+    /// Emits an event of this link.
+    pub(crate) fn emit(&self, event: Event) {
+        self.env.telemetry.emit_in(&self.span, event);
     }
 
     pub(crate) fn set_filter_received(&self) {

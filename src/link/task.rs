@@ -556,7 +556,7 @@ impl LinkTask {
     }
 
     fn emit(&self, event: Event) {
-        self.env().telemetry.emit(event);
+        self.state().emit(event);
     }
 
     fn refused(&mut self, kind: MessageType, action: &'static str) {

@@ -57,11 +57,16 @@ impl Telemetry {
 
     /// Records `event`: counts it, logs it, and hands it to whoever listens. Never waits.
     pub fn emit(&self, event: Event) {
+        self.emit_in(&tracing::Span::none(), event);
+    }
+
+    /// The same, logged in a span.
+    pub(crate) fn emit_in(&self, span: &tracing::Span, event: Event) {
         let at = self.clock.unix();
         let unsaid = self.note(at, &event);
         contained(|| {
             meters::record(&event);
-            event.log(unsaid);
+            span.in_scope(|| event.log(unsaid));
         });
         let mut recorded = Recorded {
             at,
@@ -176,7 +181,8 @@ fn contained(work: impl FnOnce()) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
 }
 
-/// The span in which the log has everything that happens on a link. Its tag is the supervisor's to say, when it lets the link in.
+/// The span in which the log has the events of a link. Nothing is entered where there is no event: a message costs none. Its tag is the
+/// supervisor's to say, when it lets the link in.
 pub(crate) fn link_span(
     peer: NodeId,
     link: LinkId,

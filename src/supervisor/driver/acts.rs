@@ -177,7 +177,7 @@ impl Driver {
         if before.is_none()
             && let Some(epoch) = shared.state.leased_under()
         {
-            self.env.telemetry.emit(Event::Leased {
+            shared.state.emit(Event::Leased {
                 peer: shared.state.peer,
                 link,
                 epoch,
