@@ -100,6 +100,10 @@ fn peers(stage: &Stage<'_>) -> Vec<Value> {
         );
         if let Value::Object(peer) = &mut peer {
             peer.insert("name".to_owned(), json!(member.name));
+            if member.kind != Kind::Channel {
+                // The node is told of it later than of the channel peers: nothing was wanted of it yet.
+                peer.insert("state".to_owned(), json!("idle"));
+            }
         }
         peer
     });

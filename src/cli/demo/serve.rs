@@ -5,9 +5,11 @@
 
 use super::cast::Cast;
 use super::checks::{Absence, millis};
+use super::far::Order;
 use super::folder::Folder;
 use super::screen::{Ink, Screen};
 use super::stage::Stage;
+use super::story::LEAVER;
 use super::{DemoError, interrupted};
 use crate::admin::{
     AdminServer, Caller, DataDir, DoorView, Exporter, Parts, Problem, Settings, SignerControl,
@@ -146,6 +148,7 @@ async fn story(stage: &mut Stage<'_>, round: Duration) -> Result<(), DemoError> 
         stay(stage, round * 6 / 10).await;
         lapse(stage).await;
         stay(stage, round * 2 / 10).await;
+        lose(stage).await;
         let mut absence = Absence::default();
         for act in [
             stage.suitor(&mut absence).await,
@@ -186,6 +189,21 @@ async fn lapse(stage: &mut Stage<'_>) {
         lapse.dropped,
         lapse.retained
     ));
+}
+
+/// A gossip peer closes its link; the node dials it again under a persona.
+async fn lose(stage: &Stage<'_>) {
+    let Ok(far) = stage.far(LEAVER) else { return };
+    far.order(Order::Leave).await;
+    stage
+        .screen
+        .say(Ink::Plain, &format!("{LEAVER} goes away."));
+    let has_persona = |stage: &Stage<'_>| stage.node.supervisor.snapshot().links.persona > 0;
+    if stage.within(PATIENCE, has_persona).await {
+        stage
+            .screen
+            .add("the node dials it again under a persona: a throwaway key, for gossip only");
+    }
 }
 
 /// The signer dials in again.
