@@ -96,7 +96,7 @@ impl Node {
     async fn stream(&self, more: &str) -> Stream {
         let socket = TcpSocket::new_v4().unwrap();
         // Little is held for it here, so that what it does not read is held at the other end, or lost there.
-        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_recv_buffer_size(32 * 1024).unwrap();
         let mut socket = socket.connect(self.address).await.unwrap();
         let (address, token) = (self.address, &self.token);
         let request = format!(

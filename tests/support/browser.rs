@@ -201,16 +201,19 @@ impl Browser {
 
     /// Writes the whole page as a picture, from a screen that is as high as the page.
     pub(crate) fn picture(&self, path: &Path) {
-        let high = self.run("return document.documentElement.scrollHeight");
-        let high = u32::try_from(high.as_u64().expect("pixels")).expect("few");
-        let (width, _, phone) = self.shown.get();
-        self.resize(width, high, phone);
+        let (width, height, phone) = self.shown.get();
+        self.run("scrollTo(0, 0)");
+        // Twice: on a higher screen some parts are higher too.
+        for _ in 0..2 {
+            let high = self.run("return document.documentElement.scrollHeight");
+            let high = u32::try_from(high.as_u64().expect("pixels")).expect("few");
+            self.resize(width, high, phone);
+        }
         let shot = self.devtools("Page.captureScreenshot", &json!({ "format": "png" }));
         let png = unbase64(shot["data"].as_str().expect("a picture"));
         assert!(png.starts_with(b"\x89PNG"), "a PNG");
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         std::fs::write(path, png).expect("written");
-        let (width, height, phone) = self.shown.get();
         self.resize(width, height, phone);
     }
 }
