@@ -9,7 +9,9 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    clippy::cast_precision_loss
+    clippy::cast_precision_loss,
+    clippy::unchecked_time_subtraction,
+    clippy::semicolon_if_nothing_returned
 )]
 
 use bytes::BytesMut;
@@ -154,7 +156,7 @@ struct Line {
 impl Line {
     fn new(with: bool) -> Self {
         let recorder = with.then(recorder);
-        let _guard = recorder
+        let guard = recorder
             .as_ref()
             .map(|recorder| metrics::set_default_local_recorder(recorder));
         // All of the node runs on this thread: its processor time is the node's, and the recorder that is the thread's is too.
@@ -167,7 +169,7 @@ impl Line {
         let id = far.node_id();
         let address = far_side(far, asked);
         let (inbox, kept) = runtime.block_on(node(id, address));
-        drop(_guard);
+        drop(guard);
         Self {
             runtime,
             inbox,

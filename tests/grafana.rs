@@ -40,15 +40,12 @@ fn row(series: &str) -> Option<(&'static Metric, Vec<&'static str>)> {
     let listed = || METRICS.iter().chain(PEER_METRICS).chain(PROCESS_METRICS);
     let plain = listed().find(|row| row.name == series && row.kind != Kind::Histogram);
     let of_histogram = || {
-        let parts = ["_bucket", "_sum", "_count"].into_iter();
-        parts
-            .flat_map(|part| {
-                let base = series.strip_suffix(part);
-                let row =
-                    listed().find(|row| base == Some(row.name) && row.kind == Kind::Histogram);
-                row.map(|row| (row, part))
-            })
-            .next()
+        let mut parts = ["_bucket", "_sum", "_count"].into_iter();
+        parts.find_map(|part| {
+            let base = series.strip_suffix(part);
+            let row = listed().find(|row| base == Some(row.name) && row.kind == Kind::Histogram);
+            row.map(|row| (row, part))
+        })
     };
     let (row, part) = match plain {
         Some(row) => (row, ""),

@@ -57,9 +57,8 @@ pub(crate) struct LinkTask {
     place: Option<Place>,
     alarm: Option<(Moment, Sleep)>,
     rotations: (u64, u64),
-    /// Messages that are not in the counters yet, and whether gossip was among those for the node.
+    /// Messages that are not in the counters yet.
     tally: Tally,
-    gossip_came: bool,
     /// The supervisor wants to hear of the next sign of life.
     probing: bool,
     /// The socket was not read in the last round, because the node does not receive.
@@ -131,7 +130,6 @@ impl LinkTask {
             alarm: None,
             rotations: (0, 0),
             tally: Tally::default(),
-            gossip_came: false,
             probing: false,
             deaf: false,
             refusals,
@@ -470,7 +468,9 @@ impl LinkTask {
             self.refused(kind, "closed");
             return Err(CloseReason::SignerAway);
         }
-        self.gossip_came |= kind.is_announcement();
+        if kind.is_announcement() {
+            self.tally.announce();
+        }
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
             self.state().set_filter_received();
         }
@@ -608,7 +608,7 @@ impl LinkTask {
             counter.fetch_add(self.tally.frames(direction), Ordering::Relaxed);
         }
         meters.add(&mut self.tally);
-        if std::mem::take(&mut self.gossip_came) {
+        if self.tally.take_announced() {
             let now = state.env.clock.unix().as_secs();
             counters.last_gossip.store(now, Ordering::Relaxed);
             meters.gossip_came(now);

@@ -92,6 +92,7 @@ fn take(counter: &Counter, count: &mut u64) {
 pub struct Tally {
     frames: [[u64; PLANES.len()]; 2],
     bytes: [u64; 2],
+    announced: bool,
 }
 
 impl Tally {
@@ -104,6 +105,16 @@ impl Tally {
         if let Some(total) = self.bytes.get_mut(direction as usize) {
             *total = total.saturating_add(bytes as u64);
         }
+    }
+
+    /// Notes that an announcement came for the node.
+    pub fn announce(&mut self) {
+        self.announced = true;
+    }
+
+    /// Whether one has come since this was last asked.
+    pub fn take_announced(&mut self) -> bool {
+        std::mem::take(&mut self.announced)
     }
 
     /// Whether nothing is counted.

@@ -87,6 +87,7 @@ impl Prometheus {
     }
 
     /// Asks again and again until there is an answer.
+    #[allow(clippy::unused_self, reason = "there must be one to ask")]
     pub(crate) fn until<T>(&self, what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
         let started = Instant::now();
         loop {
