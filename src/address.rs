@@ -222,7 +222,7 @@ impl FromStr for PeerAddress {
         let number = port.parse().ok().filter(|port| plain && *port != 0);
         let port = number.ok_or_else(|| AddressError::Port(shown(port)))?;
         let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        if name == "onion" || name.ends_with(".onion") {
+        if name.rsplit('.').next() == Some("onion") {
             let service = name.parse().map_err(|fault| AddressError::Onion {
                 host: shown(host),
                 fault,

@@ -189,6 +189,10 @@ pub(super) struct TorArguments {
 }
 
 /// Gossip without a signer, and after it.
+#[expect(
+    clippy::struct_field_names,
+    reason = "clap makes the flags of the fields' names"
+)]
 #[derive(Debug, Args, Default)]
 pub(super) struct GossipArguments {
     /// Gossip links that there shall be while no signer is there; 0 to 100 [default: 5]

@@ -51,6 +51,10 @@ pub(crate) struct Env {
 }
 
 /// What the node says of itself to its peers.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "choices that do not depend on one another"
+)]
 #[derive(Debug, Clone)]
 pub(crate) struct NodeSettings {
     pub(crate) features: Features,

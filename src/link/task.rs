@@ -39,6 +39,10 @@ use tokio::task::coop::consume_budget;
 type Place = Pin<Box<dyn Future<Output = Room> + Send>>;
 
 /// The task of one link.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that do not depend on one another: no two of them make one state"
+)]
 pub(crate) struct LinkTask {
     shared: Arc<LinkShared>,
     machine: LinkMachine,

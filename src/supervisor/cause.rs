@@ -32,13 +32,13 @@ impl Cause {
             | HandshakeFailure::Lapsed
             | HandshakeFailure::Ecdh(EcdhError::SignerAway(_)) => Failure::SignerAway,
             HandshakeFailure::NotAdmitted(_) => Failure::Duplicate,
+            // Whoever answers there is not the peer.
             HandshakeFailure::Protocol(
                 HandshakeError::Tag { act: Act::Two }
                 | HandshakeError::Point { act: Act::Two }
                 | HandshakeError::Version { act: Act::Two, .. },
-            ) => Failure::WrongKey,
-            // Whoever answers there is not the peer.
-            HandshakeFailure::OwnAddress(_) => Failure::WrongKey,
+            )
+            | HandshakeFailure::OwnAddress(_) => Failure::WrongKey,
             failure if failure.culprit() != Culprit::Peer => Failure::Ours,
             failure if failure.was_connected() => Failure::Handshake,
             _ => Failure::Unreachable,

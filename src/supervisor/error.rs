@@ -179,8 +179,7 @@ impl StartError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Book(error) => error.retry(),
-            Self::NoProxy => Retry::Never,
-            Self::OtherIdentity { .. } => Retry::Never,
+            Self::NoProxy | Self::OtherIdentity { .. } => Retry::Never,
             Self::System(_) => Retry::Later,
         }
     }

@@ -26,6 +26,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// What is kept for the floor, over all peers.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "choices, and facts that do not depend on one another"
+)]
 pub(super) struct Floor {
     /// Gossip links that there shall be while no signer is there.
     wanted: usize,

@@ -30,6 +30,10 @@ pub use super::orders::{Failure, Input, Load, Output, Policy};
 pub use super::roster::{PeerState, Urgency};
 
 /// The state of all peers.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "choices, and facts that do not depend on one another"
+)]
 pub struct SupervisorMachine {
     pub(super) own_key: NodeId,
     pub(super) random: fastrand::Rng,
