@@ -954,6 +954,25 @@ fn personas(outputs: &[Output]) -> Vec<u64> {
     outputs.iter().filter_map(persona).collect()
 }
 
+/// A node that has just been set up: no signer, no peer, and nobody says anything.
+#[test]
+fn p7_what_is_missing_is_told_even_if_nothing_is_heard_from_the_start() {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 5,
+        ..Policy::default()
+    });
+    assert_eq!(desk.machine.deadline(), Some(Moment::START), "at once");
+    assert_eq!(desk.feed(Input::Tick), []);
+    desk.now = desk.machine.deadline().expect("the absence has begun");
+    assert_eq!(desk.now, Moment::START.after(limits::PERSONA_GRACE));
+    let told = Output::FloorMissing {
+        missing: 5,
+        wanted: 5,
+    };
+    assert_eq!(desk.feed(Input::Tick), [told]);
+    assert_eq!(desk.machine.deadline(), None);
+}
+
 #[test]
 fn p7_only_what_is_missing_is_dialled_and_a_peer_that_keeps_silent_is_not_waited_for() {
     let (mut desk, outputs) = away(10, address);

@@ -153,6 +153,11 @@ impl Floor {
         self.wanted > 0 || self.personas
     }
 
+    /// Whether the absence that the process started with is known of, or has passed.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// No signer is there from now on, or from the start.
     fn begins(&mut self, now: Moment) {
         self.has_begun = true;

@@ -109,7 +109,7 @@ impl SupervisorMachine {
     /// When [`Input::Tick`] is due next.
     pub fn deadline(&self) -> Option<Moment> {
         let peers = self.timers.first().map(|(at, _)| *at);
-        [peers, self.hold_down.until(), self.floor.starts_at()]
+        [peers, self.hold_down.until(), self.floor_due()]
             .into_iter()
             .flatten()
             .min()
@@ -220,8 +220,12 @@ impl SupervisorMachine {
         self.our_side.behind
     }
 
-    /// When the absence of the signer has lasted long enough for personas to dial, until it has.
+    /// When the absence of the signer has lasted long enough for personas to dial, until it has. At once, while nothing has been heard
+    /// since the start: the absence begins then, even if nobody says anything.
     pub fn floor_due(&self) -> Option<Moment> {
+        if !self.live && !self.draining && !self.floor.has_begun() {
+            return Some(Moment::START);
+        }
         self.floor.starts_at()
     }
 
