@@ -144,7 +144,7 @@ fn names_a_host(path: &str, text: &str) -> Vec<String> {
 fn no_file_names_a_registry_host() {
     let found: Vec<String> = tree()
         .iter()
-        .filter(|(path, _)| path != "Cargo.lock")
+        .filter(|(path, _)| !path.ends_with("Cargo.lock"))
         .flat_map(|(path, text)| names_a_host(path, text))
         .collect();
     assert_none(&found);

@@ -135,7 +135,7 @@ pub(super) struct TopArguments {
     pub(super) interval: String,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Default)]
 pub(super) struct RunArguments {
     /// A TOML file with settings and peers
     #[arg(long, value_name = "FILE", env = "PILOTLIGHT_CONFIG")]

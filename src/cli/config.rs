@@ -222,7 +222,8 @@ impl Config {
         Self::parse(&path.display().to_string(), text)
     }
 
-    fn parse(path: &str, text: String) -> Result<Self, Failure> {
+    /// Reads its text; `path` is for errors.
+    pub(super) fn parse(path: &str, text: String) -> Result<Self, Failure> {
         let source = Source {
             path: path.to_owned(),
             text,

@@ -33,6 +33,7 @@ mod span;
 mod top;
 mod words;
 
+use crate::admin::Problem;
 use args::{Arguments, Command, PeerCommand, SignerCommand};
 use clap::Parser;
 use client::Client;
@@ -56,6 +57,18 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Whether [`main`] would take a configuration file of this text; `path` is for the error. It reads no file and no environment. For
+/// `fuzz/` only: the command line's own parts are private, and whoever embeds the library has no configuration file.
+///
+/// # Errors
+/// What is wrong with it, where, and what to do.
+#[doc(hidden)]
+pub fn check_configuration(path: &str, text: &str) -> Result<(), Problem> {
+    settings::of_text(path, text)
+        .map(|_| ())
+        .map_err(|failure| failure.problem)
 }
 
 fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> {

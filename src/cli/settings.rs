@@ -104,6 +104,16 @@ pub(super) fn data_dir(given: Option<PathBuf>) -> Result<DataDir, Failure> {
 pub(super) fn resolve(given: Option<PathBuf>, run: RunArguments) -> Result<Settings, Failure> {
     check_environment()?;
     let config = load(run.config.as_deref())?;
+    settle(config, given, run)
+}
+
+/// What a file of this text would make of it, with no flag given.
+pub(super) fn of_text(path: &str, text: &str) -> Result<Settings, Failure> {
+    let config = Config::parse(path, text.to_owned())?;
+    settle(config, Some(PathBuf::new()), RunArguments::default())
+}
+
+fn settle(config: Config, given: Option<PathBuf>, run: RunArguments) -> Result<Settings, Failure> {
     let data_dir = data_dir(given.or_else(|| config.data_dir.clone()))?;
     let gateway = gateway(&run.gateway, run.liveness_window.as_deref(), &config)?;
     let node_id = match (&run.node_id, &config.node_id) {

@@ -59,6 +59,18 @@ use crate::signer::SignerContext;
 use crate::telemetry::{Event, Telemetry};
 use service::Shared;
 
+/// What a message of a signer's, as it is encoded, is to its stream's [machine](machine::StreamMachine): the request that it answers,
+/// and what it says. `None`: no message. For `fuzz/` only: the codec is private, and an embedder never sees a message.
+#[doc(hidden)]
+pub fn read_message(
+    encoded: &[u8],
+    registrant: machine::Registrant,
+) -> Option<(u64, machine::Body)> {
+    let message: proto::SignCoordinatorResponse = prost::Message::decode(encoded).ok()?;
+    let reply_to = message.ref_request_id;
+    Some((reply_to, messages::read(message, registrant).0))
+}
+
 /// What a gateway is started with.
 pub struct GatewayConfig {
     /// Where the signer dials in.

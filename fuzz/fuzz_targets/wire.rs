@@ -1,0 +1,3 @@
+//! See `src/wire.rs`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| pilotlight_fuzz::wire::run(input));
