@@ -178,7 +178,7 @@ fn one_link_at_a_time_asks_for_the_range_and_everything_only_when_nobody_serves_
     now = now.after(limits::RANGE_RETRY);
     let turn = SyncDesk::turn(&desk, now).unwrap();
     assert!(!turn.end(now, Outcome::Served));
-    let soon = now.after(limits::RANGE_AGAIN - Duration::from_secs(1));
+    let soon = now.after(limits::RANGE_AGAIN.saturating_sub(Duration::from_secs(1)));
     assert!(SyncDesk::turn(&desk, soon).is_none(), "filters do the rest");
     assert!(SyncDesk::turn(&desk, now.after(limits::RANGE_AGAIN)).is_some());
     let bare = Arc::new(SyncDesk::new(None));

@@ -33,7 +33,7 @@ fn peer(number: u8, tag: &str, state: &str) -> Value {
 fn up(number: u8, tag: &str, identity: &str, since: f64) -> Value {
     let mut peer = peer(number, tag, "up");
     let more = json!({
-        "identity": identity, "direction": if number % 2 == 0 { "inbound" } else { "outbound" }, "since": since,
+        "identity": identity, "direction": if number.is_multiple_of(2) { "inbound" } else { "outbound" }, "since": since,
         "frames_in": 1_234 * u64::from(number), "frames_out": 12, "last_gossip_at": NOW - 3.0,
     });
     peer.as_object_mut()
