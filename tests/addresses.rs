@@ -312,10 +312,8 @@ async fn we_never_dial_ourselves() {
     .await;
     let own = node.supervisor.listen(loopback(0)).await.unwrap();
     names.say(Answer::These(vec![own]));
-    let mut number = 20;
-    for address in [own.into(), announced, name(own.port())] {
+    for (number, address) in (20..).zip([own.into(), announced, name(own.port())]) {
         let peer = key(number).node_id();
-        number += 1;
         let error = node.supervisor.connect(spec(peer, address)).await;
         let error = error.unwrap_err();
         assert!(failed_as("own_address")(&error), "{error}");
@@ -329,7 +327,7 @@ async fn an_onion_service_is_reached_through_the_proxy() {
     let socks = Socks::start().await;
     let (node, _, mut events) = live(|with| with.tor_proxy(Some(socks.address))).await;
     let far = Other::start(2).await;
-    socks.leads(onion(1), far.address);
+    socks.leads(&onion(1), far.address);
     let connecting = node.supervisor.connect(spec(far.id, onion(1)));
     let link = within("the link", connecting).await.unwrap();
     assert_eq!(link_up(&mut events).await, (onion(1), Identity::Node));
@@ -358,8 +356,8 @@ async fn with_everything_through_the_proxy_this_machine_looks_up_no_name() {
     })
     .await;
     let far = Other::start(2).await;
-    socks.leads(name(9735), far.address);
-    socks.leads("127.0.0.1:7", far.address);
+    socks.leads(&name(9735), far.address);
+    socks.leads(&"127.0.0.1:7", far.address);
     for address in [name(9735), loopback(7).into()] {
         let connecting = node.supervisor.connect(spec(far.id, address.clone()));
         within("the link", connecting).await.unwrap();
@@ -399,8 +397,8 @@ async fn p7_a_hidden_node_s_personas_have_circuits_of_their_own() {
     .await;
     let mut events = node.supervisor.events();
     let far = Other::start(2).await;
-    socks.leads(far.address, far.address);
-    socks.leads(onion(1), far.address);
+    socks.leads(&far.address, far.address);
+    socks.leads(&onion(1), far.address);
     node.supervisor
         .add_peer(spec(far.id, far.address))
         .await

@@ -118,9 +118,11 @@ async fn p7_a_gossip_link_asks_for_what_was_missed_and_one_for_what_the_graph_la
         lacked,
         odd.map(ShortChannelId::from_u64).collect::<Vec<_>>()
     );
-    let asked = graph.asked.lock().unwrap();
-    assert_eq!(asked.len(), 1400);
-    assert_eq!(asked[3].timestamps, Some([3, 9]));
+    {
+        let asked = graph.asked.lock().unwrap();
+        assert_eq!(asked.len(), 1400);
+        assert_eq!(asked[3].timestamps, Some([3, 9]));
+    }
     // Nobody has asked the second for anything more.
     second
         .writer
@@ -133,7 +135,6 @@ async fn p7_a_gossip_link_asks_for_what_was_missed_and_one_for_what_the_graph_la
         )
         .await
         .unwrap();
-    drop(asked);
     expect(&mut second.reader, MessageType::PONG).await;
 }
 

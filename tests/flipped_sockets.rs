@@ -12,14 +12,7 @@
 #[allow(unreachable_pub, missing_docs)]
 mod node;
 #[path = "support/signers.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
+#[allow(unreachable_pub, missing_docs)]
 mod signers;
 
 use node::{Far, Node, id, init, key, message, soon};

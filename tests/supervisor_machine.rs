@@ -1578,7 +1578,7 @@ impl World {
             personas: seed % 5 > 1,
             channel_peers: false,
             cached_identity: false,
-            onions: seed % 2 > 0,
+            onions: !seed.is_multiple_of(2),
         };
         Self {
             machine: SupervisorMachine::new(own(), seed).with_policy(policy),

@@ -330,18 +330,17 @@ impl Transport {
 
     /// Takes the next message off the front of `stream`; `None` while bytes are missing.
     pub fn open(&mut self, stream: &mut &[u8]) -> Result<Option<Vec<u8>>, Broken> {
-        let length = match self.length {
-            Some(length) => length,
-            None => {
-                let Some((header, rest)) = stream.split_at_checked(18) else {
-                    return Ok(None);
-                };
-                let (k, n) = self.receive.key();
-                let length = decrypt_with_ad(&k, n, &[], header).ok_or(Broken::Header)?;
-                *stream = rest;
-                let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-                *self.length.insert(length)
-            }
+        let length = if let Some(length) = self.length {
+            length
+        } else {
+            let Some((header, rest)) = stream.split_at_checked(18) else {
+                return Ok(None);
+            };
+            let (k, n) = self.receive.key();
+            let length = decrypt_with_ad(&k, n, &[], header).ok_or(Broken::Header)?;
+            *stream = rest;
+            let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+            *self.length.insert(length)
         };
         let Some((body, rest)) = stream.split_at_checked(length + 16) else {
             return Ok(None);

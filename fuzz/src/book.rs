@@ -18,7 +18,7 @@ pub fn run(json: &[u8]) {
             column,
             detail,
         }) => {
-            let lines = json.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let lines = json.split(|byte| *byte == b'\n').count();
             assert!(line <= lines && column <= json.len() + 1 && !detail.is_empty());
             return;
         }

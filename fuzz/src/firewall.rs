@@ -37,9 +37,9 @@ pub fn run(input: &[u8]) {
         return before_init(kind.0, message, inbound, outbound);
     }
     if situation.signer_away || situation.persona {
-        without_signer(kind.0, &situation, inbound, outbound);
+        without_signer(kind.0, situation, inbound, outbound);
     }
-    always(kind.0, message, &situation, inbound, outbound);
+    always(kind.0, message, situation, inbound, outbound);
 }
 
 fn before_init(kind: u16, message: &[u8], inbound: Inbound, outbound: Outbound) {
@@ -52,7 +52,7 @@ fn before_init(kind: u16, message: &[u8], inbound: Inbound, outbound: Outbound) 
     assert!(kind == 16 || matches!(outbound, Outbound::Refuse(_)));
 }
 
-fn without_signer(kind: u16, situation: &Situation, inbound: Inbound, outbound: Outbound) {
+fn without_signer(kind: u16, situation: Situation, inbound: Inbound, outbound: Outbound) {
     let observes = situation.observe && situation.signer_away && !situation.persona;
     let barred = match kind {
         136 => Some(Inbound::Close(CloseReason::ChannelReestablish)),
@@ -85,7 +85,7 @@ fn without_signer(kind: u16, situation: &Situation, inbound: Inbound, outbound: 
 }
 
 /// With a signer or without.
-fn always(kind: u16, message: &[u8], situation: &Situation, inbound: Inbound, outbound: Outbound) {
+fn always(kind: u16, message: &[u8], situation: Situation, inbound: Inbound, outbound: Outbound) {
     let leased = is_channel_message(kind) || kind == 136;
     assert_eq!(
         firewall::needs_lease(MessageType(kind)),
@@ -110,9 +110,9 @@ fn always(kind: u16, message: &[u8], situation: &Situation, inbound: Inbound, ou
     if inbound == Inbound::AnswerUnserved {
         assert!(matches!(kind, 261 | 263));
     }
-    let would = firewall::would(message, situation);
+    let would = firewall::would(message, &situation);
     assert!(would.is_none() || situation.observe && situation.signer_away && !leased);
-    if firewall::would_refuse(message, situation) {
+    if firewall::would_refuse(message, &situation) {
         assert!(situation.observe && situation.signer_away && !situation.persona && !leased);
     }
 }

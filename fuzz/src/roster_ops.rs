@@ -568,10 +568,10 @@ impl<'a> World<'a> {
                 );
             }
             Stage::Admitted | Stage::Up if lapsed && link.tag == Tag::ChannelBearing => {
-                self.end(id, CloseReason::Lapse)
+                self.end(id, CloseReason::Lapse);
             }
             Stage::Admitted if link.close.is_some() && fate < 8 => {
-                self.end(id, link.close.unwrap())
+                self.end(id, link.close.unwrap());
             }
             Stage::Admitted if fate < 2 => self.end(id, CloseReason::InitTimeout),
             Stage::Admitted => {

@@ -127,6 +127,7 @@ impl Daemon {
     }
 
     /// What it says on standard error, where that was asked for with [`Stdio::piped`]; once only.
+    #[allow(dead_code, reason = "not every test asks for it")]
     pub(crate) fn stderr(&mut self) -> impl Read + Send + use<> {
         self.child.stderr.take().expect("piped, and not taken")
     }

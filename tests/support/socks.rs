@@ -65,7 +65,7 @@ impl Socks {
     }
 
     /// From now on `target` leads there.
-    pub(crate) fn leads(&self, target: impl ToString, place: SocketAddr) {
+    pub(crate) fn leads(&self, target: &impl ToString, place: SocketAddr) {
         let mut places = self.shared.places.lock().unwrap();
         places.insert(target.to_string(), place);
     }
