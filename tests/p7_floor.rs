@@ -288,6 +288,62 @@ async fn p7_the_floor_returns_after_a_loss_and_no_channel_peer_meets_a_persona()
     assert_eq!(reason, CloseReason::Persona);
 }
 
+/// Told to, a persona meets a channel peer too. That link bears no channel, not even when the signer is back and the node's own link
+/// with the same peer does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_channel_peer_meets_a_persona_if_told_to_and_no_channel_message_passes_on_it() {
+    let (mut node, mut inbox, clock) =
+        node(1, |builder| builder.personas_meet_channel_peers(true)).await;
+    let far = Far::listen(1);
+    let spec = PeerSpec::new(far.id, far.address).tagged(Tag::ChannelBearing);
+    node.supervisor.add_peer(spec).await.unwrap();
+    let _ = node.supervisor.peers().await.unwrap();
+    clock.advance(limits::PERSONA_GRACE);
+    let Wire {
+        mut reader,
+        mut writer,
+    } = within("a persona's dial", far.accept()).await;
+    assert_ne!(reader.remote, node.id(), "the peer is not told who we are");
+    let persona = link_as(&node, far.id, Identity::Persona).await;
+    let refused = |link: &LinkHandle| {
+        let refused = link.try_send(numbered(CHANNEL, 1, 20)).map(drop);
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                SendError::SignerAway { .. } | SendError::Refused { .. }
+            ),
+            "{refused}"
+        );
+    };
+    refused(&persona);
+    let links = node.supervisor.snapshot().links;
+    assert_eq!((links.channel_bearing, links.persona), (0, 1));
+    // The node's own link is a channel's from its first byte; the persona's is none still.
+    node.attach().await;
+    let own_wire = within("the own link", far.accept()).await;
+    assert_eq!(own_wire.reader.remote, node.id());
+    let own = link_as(&node, far.id, Identity::Node).await;
+    let _ = own.try_send(numbered(CHANNEL, 1, 20)).unwrap();
+    refused(&persona);
+    let links = node.supervisor.snapshot().links;
+    assert_eq!((links.channel_bearing, links.persona), (1, 1));
+    // Nor does one come in on it: that closes it, and it only.
+    writer.send(&numbered(CHANNEL, 2, 20)).await.unwrap();
+    while reader.next().await.is_some() {}
+    loop {
+        match within("the end", inbox.recv()).await.unwrap() {
+            Inbound::Down { link, reason, .. } => {
+                assert_eq!((link, reason), (persona.id(), CloseReason::ChannelMessage));
+                break;
+            }
+            Inbound::Message(message) => panic!("delivered: {message:?}"),
+            _ => {}
+        }
+    }
+    assert!(own.closed().is_none());
+}
+
 /// Nobody to dial: an event says how many links are missing, and another when they are there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p7_what_is_missing_of_the_floor_is_told() {

@@ -75,6 +75,9 @@ pub enum HandshakeFailure {
     /// The address is learned, or what a learned name stands for, and is no host's on the Internet; or it is no single machine's.
     #[error("{0} is not globally routable, and not given by hand: it is not dialled")]
     NotRoutable(SocketAddr),
+    /// Strangers from there are banned: a persona, who is a stranger there too, does not dial it.
+    #[error("{0} is banned: no persona dials it until the ban is over")]
+    Banned(SocketAddr),
     /// It is where this node is.
     #[error("{0} is this node's own address")]
     OwnAddress(PeerAddress),
@@ -149,6 +152,7 @@ impl HandshakeFailure {
             Self::ConnectTimeout => "connect_timeout",
             Self::Resolve { .. } => "resolve",
             Self::NotRoutable(_) => "not_routable",
+            Self::Banned(_) => "banned",
             Self::OwnAddress(_) => "own_address",
             Self::NoProxy => "no_proxy",
             Self::Proxy(error) if error.culprit() == Culprit::Peer => "proxy_refused",
@@ -179,6 +183,7 @@ impl HandshakeFailure {
                 | Self::ConnectTimeout
                 | Self::Resolve { .. }
                 | Self::NotRoutable(_)
+                | Self::Banned(_)
                 | Self::OwnAddress(_)
                 | Self::NoProxy
                 | Self::Proxy(_)
@@ -207,6 +212,7 @@ impl HandshakeFailure {
             Self::NotRoutable(_) | Self::OwnAddress(_) | Self::NoProxy => {
                 "design.md § The daemon's face"
             }
+            Self::Banned(_) => "design.md § The truth about cached secrets",
             Self::Proxy(error) => error.rule(),
             Self::Io { .. } | Self::Closed { .. } => "BOLT 8 § Handshake Exchange",
             Self::Timeout { .. } | Self::EcdhLate { .. } => "limits::ACT_DEADLINE",

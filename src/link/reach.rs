@@ -20,7 +20,7 @@ use crate::limits;
 use crate::routable::is_routable;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::net::TcpStream;
 
 /// What the operator has said of the ways out.
@@ -37,6 +37,9 @@ pub(crate) struct Ways {
     pub(crate) announced: Vec<PeerAddress>,
 }
 
+/// Whether whoever comes from an address is banned.
+pub(crate) type IsBanned = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// How dials leave this machine.
 pub(crate) struct Reach {
     ways: Ways,
@@ -44,6 +47,8 @@ pub(crate) struct Reach {
     circuit: Circuit,
     /// Where we listen.
     listening: RwLock<Vec<SocketAddr>>,
+    /// Who is banned, once it is known whom to ask.
+    is_banned: OnceLock<IsBanned>,
 }
 
 /// A dial to be made.
@@ -59,7 +64,13 @@ impl Reach {
             ways,
             circuit,
             listening: RwLock::default(),
+            is_banned: OnceLock::new(),
         }
+    }
+
+    /// From now on no persona dials an address of which this is true. The first word counts.
+    pub(crate) fn personas_avoid(&self, is_banned: IsBanned) {
+        let _ = self.is_banned.set(is_banned);
     }
 
     /// We listen there from now on.
@@ -85,6 +96,7 @@ impl Reach {
         }
         if let PeerAddress::Ip(place) = address {
             self.check(*place, origin)?;
+            self.check_bans(*place, &target)?;
         }
         let persona = self.ways.personas && target.persona.is_some();
         if address.is_onion() || self.ways.everything || persona {
@@ -97,7 +109,7 @@ impl Reach {
             PeerAddress::Dns { name, port } => self.look_up(clock, name, *port).await?,
             PeerAddress::Onion { .. } => return Err(HandshakeFailure::NoProxy),
         };
-        let (socket, place) = self.try_in_turn(clock, &places, origin).await?;
+        let (socket, place) = self.try_in_turn(clock, &places, &target).await?;
         Ok((socket, place.into()))
     }
 
@@ -105,19 +117,23 @@ impl Reach {
         &self,
         clock: &dyn Clock,
         places: &[SocketAddr],
-        origin: AddressOrigin,
+        target: &Target<'_>,
     ) -> Result<(TcpStream, SocketAddr), HandshakeFailure> {
         let mut failure = None;
         let trying = async {
             for place in places {
-                let tried = match self.check(*place, origin) {
+                let allowed = self
+                    .check(*place, target.known.origin)
+                    .and_then(|()| self.check_bans(*place, target));
+                let tried = match allowed {
                     Ok(()) => connect(clock, *place).await,
                     Err(refused) => Err(refused),
                 };
                 match tried {
                     Ok(socket) => return Some((socket, *place)),
                     // That one of many must not be dialled says less than that another does not answer.
-                    Err(HandshakeFailure::NotRoutable(_)) if failure.is_some() => {}
+                    Err(HandshakeFailure::NotRoutable(_) | HandshakeFailure::Banned(_))
+                        if failure.is_some() => {}
                     Err(error) => failure = Some(error),
                 }
             }
@@ -185,6 +201,15 @@ impl Reach {
             () = deadline => Err(ProxyError::TimedOut),
         };
         asked.map_err(HandshakeFailure::Proxy)
+    }
+
+    /// Whether a persona may dial a place: a ban is of an address, and a key that nobody knows is no way round it.
+    fn check_bans(&self, place: SocketAddr, target: &Target<'_>) -> Result<(), HandshakeFailure> {
+        let is_banned = self.is_banned.get();
+        if target.persona.is_some() && is_banned.is_some_and(|is_banned| is_banned(place.ip())) {
+            return Err(HandshakeFailure::Banned(place));
+        }
+        Ok(())
     }
 
     /// Whether a place may be dialled.
@@ -302,6 +327,48 @@ mod tests {
         }
         let nothing = reach.look_up(&ManualClock::new(), &name, port).await;
         assert_eq!(nothing.unwrap_err().label(), "resolve");
+    }
+
+    /// A persona is a stranger, and does not go where strangers are banned from, by address or by name; the node itself may.
+    #[tokio::test]
+    async fn p7_a_persona_does_not_dial_an_address_that_is_banned() {
+        let host = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = host.local_addr().unwrap();
+        let answers = vec![vec![place]; 3];
+        let ways = Ways {
+            resolver: Arc::new(Turning(Mutex::new(answers))),
+            proxy: None,
+            everything: false,
+            personas: false,
+            announced: Vec::new(),
+        };
+        let reach = Reach::new(ways, Circuit::new().unwrap());
+        let persona = Circuit::new().unwrap();
+        let by_name = "node.example:9735".parse::<PeerAddress>().unwrap();
+        let PeerAddress::Dns { name, .. } = by_name else {
+            unreachable!();
+        };
+        let port = place.port();
+        let addresses = [PeerAddress::Ip(place), PeerAddress::Dns { name, port }];
+        let dial = async |persona: Option<&Circuit>, address: &PeerAddress| {
+            let known = KnownAddress {
+                address: address.clone(),
+                origin: AddressOrigin::ByHand,
+            };
+            let (known, clock) = (&known, ManualClock::new());
+            let dialled = reach.connect(&clock, Target { known, persona });
+            dialled.await.map(|(_, reached)| reached)
+        };
+        assert!(dial(Some(&persona), &addresses[0]).await.is_ok());
+        reach.personas_avoid(Box::new(move |ip| ip == place.ip()));
+        for address in &addresses {
+            let refused = dial(Some(&persona), address).await.unwrap_err();
+            assert_eq!(
+                (refused.label(), refused.was_connected()),
+                ("banned", false)
+            );
+            assert!(dial(None, address).await.is_ok(), "{address}");
+        }
     }
 
     #[test]

@@ -435,6 +435,7 @@ impl SupervisorMachine {
             return;
         };
         let was_up = persona.up_since;
+        peer.persona_refused = failure == Some(Failure::Handshake);
         if was_up.is_some_and(|since| now.since(since) >= limits::STABLE_AFTER) {
             peer.backoff = super::roster::Backoff::default();
         }
@@ -471,7 +472,9 @@ impl SupervisorMachine {
     /// What a peer's persona link waits for, as time passes.
     pub(super) fn persona_is_due(&mut self, now: Moment, id: NodeId, out: &mut Vec<Output>) {
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.persona_until.take_if(|until| *until <= now);
+            if peer.persona_until.take_if(|until| *until <= now).is_some() {
+                peer.persona_refused = false;
+            }
             if let Some(persona) = &mut peer.persona {
                 persona.overdue_at.take_if(|at| *at <= now);
                 if persona.retire_at.take_if(|at| *at <= now).is_some() {
@@ -491,7 +494,9 @@ impl SupervisorMachine {
         self.floor.starts_at = None;
         self.floor.has_begun = true;
         for peer in self.peers.values_mut() {
-            peer.persona_until = None;
+            if !peer.persona_refused {
+                peer.persona_until = None;
+            }
             peer.lost = false;
             if let Some(persona) = peer.persona.filter(|link| link.up_since.is_none()) {
                 out.push(Output::Close {
@@ -536,7 +541,7 @@ impl SupervisorMachine {
     ) -> Option<Duration> {
         let dials = !self.live && self.floor.personas && self.may_meet_persona(id);
         if dials && let Some(peer) = self.peers.get_mut(&id) {
-            peer.persona_until = Some(now.after(delay));
+            peer.persona_until = peer.persona_until.max(Some(now.after(delay)));
             self.reschedule(id);
         }
         dials.then_some(delay)

@@ -177,11 +177,14 @@ impl Said {
 
 impl Shared {
     fn new(env: Arc<Env>, stop: watch::Sender<bool>) -> Self {
-        let watchman = Watchman::new(
+        let watchman = Arc::new(Watchman::new(
             Arc::clone(&env.clock),
             env.telemetry.clone(),
             Arc::clone(&env.settings.protected),
-        );
+        ));
+        let bans = Arc::clone(&watchman);
+        env.reach
+            .personas_avoid(Box::new(move |ip| bans.bars_address(ip)));
         let (since, entered) = (env.clock.unix(), env.clock.now());
         let said = Said {
             mode: Mode::Waiting,
@@ -197,7 +200,7 @@ impl Shared {
             chain: Mutex::default(),
             absences: Absences::default(),
             stop,
-            watchman: Arc::new(watchman),
+            watchman,
         }
     }
 

@@ -106,6 +106,8 @@ pub struct Peer {
     pub(super) persona: Option<PersonaLink>,
     /// A failure to cool down before the next dial under a persona.
     pub(super) persona_until: Option<Moment>,
+    /// It was the peer that turned the last persona away: then the next one, whatever its key, waits that long too.
+    pub(super) persona_refused: bool,
     /// Its gossip link was lost while no signer was there.
     pub(super) lost: bool,
     /// It has claimed a channel while no signer was there: it may be mis-tagged, so no persona dials it in this absence.
@@ -313,7 +315,7 @@ impl Peer {
 
     /// Nothing about personas waits for a time any more.
     pub(super) fn forget_personas_times(&mut self) {
-        self.persona_until = None;
+        (self.persona_until, self.persona_refused) = (None, false);
         if let Some(persona) = &mut self.persona {
             (persona.overdue_at, persona.retire_at) = (None, None);
         }

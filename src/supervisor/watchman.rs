@@ -44,6 +44,11 @@ impl Watchman {
         bars
     }
 
+    /// Whether an address is banned.
+    pub(super) fn bars_address(&self, ip: IpAddr) -> bool {
+        self.lock().bars_address(self.clock.now(), ip)
+    }
+
     /// Whether this node is not let in.
     pub(super) fn bars(&self, id: NodeId) -> bool {
         self.lock().bars_node(self.clock.now(), id)

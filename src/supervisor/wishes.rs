@@ -60,7 +60,8 @@ impl SupervisorMachine {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        (peer.wanted, peer.lost, peer.persona_until) = (false, false, None);
+        (peer.wanted, peer.lost) = (false, false);
+        (peer.persona_until, peer.persona_refused) = (None, false);
         peer.said = None;
         // It may live on until its link has ended, but as a stranger: what the node said of it is gone.
         peer.addresses.clear();

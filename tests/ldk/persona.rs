@@ -9,6 +9,7 @@ use crate::ldk_handlers::Records;
 use crate::ldk_peer::{LdkPeer, ldk_key};
 use crate::live_node::{Node, is_gossip};
 use crate::numbered::assert_same;
+use crate::real_gossip::mainnet;
 use crate::signed_region::Region;
 
 /// The catch-up is the supervisor's own: nobody sends a filter here.
@@ -19,6 +20,10 @@ async fn p7_ldk_takes_a_persona_serves_it_gossip_and_sees_it_replaced_without_a_
     let ldk = LdkPeer::new(160);
     let region = Region::new(60, 20, 50);
     ldk.learn(&region.whole());
+    // Real channels of mainnet too, where they are at hand: some are known of old, the others LDK learns later. It checks their signatures.
+    let all = mainnet(256, usize::MAX);
+    let (channels, news) = all.split_at(all.len() / 2);
+    ldk.learn(channels);
     let address = ldk.listen().await;
     let _ = node.lapse();
     assert_eq!(node.supervisor.mode(), Mode::Safe);
@@ -36,8 +41,17 @@ async fn p7_ldk_takes_a_persona_serves_it_gossip_and_sees_it_replaced_without_a_
     let key = ldk.records.read(|records| records.connected[0].peer);
     assert_ne!(key, ldk_key(node.id()), "LDK is not told who we are");
     let served = as_ldk_serves(&region);
-    let came = node.messages(ldk.id(), is_gossip, served.len()).await;
-    assert_same("the served graph", &came, &served);
+    let expected = served.len() + channels.len();
+    let came = node.messages(ldk.id(), is_gossip, expected).await;
+    let (real, ours): (Vec<_>, Vec<_>) = came
+        .into_iter()
+        .partition(|message| channels.contains(message));
+    assert_same("the served graph", &ours, &served);
+    assert_eq!(
+        real.iter().collect::<HashSet<_>>(),
+        channels.iter().collect(),
+        "the channels of mainnet"
+    );
 
     // The signer returns: the node's own link stands beside the persona's, and LDK announces on both.
     node.attach().await;
@@ -49,12 +63,14 @@ async fn p7_ldk_takes_a_persona_serves_it_gossip_and_sees_it_replaced_without_a_
     assert_eq!(key, ldk_key(node.id()));
     let mut announced = Vec::new();
     let mut round = 0;
+    let mut real = news.iter();
     // Until the persona's link has gone, and for some rounds after that.
     let mut after = 0;
     while after < 5 {
         round += 1;
         after += u32::from(persona.closed().is_some());
-        let updates = region.updates(round);
+        let mut updates = region.updates(round);
+        updates.extend(real.next().cloned());
         ldk.broadcast(&updates);
         let has_come = |come: &crate::live_node::Received| {
             let come: HashSet<Vec<u8>> = come.from(ldk.id(), is_gossip).into_iter().collect();
@@ -72,8 +88,9 @@ async fn p7_ldk_takes_a_persona_serves_it_gossip_and_sees_it_replaced_without_a_
     let links = node.supervisor.snapshot().links;
     assert_eq!((links.gossip_only, links.persona), (1, 0));
     println!(
-        "LDK served {} messages to a persona; {round} rounds of {} updates across its replacement, none missing",
-        served.len(),
-        announced.len() / round as usize
+        "LDK served {expected} messages to a persona, {} of them channels of mainnet; {} announced in {round} rounds across its replacement, {} of mainnet, none missing",
+        channels.len(),
+        announced.len(),
+        news.len() - real.count()
     );
 }

@@ -27,10 +27,26 @@ fn read_gsp(path: &Path, limit: usize) -> Option<Vec<Vec<u8>>> {
     Some(messages)
 }
 
+/// Where a file of `shared/data` is: beside the project, or beside a folder that the project lies in, as a worktree may.
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../shared/data")
-        .join(name)
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().skip(1);
+    let mut places = above.map(|folder| folder.join("shared/data").join(name));
+    places.find(|place| place.is_file()).unwrap_or_default()
+}
+
+/// Real messages of one type from both files; none where they are not at hand.
+pub(crate) fn mainnet(wanted: u16, limit: usize) -> Vec<Vec<u8>> {
+    let files = [
+        "mainnet-gossip-2021-cln.gsp",
+        "mainnet-gossip-2025-verified.gsp",
+    ];
+    let all = files
+        .into_iter()
+        .filter_map(|name| read_gsp(&data(name), usize::MAX))
+        .flatten();
+    all.filter(|message| kind(message) == wanted)
+        .take(limit)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
