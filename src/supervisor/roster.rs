@@ -69,6 +69,10 @@ impl PeerState {
 
 /// One peer.
 #[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that do not depend on one another"
+)]
 pub struct Peer {
     /// The node wants a link with it kept up.
     pub(super) wanted: bool,
