@@ -88,7 +88,7 @@ impl Doorway {
         }
         let declined = self.env.context.declines(ip);
         if declined {
-            Telemetry::count_inbound_failed("ecdh_throttled");
+            Telemetry::count_inbound_failed(crate::telemetry::THROTTLED);
         }
         declined
     }

@@ -464,3 +464,6 @@ pub(super) const ECDH_BOUNDS: [&str; 4] = ["source", "sources", "strangers", "qu
 
 /// The reason for which a second signer is turned away while the first one answers.
 pub(super) const CONFLICT: &str = "signer_conflict";
+
+/// The reason for which who dials from an address that has used up its share of the signer's time is turned away unread.
+pub(crate) const THROTTLED: &str = "ecdh_throttled";

@@ -4,7 +4,7 @@
 //! supervisor shows when somebody asks ([`publish`], [`publish_peers`]). [`METRICS`](super::METRICS) lists every metric; nothing
 //! outside the list is ever recorded. A label's value comes from an enum or a table of this crate, never from a peer.
 
-use super::list::{CONFLICT, ECDH_BOUNDS, Kind, METRICS};
+use super::list::{CONFLICT, ECDH_BOUNDS, Kind, METRICS, THROTTLED};
 use super::{Event, LapseReport};
 use crate::link::{Direction, Identity, Tag};
 use crate::signer::{Epoch, LapseReason};
@@ -156,6 +156,7 @@ pub fn describe() {
     }
     // What an alert waits for must be there before it moves: Prometheus sees no increase in a series that begins at 1.
     counter!("pilotlight_signers_refused_total", "reason" => CONFLICT).increment(0);
+    counter!("pilotlight_inbound_failed_total", "reason" => THROTTLED).increment(0);
     gauge!("pilotlight_signer_stalled").set(0.0);
     floor_missing(0);
     for name in [

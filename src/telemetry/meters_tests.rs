@@ -262,6 +262,13 @@ fn what_is_there_from_the_start_needs_no_event() {
         ),
         0
     );
+    // What an alert waits for.
+    for (name, reason) in [
+        ("pilotlight_signers_refused_total", "signer_conflict"),
+        ("pilotlight_inbound_failed_total", "ecdh_throttled"),
+    ] {
+        assert_eq!(counted(&seen, name, &[("reason", reason)]), 0);
+    }
     assert_eq!(
         counted(
             &seen,

@@ -10,6 +10,7 @@ mod meters;
 mod refusals;
 
 pub use event::{Event, LapseReport, Recorded};
+pub(crate) use list::THROTTLED;
 pub use list::{Kind, METRICS, Metric, PEER_METRICS, PROCESS_METRICS, Unit};
 pub use meters::{FrameMeters, Tally, describe, publish, publish_certificate, publish_peers};
 pub use refusals::Refusal;
