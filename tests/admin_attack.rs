@@ -55,6 +55,16 @@ fn changes() -> Vec<(&'static str, String, String)> {
         ("POST", "/v1/signer/lapse".to_owned(), String::new()),
         ("POST", "/v1/signer/attach".to_owned(), String::new()),
         ("POST", "/v1/signer/reload".to_owned(), String::new()),
+        (
+            "POST",
+            "/v1/signer/word".to_owned(),
+            r#"{"absence":1,"go":true}"#.to_owned(),
+        ),
+        (
+            "POST",
+            "/v1/chain".to_owned(),
+            r#"{"height":850000}"#.to_owned(),
+        ),
     ]
 }
 
@@ -71,12 +81,13 @@ fn ask(daemon: &Daemon, method: &str, path: &str, headers: &str, body: &str) -> 
     ))
 }
 
-/// Nothing that was asked has been done: the signer is there, and there are no peers but these.
+/// Nothing that was asked has been done: the signer is there, there are no peers but these, and the node has said nothing of the chain.
 #[track_caller]
 fn untouched(daemon: &Daemon, peers: usize) {
     let info = daemon.ask(&["info"]);
     assert_eq!((&info["mode"], &info["epoch"]), (&"live".into(), &1.into()));
     assert_eq!(info["peers"]["total"], peers);
+    assert!(info["chain"]["height"].is_null(), "{info}");
 }
 
 /// A peer with a gossip link to the daemon, which asks on it for a pong and sends gossip.

@@ -196,6 +196,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_keeps_the_place_until_it_has_been_read_or_given_up() {
+        let seats = Seats::new(1);
+        let seat = seats.take().await.unwrap();
+        let mut answer = kept_until_read(Response::new(Body::from("whole")), seat.busy());
+        assert!(!seat.is_silent(), "it is to be read yet");
+        let read = poll_fn(|cx| hyper::body::Body::poll_frame(Pin::new(answer.body_mut()), cx));
+        assert_eq!(read.await.unwrap().unwrap().into_data().unwrap(), "whole");
+        assert!(!seat.is_silent(), "its reader has not let go of it");
+        drop(answer);
+        assert!(seat.is_silent());
+        drop(kept_until_read(
+            Response::new(Body::from("never read")),
+            seat.busy(),
+        ));
+        assert!(seat.is_silent());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_is_busy_keeps_its_place_for_as_long_as_it_is() {
         let seats = Seats::new(1);
         let seat = seats.take().await.unwrap();

@@ -309,3 +309,75 @@ impl EventStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::supervisor::Mode;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
+
+    /// Looks, when a listener is woken, whether the history is locked.
+    struct Look {
+        history: Arc<Mutex<History>>,
+        locked: AtomicUsize,
+        free: AtomicUsize,
+    }
+
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            let is_free = self.history.try_lock().is_ok();
+            let seen = if is_free { &self.free } else { &self.locked };
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A listener is woken by the sending. If the history were free then, one that takes over from what was kept could miss the event,
+    /// or get it twice.
+    #[test]
+    fn an_event_that_is_kept_is_sent_before_the_history_is_free_again() {
+        let telemetry = Telemetry::new(Arc::new(SystemClock::new()));
+        let look = Arc::new(Look {
+            history: Arc::clone(&telemetry.history),
+            locked: AtomicUsize::new(0),
+            free: AtomicUsize::new(0),
+        });
+        let waker = Waker::from(Arc::clone(&look));
+        let mut listener = telemetry.subscribe();
+        for (event, expected) in [
+            (
+                Event::ModeChanged {
+                    from: Mode::Live,
+                    to: Mode::Safe,
+                },
+                (1, 0),
+            ),
+            // One that is not kept takes no lock.
+            (Event::Parked { now: 1 }, (1, 1)),
+        ] {
+            let mut next = pin!(listener.next());
+            assert!(
+                next.as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+            telemetry.emit(event);
+            let seen = (&look.locked, &look.free);
+            assert_eq!(
+                (
+                    seen.0.load(Ordering::Relaxed),
+                    seen.1.load(Ordering::Relaxed)
+                ),
+                expected
+            );
+            assert!(
+                next.as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_ready()
+            );
+        }
+    }
+}
