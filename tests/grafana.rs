@@ -254,6 +254,23 @@ fn dashboards_are_whole() {
     }
 }
 
+/// A peer in a state that the panel does not know would look like one of which nothing is known.
+#[test]
+fn the_states_of_a_peer_are_all_on_its_dashboard() {
+    let queries = queries("pilotlight-peer.json");
+    let place = "pilotlight-peer.json: State: A";
+    let state = queries.iter().find(|query| query.place == place).unwrap();
+    let board = text("pilotlight-peer.json");
+    for known in PeerState::ALL.map(PeerState::as_str) {
+        assert!(
+            state.expr.contains(&format!("state=\"{known}\"")),
+            "{known} is not in {}",
+            state.expr
+        );
+        assert!(board.contains(&format!("\"text\": \"{known}\"")), "{known}");
+    }
+}
+
 /// What GitHub makes of a heading.
 fn anchor(heading: &str) -> String {
     heading.trim().to_lowercase().replace(' ', "-")

@@ -63,7 +63,7 @@ const EMPTY_QUERIES: [(&str, &str); 4] = [
 ];
 
 /// Series that are not there here, and why that is right.
-const NO_SERIES: [(&str, &str); 5] = [
+const NO_SERIES: [(&str, &str); 6] = [
     (
         "pilotlight_signer_oddities_total",
         "the agent sends nothing odd",
@@ -72,6 +72,10 @@ const NO_SERIES: [(&str, &str); 5] = [
     (
         "state=\"idle\"",
         "every peer here has an address and is wanted",
+    ),
+    (
+        "state=\"not_dialable\"",
+        "every peer here has an address that may be dialled",
     ),
     (
         "state=\"awaited\"",

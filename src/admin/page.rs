@@ -145,6 +145,7 @@ mod tests {
         assert!(page.contains(PICTURE) && page.contains(SCRIPT) && page.contains(STYLE));
         assert!(page.contains(&format!("  <p>above</p>\n{PICTURE_BEGINS}")));
     }
+
     #[test]
     fn the_policy_of_a_recording_names_every_script_and_style_in_it_by_its_hash() {
         let page = recorded(&json!({}), "");
@@ -159,6 +160,36 @@ mod tests {
             for content in inline {
                 assert!(page.contains(&source(content)), "the policy lacks a {tag}");
             }
+        }
+    }
+
+    #[test]
+    fn the_picture_has_a_word_and_a_colour_for_every_state_and_reason_of_the_daemon() {
+        use crate::signer::LapseReason;
+        use crate::supervisor::PeerState;
+        let (states, _) = PICTURE
+            .split_once("const STATES = {")
+            .and_then(|(_, rest)| rest.split_once("};"))
+            .unwrap_or_default();
+        // An idle peer is drawn as down, and one that is up by what its link is.
+        let others = [PeerState::Idle, PeerState::Up];
+        for state in PeerState::ALL {
+            let name = state.as_str();
+            if others.contains(&state) {
+                continue;
+            }
+            assert!(
+                states.contains(&format!("\n    {name}: {{ word: ")),
+                "{name}"
+            );
+            let colours = STYLE.matches(&format!("--lane-{name}: ")).count();
+            assert_eq!(colours, 2, "{name}: one in the light and one in the dark");
+        }
+        let (_, reasons) = PICTURE.split_once("const REASONS = {").unwrap_or_default();
+        let (reasons, _) = reasons.split_once("};").unwrap_or_default();
+        for reason in LapseReason::ALL {
+            let name = format!(" {}: '", reason.as_str());
+            assert!(reasons.contains(&name), "{name}");
         }
     }
 

@@ -16,13 +16,14 @@ const Picture = (() => {
     held: { word: 'held until the signer is back', short: 'held', mark: 'hollow' },
     backoff: { word: 'waiting after a failure', short: 'backing off', mark: 'low' },
     down: { word: 'down', short: 'down', mark: 'thin' },
+    not_dialable: { word: 'not to be dialled: it has no address for that', short: 'not dialable', mark: 'thin' },
     unknown: { word: 'unknown', short: 'not seen', mark: 'none' },
   };
   const UP = ['channel', 'gossip', 'persona'];
 
   const REASONS = {
     requested: 'it was requested', stream_closed: 'its connection closed', liveness_lost: 'no sign of life', taken_over: 'another signer took over',
-    dropped: 'its session was dropped', signer_error: 'the signer failed', panicked: 'its task broke', shutdown: 'the daemon is stopping',
+    planned: 'it was planned', dropped: 'its session was dropped', signer_error: 'the signer failed', panicked: 'its task broke', shutdown: 'the daemon is stopping',
   };
   const plain = (label) => String(label ?? '').replaceAll('_', ' ');
   const reason = (label) => REASONS[label] ?? plain(label);

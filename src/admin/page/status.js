@@ -164,7 +164,7 @@
     const known = [...model.lanes.values()].reduce((sum, lane) => sum + (lane.gone ? 0 : 1), 0);
     const total = Math.max(info?.peers?.total ?? 0, known);
     put($('peers-total'), String(total));
-    const waiting = ['dialing', 'awaited', 'held', 'backoff', 'down'].map((state) => [STATES[state].short, String(counts[state])]);
+    const waiting = ['dialing', 'awaited', 'held', 'backoff', 'down', 'not_dialable'].map((state) => [STATES[state].short, String(counts[state])]);
     list($('peers'), waiting.map(([word, n]) => [word[0].toUpperCase() + word.slice(1), n]));
     const left = total - known;
     const rows = view.lanes().length;
