@@ -22,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 const GUARD: Duration = Duration::from_secs(60);
 
 /// Between two gossip messages of one peer: watched, and not.
-const EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(6));
+const EVERY: (Duration, Duration) = (Duration::from_millis(16), Duration::from_millis(6));
 
 /// The share of each pause that is taken when nobody watches.
 const UNWATCHED: f64 = 0.2;

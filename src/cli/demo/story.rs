@@ -165,7 +165,7 @@ impl Stage<'_> {
             "for the signer, it listens on {}",
             self.node.gateway.local_addr()
         ));
-        self.pause(1.0).await;
+        self.pause(0.7).await;
         let epoch = self.dial_in().await?;
         // Only now: without a signer a persona would dial them, and the story has another place for that.
         self.want(Kind::Gossip).await?;
@@ -225,7 +225,7 @@ impl Stage<'_> {
             Ink::Bold,
             "Gossip flows both ways, signed and numbered; channel peers exchange commitments.",
         );
-        self.pause(0.8).await;
+        self.pause(0.4).await;
         Ok(())
     }
 
@@ -276,7 +276,7 @@ impl Stage<'_> {
             floor_back: None,
         };
         self.tell_cut(&cut);
-        self.pause(2.0).await;
+        self.pause(1.2).await;
         Ok(cut)
     }
 
@@ -377,7 +377,7 @@ impl Stage<'_> {
             Ink::Bold,
             &format!("Mode {mode}. Gossip goes on, in both directions, on every one of them."),
         );
-        self.pause(0.6).await;
+        self.pause(0.3).await;
         let mut absence = Absence::default();
         self.suitor(&mut absence).await?;
         self.mistagged(&mut absence).await?;
@@ -438,7 +438,7 @@ impl Stage<'_> {
             &format!("{SUITOR} sends open_channel: a warning goes back, the node is not bothered."),
         );
         self.screen.add(&format!("\"{warning}\"; the link stays"));
-        self.pause(1.0).await;
+        self.pause(0.6).await;
         absence.open_warnings = far.newest(|seen| seen.warnings.len());
         absence.open_delivered = self.delivered(&far.member, gossip::OPEN_CHANNEL.0);
         absence.open_link_lives = far.newest(|seen| seen.ended.is_none());
@@ -475,7 +475,7 @@ impl Stage<'_> {
         );
         self.screen
             .add("the operator is told that its tag may be wrong; nothing else changes");
-        self.pause(1.0).await;
+        self.pause(0.6).await;
         absence.mistag_closed = reason(self) == Some(CloseReason::Mistag);
         absence.mistag_warnings = far.newest(|seen| seen.warnings.len());
         absence.mistag_event = self.node.event(suspected).is_some();
@@ -512,7 +512,7 @@ impl Stage<'_> {
             met.map(|id| id.to_string().chars().take(16).collect::<String>() + "…")
                 .unwrap_or_default()
         ));
-        self.pause(1.0).await;
+        self.pause(0.6).await;
         Ok(())
     }
 
@@ -576,7 +576,7 @@ impl Stage<'_> {
 
     /// Act five: the signer returns.
     async fn relight(&mut self, cut: &Cut) -> Result<Epoch, DemoError> {
-        self.pause(1.2).await;
+        self.pause(0.8).await;
         let epoch = self.dial_in().await?;
         self.wait_for("the channel peers to be back", |stage| {
             stage.relit(epoch).is_some() && stage.cast.peers().all(|member| stage.is_linked(member))
@@ -608,7 +608,7 @@ impl Stage<'_> {
             );
         }
         self.replace_persona().await?;
-        self.pause(0.5).await;
+        self.pause(0.3).await;
         Ok(epoch)
     }
 
