@@ -158,13 +158,20 @@ impl Look {
 
     /// Those that are looked at, in order.
     pub(super) fn rows<'a>(&self, peers: &'a [Peer]) -> Vec<&'a Peer> {
+        let rows = self.order_of(peers).into_iter();
+        rows.filter_map(|place| peers.get(place)).collect()
+    }
+
+    /// The places in `peers` of those that are looked at, in order.
+    fn order_of(&self, peers: &[Peer]) -> Vec<usize> {
         let wanted = self.filter.to_lowercase();
         let words: Vec<&str> = wanted.split_whitespace().collect();
-        let mut rows: Vec<&Peer> = peers
+        let mut rows: Vec<(usize, &Peer)> = peers
             .iter()
-            .filter(|peer| words.iter().all(|word| matches(peer, word)))
+            .enumerate()
+            .filter(|(_, peer)| words.iter().all(|word| matches(peer, word)))
             .collect();
-        rows.sort_by(|a, b| {
+        rows.sort_by(|(_, a), (_, b)| {
             let order = self.order.compare(a, b);
             if self.reversed {
                 order.reverse()
@@ -172,7 +179,7 @@ impl Look {
                 order
             }
         });
-        rows
+        rows.into_iter().map(|(place, _)| place).collect()
     }
 
     fn key(&mut self, key: Key) {
@@ -216,8 +223,24 @@ fn matches(peer: &Peer, word: &str) -> bool {
 }
 
 impl Model {
+    /// Sorts and filters the peers anew. Not at each drawing: ten thousand take their time.
+    pub(super) fn arrange(&mut self) {
+        self.arranged = self.look.order_of(&self.peers);
+    }
+
     /// Does what a key asks for. `false`: to leave.
     pub(super) fn key(&mut self, key: Key) -> bool {
+        let look = &self.look;
+        let before = (look.order, look.reversed, look.filter.clone());
+        let goes_on = self.obey(key);
+        let look = &self.look;
+        if before != (look.order, look.reversed, look.filter.clone()) {
+            self.arrange();
+        }
+        goes_on
+    }
+
+    fn obey(&mut self, key: Key) -> bool {
         let look = &mut self.look;
         match key {
             Key::Interrupt => return false,

@@ -114,6 +114,8 @@ pub(super) struct Model {
     /// What the daemon's clock is ahead of ours, in seconds.
     ahead: f64,
     pub(super) peers: Vec<Peer>,
+    /// Places in `peers`: those that are looked at, in the order in which they are.
+    pub(super) arranged: Vec<usize>,
     lanes: HashMap<String, Lane>,
     /// Lapses, oldest first, and when a signer attached.
     pub(super) lapses: VecDeque<f64>,
@@ -134,6 +136,7 @@ impl Model {
             answered: 0.0,
             ahead: 0.0,
             peers: Vec::new(),
+            arranged: Vec::new(),
             lanes: HashMap::new(),
             lapses: VecDeque::new(),
             attaches: VecDeque::new(),
@@ -160,6 +163,7 @@ impl Model {
         self.info = Some(info);
         let peers = peers.as_array().into_iter().flatten();
         self.peers = peers.filter_map(Peer::new).collect();
+        self.arrange();
         for peer in &self.peers {
             let lane = self.lanes.entry(peer.id.clone()).or_default();
             // Whatever has been told of a later time stays as it is: a turn takes its place among the others.
@@ -270,7 +274,8 @@ impl Model {
 
     /// The peers that are looked at, in the order in which they are.
     pub(super) fn rows(&self) -> Vec<&Peer> {
-        self.look.rows(&self.peers)
+        let rows = self.arranged.iter();
+        rows.filter_map(|place| self.peers.get(*place)).collect()
     }
 }
 
