@@ -293,6 +293,23 @@ impl Terminal {
         }
     }
 
+    /// Waits until the kernel says that the process is stopped, and lets it go on: `script` stops and goes on with it.
+    fn resume(&self, process: u32) {
+        let began = Instant::now();
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        };
+        while !is_stopped() {
+            assert!(began.elapsed() < HANG, "it does not stop");
+            std::thread::yield_now();
+        }
+        for process in [self.child.id(), process] {
+            signal("-CONT", process);
+        }
+    }
+
     /// The rest of its output, once it has ended.
     fn end(mut self) -> (bool, String) {
         while let Ok(more) = self.output.recv_timeout(HANG) {
@@ -300,6 +317,14 @@ impl Terminal {
         }
         (self.child.wait().unwrap().success(), self.seen)
     }
+}
+
+#[track_caller]
+fn signal(signal: &str, process: u32) {
+    let status = Command::new("kill")
+        .args([signal, &process.to_string()])
+        .status();
+    assert!(status.unwrap().success(), "kill {signal} {process}");
 }
 
 /// The other screen is left, and after that the cursor is shown: a shell can go on.
@@ -349,4 +374,46 @@ fn a_terminal_is_taken_and_given_back_on_a_key_and_on_a_signal() {
         assert!(success, "{signal}: {output:?}");
         assert_restored(&output);
     }
+}
+
+#[test]
+#[ignore = "needs the terminal that script (bsdutils) makes; run by .ci/run's stage terminal"]
+fn a_terminal_is_given_back_while_the_process_is_stopped_and_taken_again() {
+    const TAKEN: &str = "\u{1b}[?1049h";
+    let daemon = with_peers();
+    let pid = daemon.data.join("pid");
+    let mut terminal = Terminal::start(&daemon.data, &pid);
+    terminal.until("L I V E");
+    let number = std::fs::read_to_string(&pid).unwrap();
+    let number: u32 = number.trim().parse().unwrap();
+    for round in 1..=2 {
+        // By the signal, and by the key.
+        if round == 1 {
+            signal("-TSTP", number);
+        } else {
+            terminal
+                .child
+                .stdin
+                .as_mut()
+                .unwrap()
+                .write_all(b"\x1a")
+                .unwrap();
+        }
+        terminal.resume(number);
+        let seen = std::mem::take(&mut terminal.seen);
+        terminal.until(TAKEN);
+        let (before, _) = terminal.seen.split_once(TAKEN).unwrap();
+        assert_restored(&format!("{seen}{before}"));
+        terminal.until("L I V E");
+    }
+    terminal
+        .child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"q")
+        .unwrap();
+    let (success, output) = terminal.end();
+    assert!(success, "{output:?}");
+    assert_restored(&output);
 }

@@ -7,6 +7,7 @@ use crate::cli::client::Client;
 use crate::cli::events::FROM_THE_FIRST;
 use crate::cli::failure::Failure;
 use crate::cli::words::unix_now;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -39,6 +40,8 @@ pub(super) enum News {
     Key(Key),
     /// The terminal has another size.
     Resized,
+    /// The terminal is wanted for something else for a while: Ctrl-Z, or the signal that stands for it.
+    Suspend,
     /// A signal says to leave, or the terminal is gone, or a thread has panicked.
     Stop,
 }
@@ -142,7 +145,7 @@ fn follow(client: &Client, sender: &SyncSender<News>) {
     }
 }
 
-/// What would end the process ends it in good order instead.
+/// What would end the process, or stop it for a while, does so in good order instead.
 fn wait_for_signals(sender: &SyncSender<News>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -153,11 +156,15 @@ fn wait_for_signals(sender: &SyncSender<News>) {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut hangup = signal(SignalKind::hangup())?;
             let mut quit = signal(SignalKind::quit())?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
-                _ = quit.recv() => {}
+            let mut stop = signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = hangup.recv() => break,
+                    _ = quit.recv() => break,
+                    _ = stop.recv() => if sender.send(News::Suspend).is_err() { break },
+                }
             }
             Ok(())
         })

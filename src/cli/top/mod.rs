@@ -92,6 +92,10 @@ fn watch(screen: &mut Screen, news: &Receiver<News>) -> Result<Exit, Failure> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let (is_key, goes_on) = match news.recv_timeout(left) {
+                Ok(News::Suspend) => {
+                    screen.suspend()?;
+                    (true, true)
+                }
                 Ok(news) => (
                     matches!(news, News::Key(_) | News::Resized),
                     take(&mut model, news),
@@ -130,7 +134,7 @@ fn take(model: &mut Model, news: News) -> bool {
         News::Event(event) => model.event(event),
         News::Lost { at, problem } => model.lost(at, problem),
         News::Key(key) => return model.key(key),
-        News::Resized => {}
+        News::Resized | News::Suspend => {}
         News::Stop => return false,
     }
     true

@@ -1,11 +1,14 @@
 //! The terminal: taken, and given back however this ends. A panic, of any thread, gives it back before it is told of; so does every
-//! signal that ends a process, but SIGKILL.
+//! signal that ends or stops a process, but SIGKILL and SIGSTOP.
 
 use super::feed::News;
 use super::look::Key;
 use crate::cli::failure::Failure;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode};
 use ratatui::{DefaultTerminal, Frame};
+use rustix::process::{Signal, getpid, kill_process};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -31,6 +34,24 @@ impl Screen {
             given_back(panic);
         }));
         Ok(Self { terminal })
+    }
+
+    /// Gives it back and stops the process, as the shell expects of a job that is sent to the background; takes it again when it goes
+    /// on.
+    pub(super) fn suspend(&mut self) -> Result<(), Failure> {
+        let mut stop = || -> io::Result<()> {
+            ratatui::try_restore()?;
+            self.terminal.show_cursor()?;
+            // Nothing can catch this one; what asked for it was caught.
+            kill_process(getpid(), Signal::STOP)?;
+            enable_raw_mode()?;
+            execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
+            // What was drawn before is forgotten, so that all is drawn anew: `clear` would ask the terminal where its cursor is, and whoever
+            // reads the keyboard would get the answer.
+            self.terminal.swap_buffers();
+            Ok(())
+        };
+        stop().map_err(|error| failed(&error))
     }
 
     pub(super) fn draw(&mut self, with: impl FnOnce(&mut Frame<'_>)) -> Result<(), Failure> {
@@ -69,6 +90,7 @@ fn failed(error: &io::Error) -> Failure {
 pub(super) fn read(sender: &SyncSender<News>) {
     while let Ok(event) = event::read() {
         let news = match event {
+            Event::Key(event) if is_suspend(event) => Some(News::Suspend),
             Event::Key(event) => key(event).map(News::Key),
             Event::Resize(..) => Some(News::Resized),
             _ => None,
@@ -77,6 +99,13 @@ pub(super) fn read(sender: &SyncSender<News>) {
             return;
         }
     }
+}
+
+/// Ctrl-Z, which a terminal in raw mode makes no signal of.
+fn is_suspend(event: KeyEvent) -> bool {
+    event.kind == KeyEventKind::Press
+        && event.code == KeyCode::Char('z')
+        && event.modifiers == KeyModifiers::CONTROL
 }
 
 fn key(event: KeyEvent) -> Option<Key> {
@@ -112,5 +141,7 @@ mod tests {
         assert_eq!(press('c', KeyModifiers::NONE), Some(Key::Char('c')));
         assert_eq!(press('Q', KeyModifiers::SHIFT), Some(Key::Char('Q')));
         assert_eq!(press('z', KeyModifiers::CONTROL), None);
+        let suspends = |modifiers| is_suspend(KeyEvent::new(KeyCode::Char('z'), modifiers));
+        assert!(suspends(KeyModifiers::CONTROL) && !suspends(KeyModifiers::NONE));
     }
 }
