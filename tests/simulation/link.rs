@@ -726,7 +726,8 @@ impl Links {
     /// What a gossip link asks for as it comes up, whatever the wall clock says.
     fn catch_up(&self) -> Vec<u8> {
         let (wall, last) = (self.wall(), self.last_gossip);
-        let request = catch_up::request(BITCOIN_MAINNET, wall, last);
+        let since = catch_up::wanted_since(wall, last);
+        let request = GossipTimestampFilter::since(BITCOIN_MAINNET, since).encode();
         let filter = GossipTimestampFilter::decode(&request).unwrap();
         let from = Duration::from_secs(u64::from(filter.first_timestamp));
         let least = wall.saturating_sub(limits::CATCH_UP_AT_LEAST);
