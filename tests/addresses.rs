@@ -444,6 +444,23 @@ async fn p7_a_hidden_node_s_personas_have_circuits_of_their_own() {
     assert_eq!(circuits.len(), 2, "each persona has a circuit of its own");
 }
 
+/// A proxy that is down keeps nobody from a peer that has another address too, nor does a machine without IPv6.
+#[tokio::test]
+async fn where_no_way_leads_the_peer_is_dialled_at_its_next_address() {
+    let nobody = Far::listen(5).address;
+    let other = Other::start(2).await;
+    let (node, clock, mut events) = live(|with| with.tor_proxy(Some(nobody))).await;
+    let spec = PeerSpec {
+        addresses: vec![onion(1).into(), other.address.into()],
+        ..spec(other.id, onion(1))
+    };
+    node.supervisor.add_peer(spec).await.unwrap();
+    assert_eq!(failure(&mut events).await, "proxy");
+    clock.advance(limits::BACKOFF_FIRST);
+    let (address, _) = link_up(&mut events).await;
+    assert_eq!(address, PeerAddress::from(other.address));
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_the_proxy_is_not_held_against_the_peer() {
     // It does not know the service.

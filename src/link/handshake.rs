@@ -18,6 +18,7 @@ use crate::node_id::{LocalKey, NodeId};
 use crate::secret::SharedSecret;
 use crate::signer::{EcdhCall, EcdhError, Lease, Purpose, SignerContext, SignerError};
 use crate::telemetry::{Event, Telemetry};
+use rustix::io::Errno;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -190,6 +191,17 @@ impl HandshakeFailure {
         )
     }
 
+    /// Whether nothing leads from this machine to addresses of that kind now; another of the peer's may be reached.
+    pub fn has_no_way(&self) -> bool {
+        match self {
+            Self::NoProxy => true,
+            Self::Proxy(error) => error.culprit() != Culprit::Peer,
+            // Where IPv6 is switched off, as in most containers.
+            Self::Connect(error) => is_one_of(error, &[Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT]),
+            _ => false,
+        }
+    }
+
     /// Whose fault it is.
     pub fn culprit(&self) -> Culprit {
         match self {
@@ -235,14 +247,22 @@ impl HandshakeFailure {
     }
 }
 
-/// Whether a connection failed for want of something of ours: descriptors, memory, local ports.
+/// Whether a connection failed for want of something of ours: descriptors, memory, local ports, a local address.
 fn is_ours(error: &io::Error) -> bool {
-    use rustix::io::Errno;
+    let wants = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+        Errno::AFNOSUPPORT,
+    ];
+    is_one_of(error, &wants)
+}
+
+fn is_one_of(error: &io::Error, codes: &[Errno]) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(
-        code,
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)
-    )
+    code.is_some_and(|code| codes.contains(&code))
 }
 
 /// What has come of an act. What was read stays when a wait for the rest is given up.

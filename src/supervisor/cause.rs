@@ -39,6 +39,7 @@ impl Cause {
                 | HandshakeError::Version { act: Act::Two, .. },
             )
             | HandshakeFailure::OwnAddress(_) => Failure::WrongKey,
+            failure if failure.has_no_way() => Failure::NoWay,
             failure if failure.culprit() != Culprit::Peer => Failure::Ours,
             failure if failure.was_connected() => Failure::Handshake,
             _ => Failure::Unreachable,
@@ -59,5 +60,26 @@ impl Cause {
             failure: self.label(),
             detail: self.detail(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+    use std::io;
+
+    /// Where IPv6 is switched off Linux says so with one of two codes; a lack of descriptors is no matter of the address.
+    #[test]
+    fn a_machine_without_ipv6_has_no_way_and_one_without_descriptors_is_at_fault() {
+        let failed = |code: Errno| {
+            let error = io::Error::from_raw_os_error(code.raw_os_error());
+            Cause::blame(&HandshakeFailure::Connect(error))
+        };
+        assert_eq!(failed(Errno::ADDRNOTAVAIL), Failure::NoWay);
+        assert_eq!(failed(Errno::AFNOSUPPORT), Failure::NoWay);
+        assert_eq!(failed(Errno::MFILE), Failure::Ours);
+        assert_eq!(failed(Errno::CONNREFUSED), Failure::Unreachable);
+        assert_eq!(Cause::blame(&HandshakeFailure::NoProxy), Failure::NoWay);
     }
 }

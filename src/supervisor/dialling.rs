@@ -131,6 +131,18 @@ impl SupervisorMachine {
         Some(delay)
     }
 
+    /// Nothing leads from here to the address that was dialled: the next dial goes to the peer's next one. Nothing is held against the
+    /// peer, and that other dials work says nothing of this way.
+    pub(super) fn find_a_way(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
+        let peer = self.peers.get_mut(&id)?;
+        peer.next_address = peer.next_address.wrapping_add(1);
+        let delay = self.try_soon(now, id);
+        if let Some(Wait::Backoff { until, .. }) = self.peers.get(&id).map(|peer| peer.wait) {
+            self.set_wait(id, Wait::Backoff { until, ours: false });
+        }
+        delay
+    }
+
     /// A dial of ours has got its ECDH and all else that it needs of us. After a run of failures that were ours, whoever waits only
     /// because of them goes on at once. Only after a run: where every other dial fails the waits stay as they are.
     pub(super) fn our_side_works(&mut self, out: &mut Vec<Output>) {

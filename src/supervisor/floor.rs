@@ -447,6 +447,7 @@ impl SupervisorMachine {
             Some(Failure::WrongKey) => self.look_elsewhere(now, id),
             Some(Failure::Unreachable | Failure::Handshake) => self.back_off(now, id),
             Some(Failure::Ours) => self.try_soon(now, id),
+            Some(Failure::NoWay) => self.find_a_way(now, id),
             Some(Failure::SignerAway | Failure::Duplicate) | None => None,
         };
         if was_up.is_none() {

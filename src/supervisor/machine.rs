@@ -399,6 +399,7 @@ impl SupervisorMachine {
                 self.our_side.failures = self.our_side.failures.saturating_add(1);
                 self.try_soon(now, id)
             }
+            Failure::NoWay => self.find_a_way(now, id),
             Failure::SignerAway | Failure::Duplicate => None,
         };
         out.push(Output::Failed {

@@ -146,6 +146,9 @@ pub enum Failure {
     /// We or the signer failed, and the signer is still there: the peer is not to blame. The next dial waits for a time that grows
     /// with such failures and not with the peer's, and ends when our side is seen to work again.
     Ours,
+    /// This machine has no way to such an address: no IPv6, or a proxy that does not do its part. The peer is not to blame, and the next
+    /// dial goes to its next address.
+    NoWay,
 }
 
 /// What is to be done.

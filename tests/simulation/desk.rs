@@ -582,7 +582,7 @@ impl Desk {
                     Blame::Peer
                 }
             }
-            Failure::Ours => Blame::Us,
+            Failure::Ours | Failure::NoWay => Blame::Us,
             Failure::SignerAway | Failure::Duplicate => Blame::Nobody,
         };
         if !gone.persona && blames != Blame::Nobody {
