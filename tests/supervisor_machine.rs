@@ -922,6 +922,51 @@ fn only_a_dial_that_works_after_a_run_of_failures_ends_the_waits() {
     }
 }
 
+/// No proxy, no IPv6: the peer is not to blame, and its next address is dialled, under either key.
+#[test]
+fn where_we_have_no_way_the_next_address_is_dialled_and_nothing_is_held_against_the_peer() {
+    let mut desk = Desk::with(Policy {
+        personas: true,
+        gossip_floor: 1,
+        ..OWN_KEY_ONLY
+    });
+    let peer = numbered(1);
+    desk.feed(Input::Want {
+        peer,
+        addresses: vec![address(1), address(2)],
+        tag: Some(Tag::GossipOnly),
+        weight: None,
+    });
+    let place = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| match output {
+            Output::Dial { link, address, .. } => Some((*link, address.clone())),
+            _ => None,
+        })
+    };
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    let mut dialled = place(&desk.feed(Input::Tick));
+    let mut places = Vec::new();
+    for turn in 0..8 {
+        let (link, place_of) = dialled.expect("a dial");
+        places.push(place_of);
+        let failure = Failure::NoWay;
+        let failed = desk.feed(Input::DialFailed { link, failure });
+        dialled = if turn == 3 {
+            place(&desk.attach())
+        } else {
+            desk.now = desk.now.after(retry(&failed).expect("a time"));
+            place(&desk.feed(Input::Tick))
+        };
+    }
+    let in_turn = [address(1), address(2)].into_iter().cycle();
+    assert_eq!(places, in_turn.take(8).collect::<Vec<_>>());
+    // The peer's own first failure is its first.
+    let (link, _) = dialled.expect("a dial");
+    let failure = Failure::Unreachable;
+    let failed = desk.feed(Input::DialFailed { link, failure });
+    assert!(retry(&failed).expect("a time") <= limits::BACKOFF_FIRST);
+}
+
 // --- personas and the gossip floor ---
 
 /// A machine that is away with so many gossip peers known and a floor of three. Each peer has its address from `at`.
@@ -1021,6 +1066,100 @@ fn p7_a_peer_that_claims_a_channel_meets_no_persona() {
     };
     assert_eq!(dials(&desk.feed(want)), []);
     assert!(dials(&desk.attach()).iter().any(|(_, of)| *of == peer));
+}
+
+/// Whoever was lost is dialled again though enough others are left; nobody else is, also when he alone would bring another network.
+#[test]
+fn p7_a_lost_peer_alone_is_dialled_again_when_the_floor_is_there() {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 3,
+        personas: true,
+        ..OWN_KEY_ONLY
+    });
+    // The first two are in one network, everybody else is in one of his own.
+    for index in 0..60_u8 {
+        let address = SocketAddr::from(([192, index.max(1), 0, 1], 9735));
+        desk.feed(Input::Want {
+            peer: numbered(index.into()),
+            addresses: vec![address.into()],
+            tag: Some(Tag::GossipOnly),
+            weight: None,
+        });
+    }
+    let dialled = dials(&desk.attach());
+    let link_of = |index| {
+        let of = |(_, peer): &&(LinkId, NodeId)| *peer == numbered(index);
+        dialled.iter().find(of).unwrap().0
+    };
+    for index in 0..4 {
+        let (link, peer) = (link_of(index), numbered(index));
+        desk.feed(Input::Authenticated {
+            link,
+            peer,
+            direction: Direction::Outbound,
+            address: desk.machine.peer(peer).unwrap().addresses()[0]
+                .address
+                .clone(),
+        });
+        desk.feed(Input::Up(link));
+    }
+    desk.feed(Input::Lapsed);
+    for index in 4..60 {
+        desk.feed(Input::DialFailed {
+            link: link_of(index),
+            failure: Failure::SignerAway,
+        });
+    }
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    assert_eq!(dials(&desk.feed(Input::Tick)), []);
+    let link = link_of(0);
+    let reason = CloseReason::PeerClosed;
+    assert_eq!(dials(&desk.feed(Input::Ended { link, reason })), []);
+    desk.now = desk.now.after(limits::BACKOFF_FIRST);
+    let again: Vec<_> = dials(&desk.feed(Input::Tick))
+        .into_iter()
+        .map(|(_, peer)| peer)
+        .collect();
+    assert_eq!(again, [numbered(0)]);
+}
+
+/// Who has dialled us may have done so to be the only one we hear from: the floor is of peers that the node wants.
+#[test]
+fn p7_strangers_do_not_keep_the_floor_from_being_dialled() {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 3,
+        personas: true,
+        ..OWN_KEY_ONLY
+    });
+    desk.feed(Input::Declare(vec![]));
+    let dialled = desk.attach();
+    assert_eq!(dials(&dialled), []);
+    for stranger in 1..=3_u8 {
+        let link = LinkId::new(2 * u64::from(stranger) + 1);
+        desk.feed(Input::Authenticated {
+            link,
+            peer: numbered(usize::from(stranger)),
+            direction: Direction::Inbound,
+            address: SocketAddr::from(([192, stranger, 0, 1], 9735)).into(),
+        });
+        desk.feed(Input::Up(link));
+    }
+    desk.feed(Input::Lapsed);
+    // One of those who are wanted is in a network that a stranger is in too: that says nothing against it.
+    for index in 0..3_u8 {
+        desk.feed(Input::Want {
+            peer: numbered(10 + usize::from(index)),
+            addresses: vec![SocketAddr::from(([192, 3 + index, 0, 2], 9735)).into()],
+            tag: Some(Tag::GossipOnly),
+            weight: None,
+        });
+    }
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    let outputs = desk.feed(Input::Tick);
+    assert_eq!(personas(&outputs), [1, 1, 1]);
+    // Nothing is missing meanwhile: gossip comes, from whomever.
+    let told = |output: &Output| matches!(output, Output::FloorMissing { .. });
+    assert!(!outputs.iter().any(told), "{outputs:?}");
 }
 
 /// All but two of a hundred peers are in one network: those two are among the first that are dialled.

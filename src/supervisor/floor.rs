@@ -44,6 +44,9 @@ pub(super) struct Floor {
     networks: HashMap<Network, usize>,
     /// Peers with a live gossip link.
     up: usize,
+    /// Of those, the ones that the node wants. Strangers have chosen us, and may have done so to be the only ones that we hear from: they
+    /// do not keep others from being dialled.
+    chosen: usize,
     /// Peers with a persona's dial that may still succeed soon.
     coming: usize,
     /// No persona dials before: a signer that is only late, or gone for an instant, finds nothing changed.
@@ -74,8 +77,9 @@ struct BenchKey {
 struct Standing {
     bench: Option<BenchKey>,
     up: bool,
+    chosen: bool,
     coming: bool,
-    /// Where it is, if it is up or coming.
+    /// Where it is, if it is up and chosen, or coming.
     network: Option<Network>,
 }
 
@@ -124,6 +128,7 @@ impl Floor {
             standing: HashMap::new(),
             networks: HashMap::new(),
             up: 0,
+            chosen: 0,
             coming: 0,
             starts_at: None,
             has_begun: false,
@@ -198,6 +203,8 @@ impl Floor {
             *self.networks.entry(network).or_default() += 1;
         }
         self.up = self.up.saturating_sub(usize::from(then.up)) + usize::from(now.up);
+        self.chosen =
+            self.chosen.saturating_sub(usize::from(then.chosen)) + usize::from(now.chosen);
         self.coming =
             self.coming.saturating_sub(usize::from(then.coming)) + usize::from(now.coming);
         if now != Standing::default() {
@@ -265,14 +272,16 @@ impl SupervisorMachine {
                 lot: peer.lot,
             };
             let up = own_up || persona_up;
-            let coming = !up && (own.is_some() || persona_coming);
+            let chosen = up && peer.wanted;
+            let coming = !up && peer.wanted && (own.is_some() || persona_coming);
             let places = [&peer.reached, &peer.dialled, &peer.seen_at];
             let at = places.into_iter().flatten().next();
             Standing {
                 bench: (may_dial && peer.may_be_met_as_persona()).then_some(key),
                 up,
+                chosen,
                 coming,
-                network: at.filter(|_| up || coming).map(Network::of),
+                network: at.filter(|_| chosen || coming).map(Network::of),
             }
         });
         self.floor.set(id, standing);
@@ -304,14 +313,16 @@ impl SupervisorMachine {
 
     fn dial_as_persona(&mut self, now: Moment, out: &mut Vec<Output>) {
         while self.dialing < limits::DIALS_IN_FLIGHT {
-            let short = self.floor.up.saturating_add(self.floor.coming) < self.floor.wanted;
+            let short = self.floor.chosen.saturating_add(self.floor.coming) < self.floor.wanted;
             let Some((key, first)) = self.floor.bench.first().copied() else {
                 return;
             };
             if !short && key.not_lost {
                 return;
             }
-            let id = self.one_elsewhere().unwrap_or(first);
+            // Beyond the floor only those who were lost, wherever they are.
+            let elsewhere = short.then(|| self.one_elsewhere()).flatten();
+            let id = elsewhere.unwrap_or(first);
             let persona = self.floor.persona(now);
             let link = self.next_link();
             let Some(peer) = self.peers.get_mut(&id) else {
