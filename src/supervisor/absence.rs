@@ -162,6 +162,29 @@ pub(super) struct Absences {
     numbers: AtomicU64,
 }
 
+impl Absences {
+    /// Numbered as it takes the one place, so that a later one has the higher number: by that the node tells what it has seen.
+    fn begin(&self, pending: Arc<Pending>) -> Result<AbsenceRequest, PlanError> {
+        let mut begun = Err(PlanError::Stopped);
+        self.current.send_if_modified(|current| {
+            if let Some(other) = current {
+                let number = other.number;
+                begun = Err(PlanError::Planned { number });
+                return false;
+            }
+            let request = AbsenceRequest {
+                number: self.numbers.fetch_add(1, Ordering::Relaxed),
+                pending,
+                word: watch::Sender::new(None),
+            };
+            *current = Some(request.clone());
+            begun = Ok(request);
+            true
+        });
+        begun
+    }
+}
+
 impl Default for Absences {
     fn default() -> Self {
         Self {
@@ -394,23 +417,7 @@ impl Supervisor {
         let epoch = context.state().live().filter(|_| context.is_live());
         let epoch = epoch.ok_or(PlanError::SignerAway)?;
         let pending = Arc::new(self.pending().await?);
-        let absences = &self.shared.absences;
-        let request = AbsenceRequest {
-            number: absences.numbers.fetch_add(1, Ordering::Relaxed),
-            pending: Arc::clone(&pending),
-            word: watch::Sender::new(None),
-        };
-        let mut other = None;
-        absences.current.send_if_modified(|current| {
-            other = current.as_ref().map(AbsenceRequest::number);
-            if other.is_none() {
-                *current = Some(request.clone());
-            }
-            other.is_none()
-        });
-        if let Some(number) = other {
-            return Err(PlanError::Planned { number });
-        }
+        let request = self.shared.absences.begin(Arc::clone(&pending))?;
         self.shared.env.telemetry.emit(Event::AbsencePlanned {
             number: request.number,
             htlcs: pending.htlcs,
