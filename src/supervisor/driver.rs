@@ -335,10 +335,12 @@ impl Driver {
                 verdict,
             } => {
                 self.verdicts.insert(link, verdict);
-                if direction == Direction::Inbound {
-                    if self.machine.is_stranger(peer) && self.shared.watchman.bars(peer) {
+                if direction == Direction::Inbound && self.machine.is_stranger(peer) {
+                    if self.shared.watchman.bars(peer) {
                         return self.judge(link, Verdict::Refuse(CloseReason::Banned));
                     }
+                    // It may cost another stranger its link. Nobody else does: a thousand channel peers that come at once must not have
+                    // all links looked through a thousand times.
                     watchman::tell_activity(&mut self.machine, &self.env);
                 }
                 self.feed(Input::Authenticated {
