@@ -424,3 +424,98 @@ fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), BookError> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::node_id::LocalKey;
+
+    /// A book as the first version wrote it: its table, its statement and its checksum, spelled out.
+    fn write_version_one(path: &Path, rows: &[(NodeId, &str, Option<&str>, u32)]) {
+        private::make(path, &[]).unwrap();
+        let mut connection = Connection::open(path).unwrap();
+        let first = schema::MIGRATIONS.get(..1).unwrap();
+        schema::migrate(&mut connection, first).unwrap();
+        assert_eq!(schema::version(&connection).unwrap(), 1);
+        for (id, addresses, tag, weight) in rows {
+            let mut sha = Sha256::new();
+            sha.update(id.as_bytes());
+            sha.update(weight.to_be_bytes());
+            sha.update(tag.unwrap_or_default());
+            sha.update(addresses);
+            let sum = sha.finalize();
+            let save = "INSERT INTO peers (node_id, addresses, tag, weight, checksum) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let sum = sum.get(..CHECKSUM_LEN).unwrap();
+            let row = params![id.as_bytes().as_slice(), addresses, tag, weight, sum];
+            connection.execute(save, row).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_book_of_the_first_version_is_read_whole_and_what_is_in_it_is_by_hand() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let id = |number| LocalKey::from_bytes(&mut [number; 32]).unwrap().node_id();
+        // The last is one that no person may write: an embedder's.
+        let rows = [
+            (
+                id(1),
+                "192.168.1.1:9735\n[2001:db8::1]:9735",
+                Some("channel-bearing"),
+                7,
+            ),
+            (id(2), "", None, 0),
+            (id(3), "0.0.0.0:0", Some("gossip-only"), 1),
+        ];
+        write_version_one(&path, &rows);
+        let mut store = Store::open(&path).unwrap();
+        assert_eq!(schema::version(&store.connection).unwrap(), schema::known());
+        let mut known = store.load().unwrap();
+        known.sort_by_key(|record| record.weight);
+        let written = |record: &PeerRecord| lines(&record.addresses, AddressOrigin::ByHand);
+        let texts: Vec<_> = known.iter().map(written).collect();
+        assert_eq!(
+            texts,
+            ["", "0.0.0.0:0", "192.168.1.1:9735\n[2001:db8::1]:9735"]
+        );
+        assert!(
+            known
+                .iter()
+                .all(|record| lines(&record.addresses, AddressOrigin::Learned).is_empty())
+        );
+        assert_eq!(
+            known
+                .iter()
+                .map(|record| record.node_id)
+                .collect::<Vec<_>>(),
+            [id(2), id(3), id(1)]
+        );
+        // What is new goes in beside it, and comes back with who has said it.
+        let onion = crate::address::OnionService::of_key([5; 32]);
+        let name: PeerAddress = "node.example:1".parse().unwrap();
+        let record = PeerRecord {
+            node_id: id(4),
+            addresses: vec![
+                name.into(),
+                KnownAddress::learned(PeerAddress::Onion {
+                    service: onion,
+                    port: 2,
+                }),
+            ],
+            tag: None,
+            weight: 9,
+        };
+        store.commit(&[Change::Save(record.clone())]).unwrap();
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        let kept = store.load().unwrap();
+        assert_eq!(kept.len(), 4);
+        assert!(kept.contains(&record));
+        // Whose word it was is under the checksum too.
+        let swap = "UPDATE peers SET addresses = learned, learned = addresses WHERE weight = 9";
+        assert_eq!(store.connection.execute(swap, []).unwrap(), 1);
+        let error = store.load().unwrap_err();
+        assert!(matches!(error, BookError::Corrupt { .. }), "{error}");
+    }
+}
