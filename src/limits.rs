@@ -343,9 +343,14 @@ pub const BOOK_LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Calls that may wait for the peer book's thread; further callers wait before their call. Some 200 bytes each.
 pub const BOOK_CALLS: usize = 1024;
 
-/// Most writes in one transaction of the peer book, and most that the supervisor asks for at once. One `fsync` for all of them is what a group is for, and 256 rows are written in
-/// a few milliseconds; a larger group would only make the first of it wait.
+/// Most writes in one transaction of the peer book, and most that the supervisor asks for at once. One `fsync` for all of them is what a group is for, and 256 rows are written in a few milliseconds; a larger group would only make the first of it wait.
 pub const BOOK_GROUP: usize = 256;
+
+/// How often the peer book notes when peers were last seen: a crash loses that much of it, and 10,000 links then cost one row a link in 5 minutes.
+pub const SIGHTINGS_EVERY: Duration = Duration::from_secs(300);
+
+/// Failures that count of those recalled from the peer book: the next wait is at most 17 minutes, for it may have been our own network that failed.
+pub const FAILURES_RECALLED: u32 = 10;
 
 /// Longest file that is read for an import. `lncli describegraph` of the main chain is some 50 MB.
 pub const IMPORT_FILE_MAX: usize = 256 * 1024 * 1024;
@@ -606,8 +611,7 @@ pub const CREDENTIAL_FILE_MAX: usize = 64 * 1024;
 /// handshake: a quarter of a second is short for the one and long for the other.
 pub const AGENT_BACKOFF_FIRST: Duration = Duration::from_millis(250);
 
-/// Longest wait of an agent before it dials again. lnd's signer waits for up to 60 s; half of that is what a node's channels
-/// need not wait longer than after a long absence.
+/// Longest wait of an agent before it dials again. lnd's signer waits for up to 60 s; half of that is what a node's channels need not wait longer than after a long absence.
 pub const AGENT_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// How long an agent must have been attached for its next wait to be the first one again. A server that takes it and hangs up within

@@ -15,7 +15,7 @@
 mod book_records;
 
 use book_records::record;
-use pilotlight::book::{Book, BookError, PeerRecord, SqliteBook};
+use pilotlight::book::{Book, BookError, MemoryBook, PeerRecord, Sighting, SqliteBook};
 use pilotlight::error::{Culprit, Retry};
 use pilotlight::link::Tag;
 use std::fs;
@@ -120,6 +120,78 @@ impl Drop for Disk {
     fn drop(&mut self) {
         self.run("umount", &["-l"]);
     }
+}
+
+fn seen(number: u32, last_seen: Option<u64>, failures: u32) -> Sighting {
+    Sighting {
+        node_id: record(number).node_id,
+        last_seen,
+        failures,
+    }
+}
+
+async fn all_seen(book: &dyn Book) -> Vec<Sighting> {
+    let mut all = book.sightings().await.unwrap();
+    let number = |seen: &Sighting| (0..10).find(|n| record(*n).node_id == seen.node_id);
+    all.sort_by_key(number);
+    all
+}
+
+/// What both books must do.
+async fn note_and_forget(book: &dyn Book) -> Vec<Sighting> {
+    for record in records(4) {
+        book.save(record).await.unwrap();
+    }
+    assert_eq!(all_seen(book).await, []);
+    let first = [
+        seen(0, Some(1_700_000_000), 0),
+        seen(1, None, 7),
+        seen(2, Some(0), u32::MAX),
+        seen(3, Some(5), 5),
+        // Not on record.
+        seen(9, Some(1), 1),
+    ];
+    book.note(first.to_vec()).await.unwrap();
+    assert_eq!(all_seen(book).await, first[..4]);
+    let later = seen(0, Some(1_700_000_300), 2);
+    book.note(vec![later]).await.unwrap();
+    // A record that is written again keeps what was seen; one that is forgotten does not, even if it comes back.
+    book.save(PeerRecord {
+        weight: 0,
+        tag: Some(Tag::GossipOnly),
+        ..record(1)
+    })
+    .await
+    .unwrap();
+    book.remove(record(3).node_id).await.unwrap();
+    book.save(record(3)).await.unwrap();
+    let kept = vec![later, first[1], first[2]];
+    assert_eq!(all_seen(book).await, kept);
+    kept
+}
+
+/// The rows that were noted still match their checksums: else nothing could be loaded.
+#[tokio::test]
+async fn what_was_seen_of_peers_is_there_after_a_restart_and_leaves_their_records_alone() {
+    note_and_forget(&MemoryBook::default()).await;
+    let (_folder, path) = fresh();
+    let book = SqliteBook::open(&path).unwrap();
+    let kept = note_and_forget(&book).await;
+    let records = all(&book).await;
+    assert_eq!(records.len(), 4);
+    // Too late for SQLite's integers, and a time that is not known takes none away.
+    let odd = [seen(0, None, 3), seen(2, Some(u64::MAX), 1)];
+    book.note(odd.to_vec()).await.unwrap();
+    book.close();
+    let book = SqliteBook::open(&path).unwrap();
+    assert_eq!(all(&book).await, records);
+    let far = i64::MAX.unsigned_abs();
+    let expected = [
+        seen(0, kept[0].last_seen, 3),
+        kept[1],
+        seen(2, Some(far), 1),
+    ];
+    assert_eq!(all_seen(&book).await, expected);
 }
 
 #[tokio::test]

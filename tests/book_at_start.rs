@@ -11,7 +11,7 @@
 mod book_records;
 
 use book_records::record;
-use pilotlight::book::{Book, BookFuture, MemoryBook, PeerRecord, SqliteBook};
+use pilotlight::book::{Book, BookFuture, MemoryBook, PeerRecord, Sighting, SqliteBook};
 use pilotlight::link::Tag;
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::signer::SignerContext;
@@ -40,7 +40,9 @@ fn tagged(number: u32, tag: Option<Tag>) -> PeerRecord {
 #[derive(Default)]
 struct Counted {
     book: MemoryBook,
+    reads: AtomicUsize,
     writes: AtomicUsize,
+    notes: AtomicUsize,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
 }
@@ -49,6 +51,7 @@ struct Shared(Arc<Counted>);
 
 impl Book for Shared {
     fn load(&self) -> BookFuture<'_, Vec<PeerRecord>> {
+        self.0.reads.fetch_add(1, SeqCst);
         self.0.book.load()
     }
 
@@ -66,6 +69,16 @@ impl Book for Shared {
 
     fn remove(&self, peer: NodeId) -> BookFuture<'_, ()> {
         self.0.book.remove(peer)
+    }
+
+    fn sightings(&self) -> BookFuture<'_, Vec<Sighting>> {
+        self.0.reads.fetch_add(1, SeqCst);
+        self.0.book.sightings()
+    }
+
+    fn note(&self, sightings: Vec<Sighting>) -> BookFuture<'_, ()> {
+        self.0.notes.fetch_add(1, SeqCst);
+        self.0.book.note(sightings)
     }
 }
 
@@ -125,6 +138,46 @@ async fn many_new_peers_are_written_many_at_once() {
     let most = counted.most_at_once.load(SeqCst);
     println!("at most {most} writes at once");
     assert!((2..=pilotlight::limits::BOOK_GROUP).contains(&most));
+}
+
+/// What the start costs grows with the peers only in what two questions to the book return: it asks nothing peer by peer, and writes
+/// nothing, then or at the end.
+#[tokio::test]
+async fn a_start_asks_the_book_two_questions_however_many_peers_there_are() {
+    for peers in [0, 10_000] {
+        let counted = Arc::new(Counted::default());
+        for number in 0..peers {
+            let record = tagged(number, Some(Tag::ChannelBearing));
+            let (node_id, failures) = (record.node_id, number % 3);
+            counted.book.save(record).await.unwrap();
+            let seen = Sighting {
+                node_id,
+                last_seen: Some(u64::from(number)),
+                failures,
+            };
+            counted.book.note(vec![seen]).await.unwrap();
+        }
+        let before = counted.book.sightings().await.unwrap();
+        let starting = Supervisor::builder(context()).book(Arc::new(Shared(Arc::clone(&counted))));
+        let (supervisor, inbox) = starting.start().await.unwrap();
+        supervisor
+            .listen("127.0.0.1:0".parse().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(tags(&supervisor).await.len(), before.len());
+        supervisor.drain().await;
+        drop((supervisor, inbox));
+        // The supervisor has let go of the book: nothing is written any more.
+        let begun = Instant::now();
+        while Arc::strong_count(&counted) > 1 {
+            assert!(begun.elapsed() < HANG);
+            tokio::task::yield_now().await;
+        }
+        let count = |counter: &AtomicUsize| counter.load(SeqCst);
+        assert_eq!(count(&counted.reads), 2);
+        assert_eq!((count(&counted.writes), count(&counted.notes)), (0, 0));
+        assert_eq!(counted.book.sightings().await.unwrap(), before);
+    }
 }
 
 /// How long it takes until the supervisor has started on the book and listens.

@@ -16,7 +16,7 @@
 mod book_records;
 
 use book_records::record;
-use pilotlight::book::{Book, PeerRecord, SqliteBook};
+use pilotlight::book::{Book, PeerRecord, Sighting, SqliteBook};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,6 +41,15 @@ fn after(number: u32, changes: u32) -> Option<PeerRecord> {
     })
 }
 
+/// What is noted of peer `number` after so many changes.
+fn seen_after(number: u32, changes: u32) -> Option<Sighting> {
+    after(number, changes).map(|record| Sighting {
+        node_id: record.node_id,
+        last_seen: Some(u64::from(changes)),
+        failures: changes,
+    })
+}
+
 /// Writes until it is killed.
 async fn child(path: &Path, mut changes: Vec<u32>) {
     let begun = Instant::now();
@@ -54,6 +63,9 @@ async fn child(path: &Path, mut changes: Vec<u32>) {
                     match after(number, change) {
                         Some(record) => book.save(record).await.unwrap(),
                         None => book.remove(record(number).node_id).await.unwrap(),
+                    }
+                    if let Some(seen) = seen_after(number, change) {
+                        book.note(vec![seen]).await.unwrap();
                     }
                     // One write to a pipe: a killed process leaves whole lines.
                     let done = format!("done {number} {change}\n");
@@ -131,15 +143,19 @@ struct Tally {
     early: usize,
     /// Changes that were on the disk, but not reported yet.
     ahead: usize,
+    /// Of those, the ones that were not noted yet.
+    unnoted: usize,
     logs: usize,
 }
 
-/// The book is as the last reported change of each peer left it, or as the next one would, which was under way.
-async fn judge(path: &Path, changes: &mut [u32], tally: &mut Tally) {
+/// The book is as the last reported change of each peer left it, or as the next one would, which was under way. So is what was noted:
+/// it follows the record. `noted`: the change that it was last known to be of.
+async fn judge(path: &Path, changes: &mut [u32], noted: &mut [u32], tally: &mut Tally) {
     let book = SqliteBook::open(path).unwrap();
     let loaded = book.load().await.unwrap();
+    let sightings = book.sightings().await.unwrap();
     book.close();
-    for (number, changes) in (0..).zip(changes) {
+    for ((number, changes), noted) in (0..).zip(changes).zip(noted) {
         let peer = record(number).node_id;
         let found = loaded.iter().find(|record| record.node_id == peer).cloned();
         if found != after(number, *changes) {
@@ -150,6 +166,17 @@ async fn judge(path: &Path, changes: &mut [u32], tally: &mut Tally) {
             );
             *changes += 1;
             tally.ahead += 1;
+        }
+        let seen = sightings.iter().find(|seen| seen.node_id == peer).copied();
+        if seen == seen_after(number, *changes) {
+            *noted = *changes;
+        } else {
+            assert!(
+                found.is_some() && *noted < *changes,
+                "peer {number}: {seen:?}"
+            );
+            assert_eq!(seen, seen_after(number, *noted), "peer {number}: noted");
+            tally.unnoted += 1;
         }
     }
     assert!(loaded.len() <= usize::try_from(PEERS).unwrap());
@@ -169,20 +196,27 @@ async fn a_book_survives_kill_9_at_any_moment() {
     let folder = tempfile::tempdir().unwrap();
     let begun = Instant::now();
     let mut tally = Tally::default();
-    let (mut path, mut changes) = (PathBuf::new(), Vec::new());
+    let (mut path, mut changes, mut noted) = (PathBuf::new(), Vec::new(), Vec::new());
     for round in 0..KILLS {
         if round % ROUNDS_A_FILE == 0 {
             path = folder.path().join(format!("peers-{round}.db"));
             changes = vec![0; usize::try_from(PEERS).unwrap()];
+            noted.clone_from(&changes);
         }
         let moment = Duration::from_micros(random.u64(1_000..80_000));
         let output = run_and_kill(&path, &changes, moment);
+        let before = changes.clone();
         let reports = reported(&output, &mut changes);
+        for ((noted, before), now) in noted.iter_mut().zip(before).zip(&changes) {
+            if before != *now {
+                *noted = *now;
+            }
+        }
         tally.reports += reports;
         tally.early += usize::from(reports == 0);
         let log = path.with_extension("db-wal");
         tally.logs += usize::from(log.metadata().is_ok_and(|log| log.len() > 0));
-        judge(&path, &mut changes, &mut tally).await;
+        judge(&path, &mut changes, &mut noted, &mut tally).await;
     }
     println!("{KILLS} kills in {:?}: {tally:?}", begun.elapsed());
     assert!(tally.reports > 0, "no change was ever done: {tally:?}");

@@ -19,7 +19,8 @@
 
 mod rig;
 
-use pilotlight::clock::ManualClock;
+use pilotlight::book::{Book, MemoryBook, PeerRecord};
+use pilotlight::clock::{Clock, ManualClock};
 use pilotlight::limits;
 use pilotlight::link::Tag;
 use pilotlight::supervisor::{ConnectError, Mode, PeerSpec, PeerState};
@@ -179,6 +180,75 @@ async fn p8_the_return_of_a_signer_that_flaps_does_not_drag_its_channel_peers_al
         node.supervisor.snapshot().links.channel_bearing == 2
     })
     .await;
+}
+
+/// Waits until the book says of its only peer that it has been seen at a time.
+async fn noted(book: &MemoryBook, at: Option<Duration>) {
+    within("the note", async {
+        loop {
+            let seen = book.sightings().await.unwrap();
+            if seen.first().and_then(|seen| seen.last_seen) == at.map(|at| at.as_secs()) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// The book is written to every few minutes while a peer is there, and at the end. The next start dials first whom this one has met.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_peers_were_seen_is_noted_seldom_and_at_the_end_and_orders_the_next_start() {
+    let clock = ManualClock::new();
+    let book = Arc::new(MemoryBook::default());
+    let mut peers: Vec<Far> = (1..=3).map(Far::listen).collect();
+    peers.sort_by_key(|far| far.id);
+    // Without what is noted, it would come last.
+    let met = peers.pop().unwrap();
+    let start = || {
+        Node::start(|builder| {
+            builder
+                .clock(Arc::new(clock.clone()))
+                .book(Arc::clone(&book) as Arc<dyn Book>)
+        })
+    };
+    let (mut node, inbox) = start().await;
+    node.attach().await;
+    let spec = PeerSpec::new(met.id, met.address).tagged(Tag::GossipOnly);
+    let (link, wire) = tokio::join!(node.supervisor.connect(spec), met.accept());
+    link.unwrap();
+    // So near the end that a ping, which nobody answers here, does not end the link before that.
+    let rest = Duration::from_secs(10);
+    clock.advance(limits::SIGHTINGS_EVERY.checked_sub(rest).unwrap());
+    node.supervisor.peers().await.unwrap();
+    noted(&book, None).await;
+    clock.advance(rest);
+    noted(&book, Some(clock.unix())).await;
+    clock.advance(rest);
+    // Else the drain waits, by a clock that stands still, for the peer to close.
+    drop(wire);
+    within("the drain", node.supervisor.drain()).await;
+    noted(&book, Some(clock.unix())).await;
+    drop((node, inbox));
+
+    for far in &peers {
+        let record = PeerRecord {
+            node_id: far.id,
+            addresses: vec![far.address.into()],
+            tag: None,
+            weight: 0,
+        };
+        book.save(record).await.unwrap();
+    }
+    let (mut node, _inbox) = start().await;
+    let mut events = node.supervisor.events();
+    node.attach().await;
+    let first = event(&mut events, "the first dial", |event| match event {
+        Event::Dialing { peer, .. } => Some(peer),
+        _ => None,
+    })
+    .await;
+    assert_eq!(first, met.id);
 }
 
 fn node_id() -> pilotlight::node_id::NodeId {

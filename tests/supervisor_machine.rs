@@ -705,6 +705,185 @@ fn backoffs_spread_at_every_length() {
     }
 }
 
+// --- what an earlier process has seen ---
+
+impl Desk {
+    fn recall(&mut self, peer: NodeId, seen_ago: Option<u64>, failures: u32) {
+        let seen_ago = seen_ago.map(Duration::from_secs);
+        let recall = Input::Recall {
+            peer,
+            seen_ago,
+            failures,
+        };
+        assert_eq!(
+            self.feed(recall),
+            [],
+            "nothing is done for what is recalled"
+        );
+    }
+
+    fn sighting(&self, peer: NodeId) -> Option<(Option<u64>, u32)> {
+        let unix = NOON + self.now.since_start();
+        let seen = self.machine.sighting(self.now, unix, peer)?;
+        assert_eq!(seen.node_id, peer);
+        Some((seen.last_seen, seen.failures))
+    }
+}
+
+/// Since the Unix epoch, when a desk's clock starts.
+const NOON: Duration = Duration::from_secs(1_700_000_000);
+
+/// Who matters more still comes first, however long ago it was seen.
+#[test]
+fn p8_of_peers_that_matter_alike_the_one_seen_last_is_dialled_first_and_one_never_seen_last() {
+    let mut desk = Desk::new();
+    let ids = peers(5);
+    // In the order in which they must be dialled: against that of their keys.
+    let seen = [None, None, Some(90_000), Some(3_600), Some(60)];
+    for (index, (id, seen)) in ids.iter().zip(seen).enumerate() {
+        desk.feed(Input::Want {
+            peer: *id,
+            addresses: vec![address(index)],
+            tag: Some(Tag::ChannelBearing),
+            weight: Some(u32::from(index == 0)),
+        });
+        if seen.is_some() {
+            desk.recall(*id, seen, 0);
+        }
+    }
+    let order: Vec<NodeId> = dials(&desk.attach())
+        .into_iter()
+        .map(|dial| dial.1)
+        .collect();
+    assert_eq!(order, [ids[0], ids[4], ids[3], ids[2], ids[1]]);
+}
+
+/// The same while a signer is there and the places are taken: a recall moves a peer that is queued already.
+#[test]
+fn a_recalled_peer_moves_up_in_the_queue() {
+    let mut desk = Desk::new();
+    let ids = peers(3);
+    desk.attach();
+    desk.feed(Input::Behind(true));
+    for (index, id) in ids.iter().enumerate() {
+        desk.want(*id, index, Tag::GossipOnly);
+    }
+    desk.recall(ids[2], Some(5), 0);
+    let order: Vec<NodeId> = dials(&desk.feed(Input::Behind(false)))
+        .into_iter()
+        .map(|dial| dial.1)
+        .collect();
+    assert_eq!((order.len(), order[0]), (3, ids[2]));
+    assert_eq!(desk.machine.load().queue, 0);
+}
+
+#[test]
+fn p7_personas_meet_first_who_has_failed_least_and_of_those_who_has_been_met_before() {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 1,
+        personas: true,
+        ..OWN_KEY_ONLY
+    });
+    let ids = peers(4);
+    for (index, id) in ids.iter().enumerate() {
+        desk.want(*id, index, Tag::GossipOnly);
+    }
+    desk.recall(ids[0], Some(1), 3);
+    desk.recall(ids[1], Some(1), 1);
+    desk.recall(ids[3], Some(500_000), 0);
+    let mut order = Vec::new();
+    desk.now = desk.machine.deadline().unwrap();
+    let mut outputs = desk.feed(Input::Tick);
+    while let Some((link, peer)) = dials(&outputs).first().copied() {
+        order.push(peer);
+        outputs = desk.feed(Input::DialFailed {
+            link,
+            failure: Failure::Unreachable,
+        });
+    }
+    assert_eq!(order, [ids[3], ids[2], ids[1], ids[0]]);
+}
+
+/// What was recalled never delays a first dial; it makes the wait after the next failure longer, to a bound, and an attach ends it.
+#[test]
+fn recalled_failures_count_in_the_wait_after_the_next_one_until_a_signer_comes() {
+    let failure = Failure::Unreachable;
+    for (recalled, counted) in [(0, 0), (4, 4), (10, 10), (11, 10), (u32::MAX, 10)] {
+        let mut desk = Desk::with(Policy {
+            gossip_floor: 1,
+            personas: true,
+            ..OWN_KEY_ONLY
+        });
+        let peer = peers(1)[0];
+        desk.want(peer, 0, Tag::GossipOnly);
+        desk.recall(peer, None, recalled);
+        desk.now = desk.machine.deadline().unwrap();
+        let link = dials(&desk.feed(Input::Tick))[0].0;
+        let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+        let longest = Duration::from_secs(1 << counted);
+        assert!(
+            wait <= longest && wait >= longest / 2,
+            "{recalled}: {wait:?}"
+        );
+        assert_eq!(desk.sighting(peer), Some((None, counted + 1)));
+        let link = dials(&desk.attach())[0].0;
+        assert_eq!(desk.sighting(peer), Some((None, 0)));
+        let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+        assert!(wait <= limits::BACKOFF_FIRST, "{recalled}: {wait:?}");
+    }
+}
+
+#[test]
+fn what_was_seen_of_a_peer_is_told_as_it_is_now() {
+    let mut desk = Desk::new();
+    let (peer, failure) = (peers(1)[0], Failure::Unreachable);
+    let at = |desk: &Desk| NOON.as_secs() + desk.now.since_start().as_secs();
+    desk.now = Moment::from_start(Duration::from_secs(100));
+    assert_eq!(desk.sighting(peer), None, "a stranger is not on record");
+    desk.want(peer, 0, Tag::GossipOnly);
+    assert_eq!(desk.sighting(peer), Some((None, 0)));
+    desk.recall(peer, Some(1_000), 2);
+    let before = at(&desk) - 1_000;
+    assert_eq!(desk.sighting(peer), Some((Some(before), 2)));
+    desk.now = desk.now.after(Duration::from_secs(50));
+    assert_eq!(
+        desk.sighting(peer),
+        Some((Some(before), 2)),
+        "it stays when it was"
+    );
+    let link = dials(&desk.attach())[0].0;
+    desk.feed(Input::DialFailed { link, failure });
+    assert_eq!(desk.sighting(peer), Some((Some(before), 1)));
+    desk.now = desk.machine.deadline().unwrap();
+    let link = dials(&desk.feed(Input::Tick))[0].0;
+    desk.bring_up(link, peer);
+    desk.now = desk.now.after(Duration::from_secs(7));
+    assert_eq!(
+        desk.sighting(peer),
+        Some((Some(at(&desk)), 1)),
+        "it is there"
+    );
+    // What an earlier process knew counts for nothing any more.
+    desk.recall(peer, Some(0), 9);
+    desk.now = desk.now.after(limits::STABLE_AFTER);
+    assert_eq!(
+        desk.sighting(peer),
+        Some((Some(at(&desk)), 0)),
+        "it is stable"
+    );
+    let (gone, reason) = (at(&desk), CloseReason::PeerClosed);
+    desk.feed(Input::Ended { link, reason });
+    desk.now = desk.now.after(Duration::from_secs(9));
+    desk.recall(peer, Some(0), 9);
+    assert_eq!(desk.sighting(peer), Some((Some(gone), 1)), "it was there");
+    desk.feed(Input::Unwant(peer));
+    desk.feed(Input::Tag(peer, Tag::GossipOnly));
+    assert!(
+        desk.sighting(peer).is_some(),
+        "what the node said of it is on record"
+    );
+}
+
 /// Somebody else at an address is no reason to wait for the peer there: its other addresses are tried in turn. When there is none
 /// left, the wait is the longest at once.
 #[test]
@@ -1556,6 +1735,14 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
                 addresses: vec![address(9)],
                 tag: None,
                 weight: None,
+            },
+        ),
+        (
+            "recall".to_owned(),
+            Input::Recall {
+                peer,
+                seen_ago: Some(Duration::from_secs(60)),
+                failures: 3,
             },
         ),
         ("unwant".to_owned(), Input::Unwant(peer)),

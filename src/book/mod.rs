@@ -38,6 +38,18 @@ pub struct PeerRecord {
     pub weight: u32,
 }
 
+/// What was last seen of a peer. It serves the order of dialling after a restart, and is nobody's word: it may be some minutes old, or
+/// lost in a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// Of whom.
+    pub node_id: NodeId,
+    /// When a link with it was last up, in whole seconds since the Unix epoch; `None`: not as far as is known.
+    pub last_seen: Option<u64>,
+    /// Failures of the peer's in a row, since a link with it has last been stable.
+    pub failures: u32,
+}
+
 /// What a book's calls return.
 pub type BookFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BookError>> + Send + 'a>>;
 
@@ -49,6 +61,19 @@ pub trait Book: Send + Sync + 'static {
     /// Puts a peer on record, in place of what was there. Done means durable.
     fn save(&self, record: PeerRecord) -> BookFuture<'_, ()>;
 
-    /// Forgets a peer. Done means durable.
+    /// Forgets a peer, and what was seen of it. Done means durable.
     fn remove(&self, peer: NodeId) -> BookFuture<'_, ()>;
+
+    /// What was last seen of the peers on record, those left out of whom nothing was. A book need not keep it.
+    fn sightings(&self) -> BookFuture<'_, Vec<Sighting>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Puts down what was seen of peers on record, and nothing of others; the rest of their records stays as it is. It is called every
+    /// [`SIGHTINGS_EVERY`](crate::limits::SIGHTINGS_EVERY) and at the end, with at most [`BOOK_GROUP`](crate::limits::BOOK_GROUP) peers a
+    /// call. A book need not keep it.
+    fn note(&self, sightings: Vec<Sighting>) -> BookFuture<'_, ()> {
+        drop(sightings);
+        Box::pin(std::future::ready(Ok(())))
+    }
 }

@@ -10,8 +10,9 @@ pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"PLPB");
 /// released and never changes: a new version is a new entry.
 ///
 /// `addresses` is text, one address a line, so that a later version may know more kinds of them. `last_seen` (seconds since
-/// the Unix epoch) and `failures` are for the roster to fill; a saved record leaves them as they are. `checksum` is over the
-/// columns before it: SQLite sees a broken page, and not a flipped bit in a text.
+/// the Unix epoch) and `failures` are noted every few minutes; a saved record leaves them as they are. `checksum` is over the
+/// columns before it: SQLite sees a broken page, and not a flipped bit in a text. Those two are not under it: whatever they say, all
+/// that can come of it is another order of dialling.
 ///
 /// Version 2 tells what was learned from what the operator gave: `addresses` are the operator's, as all of an older book are, for an
 /// import left private ones out unless told otherwise.

@@ -11,7 +11,7 @@
 //! one is tried.
 
 use super::store::{Change, Store};
-use super::{Book, BookError, BookFuture, PeerRecord};
+use super::{Book, BookError, BookFuture, PeerRecord, Sighting};
 use crate::limits;
 use crate::node_id::NodeId;
 use std::fmt;
@@ -38,13 +38,19 @@ pub struct SqliteBook {
 }
 
 enum Call {
-    Load(Load),
+    Ask(Question),
     Change(Change, Done),
 }
 
-type Load = oneshot::Sender<Result<Vec<PeerRecord>, BookError>>;
+/// What the thread is asked for, and where the answer goes.
+enum Question {
+    Records(Answer<Vec<PeerRecord>>),
+    Sightings(Answer<Vec<Sighting>>),
+}
 
-type Done = oneshot::Sender<Result<(), BookError>>;
+type Answer<T> = oneshot::Sender<Result<T, BookError>>;
+
+type Done = Answer<()>;
 
 impl SqliteBook {
     /// Opens the book at `path`, or makes an empty one; its folder must be there. Beside it are `PATH.lock`, and `PATH-wal` and
@@ -96,6 +102,15 @@ impl SqliteBook {
         let _ = self.thread.join();
     }
 
+    fn ask<T: Send + 'static>(&self, question: fn(Answer<T>) -> Question) -> BookFuture<'_, T> {
+        Box::pin(async move {
+            let (done, answer) = oneshot::channel();
+            let call = Call::Ask(question(done));
+            self.calls.send(call).await.map_err(|_| BookError::Closed)?;
+            answer.await.unwrap_or(Err(BookError::Closed))
+        })
+    }
+
     fn change(&self, change: Change) -> BookFuture<'_, ()> {
         Box::pin(async move {
             let (done, answer) = oneshot::channel();
@@ -108,12 +123,7 @@ impl SqliteBook {
 
 impl Book for SqliteBook {
     fn load(&self) -> BookFuture<'_, Vec<PeerRecord>> {
-        Box::pin(async move {
-            let (done, answer) = oneshot::channel();
-            let call = Call::Load(done);
-            self.calls.send(call).await.map_err(|_| BookError::Closed)?;
-            answer.await.unwrap_or(Err(BookError::Closed))
-        })
+        self.ask(Question::Records)
     }
 
     fn save(&self, record: PeerRecord) -> BookFuture<'_, ()> {
@@ -122,6 +132,14 @@ impl Book for SqliteBook {
 
     fn remove(&self, peer: NodeId) -> BookFuture<'_, ()> {
         self.change(Change::Remove(peer))
+    }
+
+    fn sightings(&self) -> BookFuture<'_, Vec<Sighting>> {
+        self.ask(Question::Sightings)
+    }
+
+    fn note(&self, sightings: Vec<Sighting>) -> BookFuture<'_, ()> {
+        self.change(Change::Note(sightings))
     }
 }
 
@@ -134,7 +152,7 @@ impl fmt::Debug for SqliteBook {
 
 fn run(mut store: Store, mut calls: mpsc::Receiver<Call>) {
     while let Some(first) = calls.blocking_recv() {
-        let (changes, answers, load) = group(first, &mut calls);
+        let (changes, answers, question) = group(first, &mut calls);
         if !changes.is_empty() {
             let written = store.commit(&changes);
             for done in answers {
@@ -142,19 +160,24 @@ fn run(mut store: Store, mut calls: mpsc::Receiver<Call>) {
                 let _ = done.send(written.clone());
             }
         }
-        if let Some(done) = load {
-            let _ = done.send(store.load());
+        match question {
+            Some(Question::Records(done)) => drop(done.send(store.load())),
+            Some(Question::Sightings(done)) => drop(done.send(store.sightings())),
+            None => {}
         }
     }
 }
 
 /// The changes that wait, up to [`BOOK_GROUP`](limits::BOOK_GROUP) of them or to the next question: it is answered after them.
-fn group(first: Call, calls: &mut mpsc::Receiver<Call>) -> (Vec<Change>, Vec<Done>, Option<Load>) {
+fn group(
+    first: Call,
+    calls: &mut mpsc::Receiver<Call>,
+) -> (Vec<Change>, Vec<Done>, Option<Question>) {
     let (mut changes, mut answers) = (Vec::new(), Vec::new());
     let mut next = Some(first);
     while let Some(call) = next {
         match call {
-            Call::Load(done) => return (changes, answers, Some(done)),
+            Call::Ask(question) => return (changes, answers, Some(question)),
             Call::Change(change, done) => {
                 changes.push(change);
                 answers.push(done);
@@ -208,7 +231,7 @@ mod tests {
             })
             .collect();
         let (done, mut loaded) = oneshot::channel();
-        send.try_send(Call::Load(done))
+        send.try_send(Call::Ask(Question::Records(done)))
             .unwrap_or_else(|_| panic!("full"));
         send.try_send(save(9999).0)
             .unwrap_or_else(|_| panic!("full"));

@@ -4,7 +4,7 @@
 //! that SQLite makes on closing is off. A file that fails the check is never changed.
 
 use super::schema;
-use super::{BookError, PeerRecord};
+use super::{BookError, PeerRecord, Sighting};
 use crate::address::{AddressOrigin, KnownAddress, PeerAddress};
 use crate::limits;
 use crate::link::Tag;
@@ -26,6 +26,14 @@ const SAVE: &str = "INSERT INTO peers (node_id, addresses, tag, weight, checksum
     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (node_id) \
     DO UPDATE SET addresses = ?2, tag = ?3, weight = ?4, checksum = ?5, learned = ?6";
 
+/// Of those about whom anything is known: at the first start with an imported graph that is nobody.
+const SIGHTINGS: &str = "SELECT node_id, last_seen, failures FROM peers \
+    WHERE last_seen IS NOT NULL OR failures > 0 LIMIT ?1";
+
+/// A sighting without a time takes none away.
+const NOTE: &str =
+    "UPDATE peers SET last_seen = coalesce(?2, last_seen), failures = ?3 WHERE node_id = ?1";
+
 const REMOVE: &str = "DELETE FROM peers WHERE node_id = ?1";
 
 /// Bytes of a row's checksum: a flipped bit goes unseen once in 2^64.
@@ -36,6 +44,7 @@ const CHECKSUM_LEN: usize = 8;
 pub(super) enum Change {
     Save(PeerRecord),
     Remove(NodeId),
+    Note(Vec<Sighting>),
 }
 
 /// An open book. The connection is closed before the lock is let go.
@@ -82,6 +91,19 @@ impl Store {
             records.push(record(row).map_err(|detail| self.corrupt(detail))?);
         }
         Ok(records)
+    }
+
+    /// What was last seen of the peers on record. What this version cannot make sense of is as if it had not been noted.
+    pub(super) fn sightings(&self) -> Result<Vec<Sighting>, BookError> {
+        let failed = |error| failed("read", &self.path, &error);
+        let mut select = self.connection.prepare(SIGHTINGS).map_err(failed)?;
+        let bound = i64::try_from(limits::PEERS_MAX).unwrap_or(i64::MAX);
+        let mut rows = select.query([bound]).map_err(failed)?;
+        let mut seen = Vec::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            seen.extend(sighting(row).map_err(failed)?);
+        }
+        Ok(seen)
     }
 
     /// Writes all of `changes`, or none. They are on the disk when this returns.
@@ -146,7 +168,7 @@ impl Store {
                 Err(rusqlite::Error::InvalidQuery)
             }
         })?;
-        for statement in [LOAD, SAVE, REMOVE] {
+        for statement in [LOAD, SAVE, REMOVE, SIGHTINGS, NOTE] {
             connection.prepare(statement)?;
         }
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
@@ -180,6 +202,7 @@ fn write(connection: &mut Connection, changes: &[Change]) -> rusqlite::Result<()
 fn apply(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<()> {
     let mut save = transaction.prepare(SAVE)?;
     let mut remove = transaction.prepare(REMOVE)?;
+    let mut note = transaction.prepare(NOTE)?;
     for change in changes {
         match change {
             Change::Save(record) => {
@@ -198,6 +221,17 @@ fn apply(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<
                 ])?
             }
             Change::Remove(peer) => remove.execute([peer.as_bytes().as_slice()])?,
+            Change::Note(sightings) => {
+                let mut noted = 0;
+                for seen in sightings {
+                    let at = seen
+                        .last_seen
+                        .map(|at| i64::try_from(at).unwrap_or(i64::MAX));
+                    let id = seen.node_id.as_bytes().as_slice();
+                    noted += note.execute(params![id, at, seen.failures])?;
+                }
+                noted
+            }
         };
     }
     Ok(())
@@ -260,6 +294,16 @@ fn record(row: &Row<'_>) -> Result<PeerRecord, String> {
         tag: tag.transpose()?,
         weight,
     })
+}
+
+/// `None`: of no peer.
+fn sighting(row: &Row<'_>) -> rusqlite::Result<Option<Sighting>> {
+    let (at, failures): (Option<i64>, Option<i64>) = (row.get(1)?, row.get(2)?);
+    Ok(NodeId::known(row.get(0)?).map(|node_id| Sighting {
+        node_id,
+        last_seen: at.and_then(|at| u64::try_from(at).ok()),
+        failures: failures.map_or(0, |count| u32::try_from(count).unwrap_or(u32::MAX)),
+    }))
 }
 
 /// Over what is saved of a peer: accidents are found, an enemy is not kept out.

@@ -8,7 +8,7 @@
 use super::config::ConfiguredPeer;
 use super::failure::Failure;
 use super::settings::Settings;
-use crate::book::{Book, BookError, BookFuture, PeerRecord, SqliteBook};
+use crate::book::{Book, BookError, BookFuture, PeerRecord, Sighting, SqliteBook};
 use crate::limits;
 use crate::link::Tag;
 use crate::node_id::NodeId;
@@ -85,6 +85,14 @@ impl Book for ReadOnce {
 
     fn remove(&self, peer: NodeId) -> BookFuture<'_, ()> {
         self.book.remove(peer)
+    }
+
+    fn sightings(&self) -> BookFuture<'_, Vec<Sighting>> {
+        self.book.sightings()
+    }
+
+    fn note(&self, sightings: Vec<Sighting>) -> BookFuture<'_, ()> {
+        self.book.note(sightings)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Writes to the peer book in a task of its own, so that a slow disk holds up nobody but who asked to wait for it.
 //!
 //! What waits is one record a peer, the newest: bounded by the peers. A failed write is an event and is tried again with the
-//! next; the peers in memory are unaffected.
+//! next; the peers in memory are unaffected. What was seen of peers is written after the records, a group at a time, so that a record
+//! which somebody waits for never waits for more than one group of it.
 
-use crate::book::{Book, BookError, PeerRecord};
+use crate::book::{Book, BookError, PeerRecord, Sighting};
 use crate::limits;
 use crate::node_id::NodeId;
 use crate::telemetry::{Event, Telemetry};
@@ -23,6 +24,8 @@ pub(crate) struct BookKeeper {
 struct Waiting {
     /// `None`: to be forgotten.
     records: BTreeMap<NodeId, Option<PeerRecord>>,
+    /// What was seen of peers, the newest.
+    sightings: BTreeMap<NodeId, Sighting>,
     /// Whose records are being written at the moment.
     writing: BTreeSet<NodeId>,
     flushes: Vec<(NodeId, Recorded)>,
@@ -40,7 +43,15 @@ impl BookKeeper {
     }
 
     pub(crate) fn forget(&self, peer: NodeId) {
-        self.lock().records.insert(peer, None);
+        let mut waiting = self.lock();
+        waiting.records.insert(peer, None);
+        waiting.sightings.remove(&peer);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn note(&self, sightings: impl Iterator<Item = Sighting>) {
+        let sightings = sightings.map(|seen| (seen.node_id, seen));
+        self.lock().sightings.extend(sightings);
         self.wake.notify_one();
     }
 
@@ -87,10 +98,44 @@ impl BookKeeper {
             for (peer, flush) in flushes {
                 let _ = flush.send(failed.get(&peer).cloned().map_or(Ok(()), Err));
             }
+            if self.write_sightings(&book, &telemetry).await {
+                self.lock().last.extend(last);
+                self.wake.notify_one();
+                continue;
+            }
             for done in last {
                 let _ = done.send(());
             }
         }
+    }
+
+    /// Writes one group of what was seen. `true`: there is more, and no reason why it should fail.
+    async fn write_sightings(&self, book: &Arc<dyn Book>, telemetry: &Telemetry) -> bool {
+        let group: Vec<Sighting> = {
+            let waiting = &mut self.lock().sightings;
+            let group = std::iter::from_fn(|| waiting.pop_first());
+            group
+                .take(limits::BOOK_GROUP)
+                .map(|(_, seen)| seen)
+                .collect()
+        };
+        if group.is_empty() {
+            return false;
+        }
+        let Err(error) = book.note(group.clone()).await else {
+            return !self.lock().sightings.is_empty();
+        };
+        {
+            let waiting = &mut self.lock().sightings;
+            for seen in group {
+                // A newer one may have come meanwhile: it stays.
+                waiting.entry(seen.node_id).or_insert(seen);
+            }
+        }
+        telemetry.emit(Event::BookFailed {
+            detail: error.to_string(),
+        });
+        false
     }
 
     /// Writes these, several at once: a book that flushes to a disk does so for all of them together. Returns who failed.

@@ -282,6 +282,7 @@ impl Builder {
         let reach = self.reach()?;
         self.check_identity()?;
         let (known, policy) = (self.book.load().await?, self.policy());
+        let seen = self.book.sightings().await?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let telemetry = Telemetry::new(Arc::clone(&self.clock));
         let (inbox, deliveries) = Deliveries::new();
@@ -317,14 +318,14 @@ impl Builder {
         )?;
         let keeper = Arc::new(BookKeeper::default());
         let (relighting, relit) = watch::channel(None);
-        let driver = Driver::new(
+        let mut driver = Driver::new(
             Arc::clone(&env),
             Arc::clone(&shared),
             Arc::clone(&keeper),
             relighting,
             policy,
-            known,
         );
+        driver.recall(known, &seen);
         let writing = tokio::spawn(Arc::clone(&keeper).run(self.book, telemetry.clone()));
         let (stop, clock) = (Arc::clone(&shared), self.clock);
         tokio::spawn(async move {

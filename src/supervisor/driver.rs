@@ -4,16 +4,17 @@
 //! back. So nobody's report to it is held up for long.
 
 mod acts;
+mod notes;
 
+use self::notes::Notes;
 use super::bookkeeper::BookKeeper;
 use super::cause::Cause;
 use super::commands::{Command, LinkWaiter};
 use super::conduct::Offence;
-use super::machine::{Input, Output, Policy, SupervisorMachine};
+use super::machine::{Input, Policy, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
 use super::{ConnectError, PeerSpec, PeerView, Pending, PendingPeer, Shared, watchman};
 use crate::address::PeerAddress;
-use crate::book::PeerRecord;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
 use crate::link::driver::{Env, Persona, Report, Verdict};
@@ -33,6 +34,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     machine: SupervisorMachine,
     keeper: Arc<BookKeeper>,
+    notes: Notes,
     /// Links that wait for a verdict.
     verdicts: HashMap<LinkId, oneshot::Sender<Verdict>>,
     /// Dials under way: where to, and how to give them up.
@@ -79,16 +81,16 @@ impl Driver {
         keeper: Arc<BookKeeper>,
         relit: watch::Sender<Option<Epoch>>,
         policy: Policy,
-        known: Vec<PeerRecord>,
     ) -> Self {
         let machine = SupervisorMachine::new(env.context.node_id(), env.seed)
             .with_policy(policy)
             .protecting(Arc::clone(&env.settings.protected));
-        let mut driver = Self {
+        Self {
             env,
             shared,
             machine,
             keeper,
+            notes: Notes::default(),
             verdicts: HashMap::new(),
             dials: HashMap::new(),
             handles: HashMap::new(),
@@ -102,34 +104,13 @@ impl Driver {
             away_since: None,
             alarm: None,
             drain: None,
-        };
-        for record in known {
-            driver.recall(record);
-        }
-        driver
-    }
-
-    /// Takes up a peer that the book knows, without writing it back. That it was gossip-only is not known of this process's node:
-    /// until the node says so, the peer is channel-bearing.
-    fn recall(&mut self, record: PeerRecord) {
-        let mut outputs = Vec::new();
-        let want = Input::Want {
-            peer: record.node_id,
-            addresses: record.addresses,
-            tag: record.tag.filter(|tag| *tag == Tag::ChannelBearing),
-            weight: Some(record.weight),
-        };
-        self.machine
-            .handle(self.env.clock.now(), want, &mut outputs);
-        outputs.retain(|output| !matches!(output, Output::Save(_)));
-        for output in outputs {
-            self.act(output, None);
         }
     }
 
     /// Runs until every handle on the supervisor is dropped, or a drain is over. Leaves no link behind.
     pub(crate) async fn run(mut self, channels: Channels) {
         let overran = self.serve(channels).await;
+        self.note_sightings();
         self.env.vault.shut();
         // Links whose end has not been reported, be it that their peer or that the node does not take what is left.
         let left = self.handles.len();
@@ -158,6 +139,7 @@ impl Driver {
                 changed = channels.signer.changed() => if changed.is_err() { return false },
                 () = changed(&mut self.behind) => {}
                 () = ring(&mut self.alarm) => self.alarm = None,
+                () = ring(self.notes.alarm()) => self.note_sightings(),
                 () = overrun(&mut self.drain) => return true,
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
             }
@@ -386,6 +368,7 @@ impl Driver {
                 self.feed_with(Input::Ended { link, reason }, Some(&cause));
                 self.answer_stranded(peer);
                 self.dials.remove(&link);
+                peer.inspect(|peer| self.seen(*peer));
             }
         }
     }
@@ -412,6 +395,7 @@ impl Driver {
     fn up(&mut self, link: LinkId, handle: &LinkHandle) {
         let peer = handle.peer();
         self.feed(Input::Up(link));
+        self.seen(peer);
         self.dials.remove(&link);
         self.handles.insert(link, handle.clone());
         self.answer(peer, |_| Ok(handle.clone()));

@@ -15,6 +15,7 @@
 
 use super::machine::{Failure, Input, Output, Policy, SupervisorMachine};
 use super::roster::{Peer, PersonaLink};
+use super::seen::Seen;
 use crate::address::PeerAddress;
 use crate::clock::Moment;
 use crate::limits;
@@ -62,12 +63,13 @@ pub(super) struct Floor {
     returned_at: Option<Moment>,
 }
 
-/// The order of dialling under a persona: who was lost in this absence, who has failed least, the heaviest, then by lot, so that no
-/// two nodes and no two starts lean on the same few peers.
+/// The order of dialling under a persona: who was lost in this absence, who has failed least, who has ever been met, the heaviest, then
+/// by lot, so that no two nodes and no two starts lean on the same few of those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct BenchKey {
     not_lost: bool,
     failures: u32,
+    never_seen: bool,
     weight: Reverse<u32>,
     lot: u32,
 }
@@ -216,7 +218,9 @@ impl Floor {
 impl SupervisorMachine {
     pub(super) fn subject(&self, input: &Input) -> Subject {
         match input {
-            Input::Want { peer, .. } | Input::Authenticated { peer, .. } => Subject::One(*peer),
+            Input::Want { peer, .. }
+            | Input::Recall { peer, .. }
+            | Input::Authenticated { peer, .. } => Subject::One(*peer),
             Input::Unwant(peer) | Input::Tag(peer, _) | Input::Urgency(peer, _) => {
                 Subject::One(*peer)
             }
@@ -268,6 +272,7 @@ impl SupervisorMachine {
             let key = BenchKey {
                 not_lost: !peer.lost,
                 failures: peer.backoff.failures(),
+                never_seen: peer.seen.is_none(),
                 weight: Reverse(peer.weight),
                 lot: peer.lot,
             };
@@ -423,6 +428,7 @@ impl SupervisorMachine {
             }
         }
         (peer.lost, peer.wrong) = (false, 0);
+        peer.seen = Some(Seen::at(now));
         self.dialing = self.dialing.saturating_sub(1);
         self.reschedule(id);
     }
@@ -451,6 +457,9 @@ impl SupervisorMachine {
             peer.backoff = super::roster::Backoff::default();
         }
         peer.lost |= was_up.is_some() && away;
+        if was_up.is_some() {
+            peer.seen = Some(Seen::at(now));
+        }
         if was_up.is_none() {
             self.dialing = self.dialing.saturating_sub(1);
         }

@@ -18,6 +18,7 @@ use super::guests::Guests;
 use super::hold_down::HoldDown;
 use super::relight::Relight;
 use super::roster::{Backoff, DialKey, Incumbent, OurSide, Peer, Wait};
+use super::seen::Seen;
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::{CloseReason, LinkId, Tag};
@@ -174,6 +175,11 @@ impl SupervisorMachine {
                 tag,
                 weight,
             } => self.want(peer, addresses, tag, weight, out),
+            Input::Recall {
+                peer,
+                seen_ago,
+                failures,
+            } => self.recall(now, peer, seen_ago, failures),
             Input::Unwant(peer) => self.unwant(peer, out),
             Input::Tag(peer, tag) => self.say(peer, tag, out),
             Input::Declare(peers) => self.declare(&peers, out),
@@ -443,6 +449,7 @@ impl SupervisorMachine {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.strain = Backoff::default();
             peer.wrong = 0;
+            peer.seen = Some(Seen::at(now));
         }
         self.set_wait(id, Wait::None);
         if let Some(relight) = self.relight.as_mut().filter(|_| !doomed) {
@@ -485,6 +492,9 @@ impl SupervisorMachine {
             persona.retire_at = None;
         }
         peer.lost = incumbent.up_since.is_some() && !self.live;
+        if incumbent.up_since.is_some() {
+            peer.seen = Some(Seen::at(now));
+        }
         let successor = peer.contender.take();
         self.reschedule(id);
         if let Some(contender) = successor {

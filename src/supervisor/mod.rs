@@ -29,6 +29,7 @@ mod orders;
 mod reaper;
 mod relight;
 mod roster;
+mod seen;
 mod view;
 mod waits;
 mod watchman;

@@ -75,6 +75,15 @@ pub enum Input {
         /// How much it matters among its like.
         weight: Option<u32>,
     },
+    /// What an earlier process has seen of a peer that is wanted.
+    Recall {
+        /// Who.
+        peer: NodeId,
+        /// How long ago a link with it was last up; `None`: never, as far as is known.
+        seen_ago: Option<Duration>,
+        /// Failures in a row; no more than [`FAILURES_RECALLED`](limits::FAILURES_RECALLED) count.
+        failures: u32,
+    },
     /// The node wants nothing of this peer any more.
     Unwant(NodeId),
     /// The node says what a peer is.

@@ -1,6 +1,7 @@
 //! What the supervisor keeps of one peer: what the node wants of it, against what is. Plain data; it decides nothing across peers.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::seen::Seen;
 use crate::address::{AddressOrigin, KnownAddress, PeerAddress};
 use crate::book::PeerRecord;
 use crate::clock::Moment;
@@ -118,6 +119,8 @@ pub struct Peer {
     pub(super) suspect: bool,
     /// Its place among peers that matter alike.
     pub(super) lot: u32,
+    /// When a link with it was last up, before the one that is; recalled from the book at a start.
+    pub(super) seen: Option<Seen>,
     /// Where a stranger dialled from.
     pub(super) seen_at: Option<PeerAddress>,
 }
@@ -163,13 +166,15 @@ impl Wait {
     }
 }
 
-/// The order of dialling: channel peers first, among them the soonest expiry, then the heaviest.
+/// The order of dialling: channel peers first, among them the soonest expiry, then the heaviest; among peers that matter alike who was
+/// seen last, and who was never seen at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DialKey {
     gossip: bool,
     expiry: u32,
     weight: Reverse<u32>,
     csv_delay: u16,
+    seen: Reverse<Option<Seen>>,
 }
 
 impl DialKey {
@@ -189,6 +194,7 @@ impl DialKey {
             } else {
                 urgency.csv_delay
             },
+            seen: Reverse(peer.seen),
         }
     }
 }
@@ -226,6 +232,11 @@ impl Backoff {
         Self {
             failures: u32::BITS,
         }
+    }
+
+    /// As if it had failed so often.
+    pub(super) fn after(failures: u32) -> Self {
+        Self { failures }
     }
 
     /// Failures in a row.
@@ -431,9 +442,20 @@ impl Peer {
         self.wanted && self.is_dialable() && ends
     }
 
+    /// Whether the book has it.
+    pub(super) fn is_on_record(&self) -> bool {
+        self.wanted || self.said.is_some()
+    }
+
+    /// Since when a link with it has been up, its own or a persona's; the longer of the two.
+    pub(super) fn up_since(&self) -> Option<Moment> {
+        let own = self.incumbent.and_then(|incumbent| incumbent.up_since);
+        let persona = self.persona.and_then(|persona| persona.up_since);
+        own.into_iter().chain(persona).min()
+    }
+
     pub(super) fn is_forgettable(&self) -> bool {
-        !self.wanted
-            && self.said.is_none()
+        !self.is_on_record()
             && self.incumbent.is_none()
             && self.dial.is_none()
             && self.contender.is_none()

@@ -47,6 +47,7 @@ impl Driver {
             Output::Save(record) => self.keeper.save(record),
             Output::Forget(peer) => {
                 self.keeper.forget(peer);
+                self.notes.forget(peer);
                 self.answer(peer, |_| Err(ConnectError::Removed));
             }
             Output::Tagged { peer, tag } => self.env.telemetry.emit(Event::Tagged { peer, tag }),
@@ -192,6 +193,7 @@ impl Driver {
         retry_in: Option<Duration>,
         cause: Option<&Cause>,
     ) {
+        self.seen(peer);
         let (Some(dial), Some(cause)) = (self.dials.get(&link), cause) else {
             return;
         };
