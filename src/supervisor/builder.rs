@@ -282,7 +282,7 @@ impl Builder {
         let reach = self.reach()?;
         self.check_identity()?;
         let (known, policy) = (self.book.load().await?, self.policy());
-        let seen = self.book.sightings().await?;
+        let sightings = self.book.sightings().await?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let telemetry = Telemetry::new(Arc::clone(&self.clock));
         let (inbox, deliveries) = Deliveries::new();
@@ -325,7 +325,7 @@ impl Builder {
             relighting,
             policy,
         );
-        driver.recall(known, &seen);
+        driver.recall(known, &sightings);
         let writing = tokio::spawn(Arc::clone(&keeper).run(self.book, telemetry.clone()));
         let (stop, clock) = (Arc::clone(&shared), self.clock);
         tokio::spawn(async move {
