@@ -515,9 +515,10 @@ impl SupervisorMachine {
         self.floor.starts_at = None;
         self.floor.has_begun = true;
         for peer in self.peers.values_mut() {
-            if !peer.persona_refused {
-                peer.persona_until = None;
-            }
+            let waits = peer.persona_until.take();
+            peer.persona_barred = waits
+                .filter(|_| peer.persona_refused)
+                .or(peer.persona_barred);
             peer.lost = false;
             if let Some(persona) = peer.persona.filter(|link| link.up_since.is_none()) {
                 out.push(Output::Close {
@@ -534,6 +535,16 @@ impl SupervisorMachine {
         let flaps = |at: Moment| now.since(at) < limits::STABLE_AFTER;
         self.floor.fresh |= !self.floor.returned_at.is_some_and(flaps);
         self.floor.begins(now);
+        let barred = |(id, peer): (&NodeId, &Peer)| peer.persona_barred.map(|until| (*id, until));
+        let barred: Vec<_> = self.peers.iter().filter_map(barred).collect();
+        for (id, until) in barred {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.persona_barred = None;
+                peer.persona_refused = until > now;
+                peer.persona_until = peer.persona_until.max(Some(until).filter(|at| *at > now));
+            }
+            self.reschedule(id);
+        }
     }
 
     /// Who must not meet a persona any more.

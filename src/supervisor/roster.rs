@@ -113,6 +113,8 @@ pub struct Peer {
     pub(super) persona_until: Option<Moment>,
     /// It was the peer that turned the last persona away: then the next one, whatever its key, waits that long too.
     pub(super) persona_refused: bool,
+    /// What is left of that wait while a signer is there: the next absence takes it up.
+    pub(super) persona_barred: Option<Moment>,
     /// Its gossip link was lost while no signer was there.
     pub(super) lost: bool,
     /// It has claimed a channel while no signer was there: it may be mis-tagged, so no persona dials it in this absence.
@@ -330,7 +332,8 @@ impl Peer {
 
     /// Nothing about personas waits for a time any more.
     pub(super) fn forget_personas_times(&mut self) {
-        (self.persona_until, self.persona_refused) = (None, false);
+        (self.persona_until, self.persona_barred) = (None, None);
+        self.persona_refused = false;
         if let Some(persona) = &mut self.persona {
             (persona.overdue_at, persona.retire_at) = (None, None);
         }

@@ -27,7 +27,8 @@ impl SupervisorMachine {
         let lot = self.random.u32(..);
         let onions = self.onions;
         let peer = self.peers.entry(id).or_default();
-        (peer.wanted, peer.persona_until) = (true, None);
+        (peer.persona_until, peer.persona_barred) = (None, None);
+        peer.wanted = true;
         if peer.lot == 0 {
             peer.lot = lot;
         }
@@ -61,7 +62,8 @@ impl SupervisorMachine {
             return;
         };
         (peer.wanted, peer.lost) = (false, false);
-        (peer.persona_until, peer.persona_refused) = (None, false);
+        (peer.persona_until, peer.persona_barred) = (None, None);
+        peer.persona_refused = false;
         peer.said = None;
         // It may live on until its link has ended, but as a stranger: what the node said of it is gone.
         peer.addresses.clear();
