@@ -50,6 +50,10 @@ pub fn run(input: &[u8]) {
         (Ok(_), Err(expected)) => panic!("act one is {expected:?}, and ours takes it"),
     };
 
+    if act_one != honest {
+        // Another caller's act one, right in itself: this caller cannot go on with it.
+        return;
+    }
     let mut caller = caller;
     caller.act_two(&act_two).expect("act two fits act one");
     let mut claimed = bolt8::public(&s).serialize();
