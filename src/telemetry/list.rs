@@ -57,7 +57,7 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// What it says.
     pub help: &'static str,
-    /// Whether it is there from the start, with zeroes, once [`describe`] and [`publish`] have been called. The others have too many
+    /// Whether it is there from the start, with zeroes, once `describe` and `publish` have been called. The others have too many
     /// combinations of labels and appear when they first happen.
     pub from_start: bool,
     /// For a histogram: the upper bounds of its buckets, which whoever installs the recorder sets.

@@ -1,7 +1,7 @@
 //! The metrics of design.md § 6, through the `metrics` facade: whichever recorder the process has installed gets them.
 //!
 //! Three sources: events ([`record`]), the counters of frames ([`FrameMeters`], too frequent to be events), and what the
-//! supervisor shows when somebody asks ([`publish`], [`publish_peers`]). [`METRICS`](super::METRICS) lists every metric; nothing
+//! supervisor shows when somebody asks ([`publish`], [`publish_peers`]). [`METRICS`] lists every metric; nothing
 //! outside the list is ever recorded. A label's value comes from an enum or a table of this crate, never from a peer.
 
 use super::list::{CONFLICT, ECDH_BOUNDS, Kind, METRICS, THROTTLED};
