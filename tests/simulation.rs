@@ -49,10 +49,12 @@ use links::Links;
 use pilotlight::signer::{EmbeddedSigner, Epoch, LapseReason, Signer, SignerContext};
 use report::Report;
 use roster::Roster;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
@@ -131,18 +133,37 @@ fn simulate(kind: &str, run: Run, first: u64, count: u64, scale: Scale) -> Repor
     let end = first + count;
     let failed = AtomicU64::new(u64::MAX);
     let all = Mutex::new(Report::new(scale));
+    // Whoever ends a run from outside must know what to replay, too.
+    let running = Mutex::new(BTreeMap::new());
+    let (worker, watched) = mpsc::channel::<()>();
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(4);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
+        let running = &running;
+        scope.spawn(move || {
+            while watched.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
+                for (seed, begun) in &*running.lock().unwrap() {
+                    let begun: &Instant = begun;
+                    if begun.elapsed() >= SLOW {
+                        println!("{}", still_runs(kind, *seed, scale, begun.elapsed()));
+                    }
+                }
+            }
+        });
+        for worker in vec![worker; workers] {
+            let (next, failed, all) = (&next, &failed, &all);
+            scope.spawn(move || {
+                // The watch ends with the last of them.
+                let _worker = worker;
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end || failed.load(Ordering::Relaxed) < seed {
                         return;
                     }
+                    running.lock().unwrap().insert(seed, Instant::now());
                     let Outcome { report, panic, .. } = run(seed, scale, false);
+                    running.lock().unwrap().remove(&seed);
                     if panic.is_some() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;
@@ -167,15 +188,33 @@ fn simulate(kind: &str, run: Run, first: u64, count: u64, scale: Scale) -> Repor
     all
 }
 
-/// Runs a seed that failed once more, with its last steps on record.
-fn replay(kind: &str, run: Run, seed: u64, scale: Scale) -> ! {
-    let Outcome { trace, panic, .. } = run(seed, scale, true);
-    println!("the end of seed {seed}:\n{}", trace.join("\n"));
-    println!(
-        "to replay it: PILOTLIGHT_FIRST_SEED={seed} PILOTLIGHT_SEEDS=1 PILOTLIGHT_PEERS={} PILOTLIGHT_HOURS={} \
+/// A seed that has run for so long is named, and again after each such time.
+const SLOW: Duration = Duration::from_secs(60);
+
+fn still_runs(kind: &str, seed: u64, scale: Scale, time: Duration) -> String {
+    let command = command(kind, seed, scale);
+    format!("{kind}, seed {seed} has run for {time:.0?}; to replay it: {command}")
+}
+
+/// What runs one seed anew.
+fn command(kind: &str, seed: u64, scale: Scale) -> String {
+    format!(
+        "PILOTLIGHT_FIRST_SEED={seed} PILOTLIGHT_SEEDS=1 PILOTLIGHT_PEERS={} PILOTLIGHT_HOURS={} \
          cargo test --config profile.dev.opt-level=2 --test simulation -- --ignored --nocapture {kind}",
         scale.peers, scale.hours
+    )
+}
+
+/// Runs a seed that failed once more, with its last steps on record.
+fn replay(kind: &str, run: Run, seed: u64, scale: Scale) -> ! {
+    // First, should somebody not wait for the end.
+    println!(
+        "{kind}, seed {seed} fails; to replay it: {}",
+        command(kind, seed, scale)
     );
+    let Outcome { trace, panic, .. } = run(seed, scale, true);
+    println!("the end of seed {seed}:\n{}", trace.join("\n"));
+    println!("to replay it: {}", command(kind, seed, scale));
     match panic {
         Some(panic) => resume_unwind(panic),
         None => panic!(

@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 fn key(byte: u8) -> LocalKey {
@@ -110,10 +110,12 @@ impl Desk {
     }
 
     fn with(policy: Policy) -> Self {
+        static MINTED: OnceLock<Vec<Epoch>> = OnceLock::new();
         Self {
             machine: SupervisorMachine::new(own(), 7).with_policy(policy),
             now: Moment::START,
-            epochs: epochs(4),
+            // Each costs two multiplications on the curve, and the table takes a thousand desks.
+            epochs: MINTED.get_or_init(|| epochs(6)).clone(),
             attached: 0,
         }
     }
@@ -609,6 +611,54 @@ fn backoff_doubles_with_jitter_to_a_bound_and_ends_with_an_attach() {
         failure: Failure::Unreachable,
     });
     assert!(retry(&outputs).unwrap() <= limits::BACKOFF_FIRST);
+}
+
+/// Else a gossip peer that fails would be dialled at every attach of a signer that flaps. Channel peers have the hold-down for that.
+#[test]
+fn p9_a_signer_that_flaps_does_not_clear_the_backoff_of_gossip_peers() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    let fail = |desk: &mut Desk, link| {
+        let failure = Failure::Unreachable;
+        let wait = retry(&desk.feed(Input::DialFailed { link, failure })).unwrap();
+        (wait, desk.now.after(wait))
+    };
+    desk.attach();
+    let link = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+    fail(&mut desk, link);
+    // The first return after a time without lapses clears it.
+    desk.feed(Input::Lapsed);
+    let link = dials(&desk.attach())[0].0;
+    let (wait, mut due) = fail(&mut desk, link);
+    assert!(wait <= limits::BACKOFF_FIRST);
+    let most = [2, 4].map(|doubled| doubled * limits::BACKOFF_FIRST);
+    for most in most {
+        desk.feed(Input::Lapsed);
+        assert_eq!(desk.state(peer), Some(PeerState::Held));
+        assert_eq!(dials(&desk.attach()), [], "it flaps");
+        assert_eq!(desk.state(peer), Some(PeerState::Backoff));
+        assert_eq!(desk.machine.peer(peer).unwrap().due(), Some(due));
+        desk.now = due;
+        let link = dials(&desk.feed(Input::Tick))[0].0;
+        let (wait, next) = fail(&mut desk, link);
+        assert!(wait >= most / 2 && wait <= most, "{wait:?} of {most:?}");
+        due = next;
+    }
+    // What the peer has waited for while no signer was there need not be waited for again.
+    desk.feed(Input::Lapsed);
+    desk.now = due;
+    let link = dials(&desk.attach())[0].0;
+    fail(&mut desk, link);
+    // Asked for by name.
+    let link = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+    fail(&mut desk, link);
+    // The signer has not flapped for a while.
+    desk.now = desk.now.after(limits::STABLE_AFTER);
+    let link = dials(&desk.feed(Input::Tick))[0].0;
+    assert!(fail(&mut desk, link).0 > limits::BACKOFF_FIRST);
+    desk.feed(Input::Lapsed);
+    let link = dials(&desk.attach())[0].0;
+    assert!(fail(&mut desk, link).0 <= limits::BACKOFF_FIRST);
 }
 
 /// The waits of many peers that failed in one instant do not end in one instant: they fill the second half of the interval.

@@ -180,6 +180,7 @@ impl SupervisorMachine {
         let peer = self.peers.get_mut(&id)?;
         peer.next_address = peer.next_address.wrapping_add(1);
         let delay = peer.backoff.next(limits::BACKOFF_MAX, &mut self.random);
+        peer.cools_until = Some(now.after(delay));
         if self.draining || !peer.is_missing() {
             return None;
         }

@@ -184,7 +184,11 @@ impl Floor {
     }
 
     fn set(&mut self, id: NodeId, now: Standing) {
-        let then = self.standing.remove(&id).unwrap_or_default();
+        let then = self.standing.get(&id).copied().unwrap_or_default();
+        if then == now {
+            return;
+        }
+        self.standing.remove(&id);
         if let Some(key) = then.bench {
             self.bench.remove(&(key, id));
         }
@@ -285,6 +289,7 @@ impl SupervisorMachine {
             }
         });
         self.floor.set(id, standing);
+        self.review_guest(id);
     }
 
     /// Dials under a persona what is missing of the floor, and who was lost; says how many are missing when that has changed.
@@ -422,7 +427,7 @@ impl SupervisorMachine {
                 persona.retire_at = Some(now.after(limits::PERSONA_OVERLAP));
             }
         }
-        (peer.lost, peer.wrong) = (false, 0);
+        (peer.lost, peer.wrong, peer.cools_until) = (false, 0, None);
         self.dialing = self.dialing.saturating_sub(1);
         self.reschedule(id);
     }

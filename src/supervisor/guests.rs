@@ -20,10 +20,10 @@
 use super::machine::{Output, SupervisorMachine};
 use crate::clock::Moment;
 use crate::limits;
-use crate::link::{CloseReason, LinkId, Tag};
+use crate::link::{CloseReason, Direction, LinkId, Tag};
 use crate::network::{IpNetwork, Party, Subnet};
 use crate::node_id::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     links: BTreeMap<LinkId, Guest>,
+    /// Those of them that nothing speaks for. There are few of them, however many links there are.
+    strangers: BTreeSet<LinkId>,
     /// Whoever dials from there costs nobody a link and loses none.
     protected: Arc<[IpNetwork]>,
 }
@@ -54,6 +56,7 @@ impl Guests {
 
     pub(super) fn leave(&mut self, link: LinkId) {
         self.links.remove(&link);
+        self.strangers.remove(&link);
     }
 
     /// A link has been of use at that moment.
@@ -72,10 +75,24 @@ impl SupervisorMachine {
         self
     }
 
+    /// What the node says of a peer may make a stranger of it, or the contrary.
+    pub(super) fn review_guest(&mut self, id: NodeId) {
+        let incumbent = self.peers.get(&id).and_then(|peer| peer.incumbent);
+        let Some(link) = incumbent.filter(|incumbent| incumbent.direction == Direction::Inbound)
+        else {
+            return;
+        };
+        if self.is_stranger(id) && self.guests.links.contains_key(&link.id) {
+            self.guests.strangers.insert(link.id);
+        } else {
+            self.guests.strangers.remove(&link.id);
+        }
+    }
+
     /// The links whose activity decides who goes, if a newcomer would meet a bound. Whoever drives the machine says, before it hands in
     /// such a newcomer, when each of them was last active.
     pub fn guests(&self) -> impl Iterator<Item = LinkId> + '_ {
-        self.guests.links.keys().copied()
+        self.guests.strangers.iter().copied()
     }
 
     /// The stranger that a link was let in from, and its address.
@@ -115,8 +132,11 @@ impl SupervisorMachine {
             leaving: false,
             protected: self.guests.protects(ip),
         };
-        if self.is_stranger(peer) && !guest.protected {
-            self.make_room(&guest, out);
+        if self.is_stranger(peer) {
+            if !guest.protected {
+                self.make_room(&guest, out);
+            }
+            self.guests.strangers.insert(link);
         }
         self.guests.links.insert(link, guest);
     }
@@ -136,8 +156,9 @@ impl SupervisorMachine {
     fn thin(&mut self, share: usize, of: impl Fn(&Guest) -> bool, out: &mut Vec<Output>) {
         let mut staying: Vec<(Moment, LinkId)> = self
             .guests
-            .links
+            .strangers
             .iter()
+            .filter_map(|link| Some((link, self.guests.links.get(link)?)))
             .filter(|(_, guest)| {
                 let may_go = !guest.leaving && !guest.protected;
                 may_go && of(guest) && self.is_stranger(guest.peer)

@@ -269,12 +269,15 @@ impl SupervisorMachine {
             out.push(Output::HeldDown { lapses, wait });
         }
         self.personas_give_way(now, out);
+        // A signer that flaps says nothing about gossip peers that fail: they would be dialled afresh at every attach.
+        let flaps = self.hold_down.lapses() > 1;
         let ids: Vec<NodeId> = self.peers.keys().copied().collect();
         for id in ids {
+            let forgiven = !flaps || self.tag_of(id) == Tag::ChannelBearing;
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
-            peer.absolve();
+            let wait = peer.signer_is_back(now, forgiven);
             let waiting = peer.incumbent.is_none().then(|| peer.contender.take());
             if let Some(contender) = waiting.flatten() {
                 // It was told nothing yet, and now there is somebody to speak for the channel.
@@ -284,7 +287,7 @@ impl SupervisorMachine {
                 continue;
             };
             if !matches!(peer.wait, Wait::Queued(_)) {
-                self.set_wait(id, Wait::None);
+                self.set_wait(id, wait);
             }
             self.pursue(id, out);
         }
@@ -442,7 +445,7 @@ impl SupervisorMachine {
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.strain = Backoff::default();
-            peer.wrong = 0;
+            (peer.wrong, peer.cools_until) = (0, None);
         }
         self.set_wait(id, Wait::None);
         if let Some(relight) = self.relight.as_mut().filter(|_| !doomed) {

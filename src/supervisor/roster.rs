@@ -94,6 +94,8 @@ pub struct Peer {
     pub(super) wait: Wait,
     /// After failures of the peer's.
     pub(super) backoff: Backoff,
+    /// The last of them cools down until then, whoever dials.
+    pub(super) cools_until: Option<Moment>,
     /// After failures of ours or the signer's.
     pub(super) strain: Backoff,
     /// After it was turned away because only the signer may let it in.
@@ -411,13 +413,21 @@ impl Peer {
         self.dialable & !self.wrong == 0
     }
 
-    /// Nothing is held against it or its addresses any more.
-    pub(super) fn absolve(&mut self) {
-        self.backoff = Backoff::default();
+    /// The signer is back. `forgiven`: nothing is held against the peer or its addresses any more. Else its own failures are, and what it
+    /// waits for because of them is given.
+    pub(super) fn signer_is_back(&mut self, now: Moment, forgiven: bool) -> Wait {
         self.strain = Backoff::default();
         self.rebuffs = Backoff::default();
-        self.wrong = 0;
         self.suspect = false;
+        if forgiven {
+            self.backoff = Backoff::default();
+            self.wrong = 0;
+            self.cools_until = None;
+        }
+        match self.cools_until.filter(|until| *until > now) {
+            Some(until) if self.is_missing() => Wait::Backoff { until, ours: false },
+            _ => Wait::None,
+        }
     }
 
     /// Wanted, dialable, and without a link or a dial.

@@ -27,7 +27,7 @@ impl SupervisorMachine {
         let lot = self.random.u32(..);
         let onions = self.onions;
         let peer = self.peers.entry(id).or_default();
-        (peer.wanted, peer.persona_until) = (true, None);
+        (peer.wanted, peer.persona_until, peer.cools_until) = (true, None, None);
         if peer.lot == 0 {
             peer.lot = lot;
         }

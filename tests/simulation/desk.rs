@@ -82,8 +82,8 @@ pub struct Known {
     dialled: Option<Address>,
     weight: u32,
     urgency: Urgency,
-    /// Failures of the peer's in a row, since the attach with this number.
-    failures: (u32, u32),
+    /// Failures of the peer's in a row, since they were last forgiven.
+    failures: u32,
     /// A failure cools down until then, at the latest.
     not_before: Moment,
     pub dial: Option<LinkId>,
@@ -107,6 +107,8 @@ struct Hour {
     number: u64,
     dials: u32,
     wishes: u32,
+    /// Attaches at which its failures were forgiven.
+    forgiven: u32,
     /// Links that have lived long enough to clear the backoff.
     stable: u32,
     /// Failures that were ours or the signer's.
@@ -146,6 +148,8 @@ struct Link {
     persona: bool,
     outbound: bool,
     stage: Stage,
+    /// Lapses before its handshake was done.
+    lapses: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,8 +190,8 @@ pub struct Desk {
     /// Since when it is not, or since when the last backlog has been worked off.
     keeps_up_since: Moment,
     attaches: u32,
-    /// Attaches in the hour with that number, and in the one before.
-    attaches_an_hour: (u64, u32, u32),
+    /// Attaches in the hour with that number.
+    attaches_an_hour: (u64, u32),
     hold_down: HoldDown,
     /// Since when the return of the channel peers is due.
     return_due: Option<Moment>,
@@ -277,7 +281,7 @@ impl Desk {
             behind: false,
             keeps_up_since: Moment::START,
             attaches: 0,
-            attaches_an_hour: (0, 0, 0),
+            attaches_an_hour: (0, 0),
             hold_down: HoldDown::default(),
             return_due: None,
             open: Open::default(),
@@ -349,6 +353,14 @@ impl Desk {
         }
         let failed = self.before(now, &input);
         let ticked = matches!(input, Input::Tick);
+        let lapsed = matches!(input, Input::Lapsed);
+        let subject = match &input {
+            Input::Unwant(peer) | Input::Urgency(peer, _) => Some(self.index[peer]),
+            Input::DialFailed { link, .. } | Input::Ended { link, .. } | Input::Withdrawn(link) => {
+                self.links.get(link).map(|link| link.peer)
+            }
+            _ => None,
+        };
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
         self.machine.handle(now, input, &mut outputs);
@@ -364,7 +376,22 @@ impl Desk {
         if let Some(failed) = failed {
             self.check_backoff(now, failed, &outputs);
         }
+        if let Some(peer) = subject.filter(|peer| self.machine.peer(self.ids[*peer]).is_none()) {
+            // Of a stranger that has gone nothing is remembered. Who is wanted is not forgotten: `check_peer` sees to that.
+            let known = &mut self.peers[peer];
+            (known.failures, known.wrong) = (0, 0);
+        }
         self.check_after(now, ticked);
+        if lapsed {
+            let waits = self
+                .links
+                .iter()
+                .find(|(_, link)| link.stage == Stage::Waiting);
+            assert!(
+                waits.is_none(),
+                "P6: nobody has answered {waits:?} at the lapse"
+            );
+        }
         outputs
     }
 
@@ -478,16 +505,21 @@ impl Desk {
         self.live = true;
         self.attaches += 1;
         let hour = now.since_start().as_secs() / 3600;
-        let (last, count, before) = self.attaches_an_hour;
-        self.attaches_an_hour = match hour - last {
-            0 => (hour, count + 1, before),
-            1 => (hour, 1, count),
-            _ => (hour, 1, 0),
-        };
+        let (last, count) = self.attaches_an_hour;
+        self.attaches_an_hour = (hour, if hour == last { count + 1 } else { 1 });
         let wait = self.hold_down.attached(now, self.policy.hold_down);
         self.return_due = Some(now.after(wait));
-        for peer in &mut self.peers {
-            (peer.not_before, peer.wrong, peer.suspect) = (now, 0, false);
+        // Of gossip peers a signer that flaps forgives nothing.
+        let flaps = self.hold_down.lapses > 1;
+        for peer in 0..self.peers.len() {
+            let forgiven = !flaps || self.tag(peer) == Tag::ChannelBearing;
+            self.turn_hour(now, peer);
+            let known = &mut self.peers[peer];
+            known.suspect = false;
+            if forgiven {
+                (known.not_before, known.wrong, known.failures) = (now, 0, 0);
+                known.hour.forgiven += 1;
+            }
         }
         self.open = Open::default();
         if wait.is_zero() {
@@ -528,8 +560,9 @@ impl Desk {
             persona: false,
             outbound,
             stage: Stage::Waiting,
+            lapses: 0,
         });
-        entry.stage = Stage::Waiting;
+        (entry.stage, entry.lapses) = (Stage::Waiting, self.figures.lapses);
         if !entry.persona {
             self.peers[peer].waiting = Some(link);
         }
@@ -625,7 +658,7 @@ impl Desk {
             |ended| ended.up,
         );
         if up.is_some_and(|since| now.since(since) >= limits::STABLE_AFTER) {
-            known.failures = (0, self.attaches);
+            known.failures = 0;
             known.hour.stable += 1;
         }
         let succeeded = known.waiting.is_some() && !gone.persona;
@@ -648,9 +681,6 @@ impl Desk {
         let attaches = self.attaches;
         let known = &mut self.peers[peer];
         known.hour.ours += u32::from(blame == Blame::Us);
-        if known.failures.1 != attaches {
-            known.failures = (0, attaches);
-        }
         let (least, most) = match blame {
             Blame::Nobody => return None,
             Blame::Us => {
@@ -659,10 +689,10 @@ impl Desk {
             }
             Blame::Peer | Blame::Hopeless => {
                 if blame == Blame::Hopeless {
-                    known.failures.0 = 32;
+                    known.failures = 32;
                 }
-                let doubled = SECOND * 2_u32.pow(known.failures.0.min(20));
-                known.failures.0 += 1;
+                let doubled = SECOND * 2_u32.pow(known.failures.min(20));
+                known.failures += 1;
                 known.tried = attaches;
                 let wait = doubled.min(HOUR);
                 (wait / 2, wait)
@@ -812,13 +842,18 @@ impl Desk {
         persona: Option<u64>,
     ) {
         self.turn_hour(now, peer);
-        let (_, this_hour, hour_before) = self.attaches_an_hour;
+        let attaches = match self.attaches_an_hour {
+            (hour, attaches) if hour == now.since_start().as_secs() / 3600 => attaches,
+            _ => 0,
+        };
         let known = &mut self.peers[peer];
         known.dialled = Some(address);
         let hour = &mut known.hour;
         hour.dials += 1;
-        // A wait that doubles from half a second at least makes 13 dials in an hour; each attach, wish and stable link starts it anew.
-        let most = 16 * (1 + this_hour + hour_before + hour.wishes + hour.stable) + hour.ours;
+        // A wait that doubles from half a second at least makes 13 dials in an hour; it starts anew where failures are forgiven, and with
+        // each wish and stable link. At an attach and at the lapse after it a dial under way is given up, though nobody has failed.
+        let anew = 1 + hour.forgiven + hour.wishes + hour.stable;
+        let most = 16 * anew + 2 * attaches + hour.ours;
         assert!(hour.dials <= most, "P9: peer {peer} in an hour: {hour:?}");
         self.figures.most_dials_an_hour = self.figures.most_dials_an_hour.max(hour.dials);
         self.figures.dials += 1;
@@ -848,6 +883,7 @@ impl Desk {
             persona: persona.is_some(),
             outbound: true,
             stage: Stage::Dialing,
+            lapses: 0,
         };
         assert!(
             self.links.insert(link, new).is_none(),
@@ -859,6 +895,10 @@ impl Desk {
         let entry = self.links.get_mut(&link).expect("who is admitted is there");
         assert_eq!(entry.stage, Stage::Waiting, "a verdict too many");
         entry.stage = Stage::Admitted;
+        assert_eq!(
+            entry.lapses, self.figures.lapses,
+            "P6: let in on a handshake of a session that is over"
+        );
         let (peer, persona) = (entry.peer, entry.persona);
         assert_eq!(tag, self.tag(peer), "admitted as what it is not");
         let channel = tag == Tag::ChannelBearing;

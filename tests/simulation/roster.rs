@@ -147,7 +147,9 @@ impl Roster {
     }
 
     fn pass(&mut self, until: Moment) {
-        let mut steps = 0_u32;
+        // Whoever an input is about is looked at after it; all of them from time to time, in a tenth of the looks.
+        let every = (10 * self.tempers.len()).max(5_000);
+        let mut steps = 0_usize;
         loop {
             let planned = self.agenda.next();
             let due = self.desk.machine.deadline();
@@ -169,7 +171,7 @@ impl Roster {
                 self.feed(Input::Tick);
             }
             steps += 1;
-            if steps.is_multiple_of(5_000) {
+            if steps.is_multiple_of(every) {
                 self.desk.check_all(self.now());
             }
         }
@@ -618,7 +620,8 @@ impl Roster {
         self.paradise = true;
         self.sick_until = self.now();
         self.lapse();
-        self.pass(self.now().after(MINUTE));
+        // The signer does not flap any more.
+        self.pass(self.now().after(limits::STABLE_AFTER + MINUTE));
         self.returns();
         self.lapse();
         self.pass(self.now().after(SECOND));
