@@ -192,6 +192,7 @@ fn async_in_a_pure_module_is_found() {
         "src/supervisor/machine.rs",
         "src/link/firewall.rs",
         "src/limits.rs",
+        "src/limits/link.rs",
         "src/secret.rs",
         "src/node_id.rs",
     ] {

@@ -120,6 +120,7 @@ impl<'a> File<'a> {
             && !self.is_test_file()
             && (path.starts_with("src/brontide")
                 || path.starts_with("src/wire")
+                || path.starts_with("src/limits")
                 || path.ends_with("/machine.rs")
                 || PURE_FILES.iter().any(|(_, pure)| *pure == path))
     }
