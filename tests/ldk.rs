@@ -13,6 +13,8 @@
 mod ldk_handlers;
 #[path = "support/ldk_peer.rs"]
 mod ldk_peer;
+#[path = "support/ldk_round_trips.rs"]
+mod ldk_round_trips;
 #[path = "support/live_node.rs"]
 mod live_node;
 #[path = "support/numbered.rs"]

@@ -4,8 +4,9 @@ use lightning::routing::gossip::NodeId as LdkNodeId;
 use pilotlight::link::{Direction, LinkHandle, Tag};
 use pilotlight::wire::{BITCOIN_MAINNET, GossipTimestampFilter};
 
-use crate::ldk_handlers::{Graph, MARKER, Records};
+use crate::ldk_handlers::{Graph, Records};
 use crate::ldk_peer::LdkPeer;
+pub(crate) use crate::ldk_round_trips::round_trips;
 use crate::live_node::{Node, is_custom, is_gossip};
 use crate::numbered::{assert_same, stream};
 use crate::signed_region::{Region, now};
@@ -28,30 +29,6 @@ pub(crate) async fn send_all(link: &LinkHandle, messages: &[Vec<u8>]) {
     }
     if let Some(receipt) = last {
         receipt.flushed().await.unwrap();
-    }
-}
-
-/// Goes to LDK and back `times` times. After the first, LDK has dealt with all that came before, pongs included; after the
-/// third it has also done all that it does upon that, such as ending its service of the graph.
-pub(crate) async fn round_trips(node: &Node, ldk: &LdkPeer, link: &LinkHandle, times: usize) {
-    let marker = MARKER.to_be_bytes().to_vec();
-    let is_marker = |kind| kind == MARKER;
-    for _ in 0..times {
-        let come = ldk.records.read(|records| records.markers);
-        let gone = node
-            .received
-            .read(|received| received.from(ldk.id(), is_marker).len());
-        link.send(marker.clone())
-            .await
-            .unwrap()
-            .flushed()
-            .await
-            .unwrap();
-        ldk.records
-            .until_true("our marker reaches LDK", |records| records.markers > come)
-            .await;
-        ldk.send(node.id(), [marker.clone()]);
-        node.messages(ldk.id(), is_marker, gone + 1).await;
     }
 }
 
