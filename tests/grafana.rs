@@ -25,6 +25,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What Prometheus itself puts on every series.
 const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
 
+/// What it puts on the series of an alert that fires, beside what the alert's own expression has.
+const OF_ALERTS: [&str; 3] = ["alertname", "alertstate", "severity"];
+
 fn all_queries() -> Vec<Query> {
     let boards = DASHBOARDS.iter().flat_map(|file| queries(file));
     let alerts = alerts().into_iter().map(|alert| Query {
@@ -79,11 +82,15 @@ fn check(place: &str, selector: &Selector) -> Vec<&'static str> {
     let Selector {
         metric, matchers, ..
     } = selector;
-    if metric == "up" {
-        return OF_PROMETHEUS.to_vec();
-    }
-    let (listed, labels) =
-        row(metric).unwrap_or_else(|| panic!("{place}: there is no metric {metric}"));
+    let (listed, labels) = match metric.as_str() {
+        "up" => (None, OF_PROMETHEUS.to_vec()),
+        "ALERTS" => (None, [&OF_ALERTS[..], &OF_PROMETHEUS].concat()),
+        metric => {
+            let (listed, labels) =
+                row(metric).unwrap_or_else(|| panic!("{place}: there is no metric {metric}"));
+            (Some(listed), labels)
+        }
+    };
     for (label, operator, value) in matchers {
         assert!(
             labels.contains(&label.as_str()),
@@ -96,7 +103,7 @@ fn check(place: &str, selector: &Selector) -> Vec<&'static str> {
         if label == "le" {
             let bound = |bound: &f64| bound.to_string() == *value;
             assert!(
-                listed.buckets.iter().any(bound),
+                listed.is_some_and(|listed| listed.buckets.iter().any(bound)),
                 "{place}: {metric} has no bucket {value}"
             );
         } else if let Some(words) = words(label, metric) {
@@ -142,16 +149,10 @@ fn every_metric_label_and_word_of_the_dashboards_and_alerts_is_one_of_the_code_s
 }
 
 /// Shown nowhere, each with its reason.
-const NOT_SHOWN: [(&str, &str); 2] = [
-    (
-        "pilotlight_handshake_duration_seconds_sum",
-        "the buckets are shown",
-    ),
-    (
-        "process_virtual_memory_bytes",
-        "nobody acts on it; Prometheus's own dashboards want it",
-    ),
-];
+const NOT_SHOWN: [(&str, &str); 1] = [(
+    "process_virtual_memory_bytes",
+    "nobody acts on it; Prometheus's own dashboards want it",
+)];
 
 #[test]
 fn every_metric_of_the_code_is_shown_or_has_a_reason_not_to_be() {
@@ -167,6 +168,10 @@ fn every_metric_of_the_code_is_shown_or_has_a_reason_not_to_be() {
         .filter(|name| !shown.contains(name) && !excused(name))
         .collect();
     assert!(missing.is_empty(), "on no dashboard: {missing:?}");
+    for (name, _) in NOT_SHOWN {
+        let listed = row(name).is_some_and(|(row, _)| row.name == name);
+        assert!(listed && !shown.contains(name), "{name} needs no excuse");
+    }
 }
 
 #[test]
@@ -252,6 +257,94 @@ fn dashboards_are_whole() {
             }
         }
     }
+}
+
+/// A figure is what is so now. As the last of a stretch of time it would go on to say that a signer is attached to a node that is down, and
+/// how long an HTLC has that was settled hours ago; and a sum over the whole stretch would be made anew for each of its points.
+#[test]
+fn a_single_figure_is_asked_for_at_this_moment() {
+    let mut figures = 0;
+    for file in DASHBOARDS {
+        for panel in panels(&dashboard(file)) {
+            let title = &panel["title"];
+            for target in panel["targets"].as_array().unwrap() {
+                let is_figure =
+                    ["stat", "table", "barchart"].contains(&panel["type"].as_str().unwrap());
+                let over_all = target["expr"].as_str().unwrap().contains("[$__range]");
+                assert!(is_figure || !over_all, "{file}: {title}");
+                if is_figure {
+                    figures += 1;
+                    let how = (&target["instant"], &target["range"]);
+                    assert_eq!(how, (&true.into(), &false.into()), "{file}: {title}");
+                }
+            }
+        }
+    }
+    assert!(figures > 20, "{figures}");
+    // NaN, where none is pending, would be shown as a number.
+    let queries = queries("pilotlight.json");
+    let is_it = |query: &&Query| query.expr.contains("pilotlight_htlc_deadline_blocks_min");
+    let deadline: Vec<_> = queries.iter().filter(is_it).collect();
+    assert!(!deadline.is_empty());
+    for query in deadline {
+        assert!(query.expr.contains(" > -Inf"), "{}", query.place);
+    }
+}
+
+/// A node that is down has no series of its own any more: it is Prometheus that says so, of the nodes' job alone.
+#[test]
+fn a_node_that_is_down_is_shown_as_down_and_comes_first() {
+    let mut shown = 0;
+    for file in DASHBOARDS {
+        for panel in panels(&dashboard(file)) {
+            let has_mode = |target: &&Value| {
+                target["expr"]
+                    .as_str()
+                    .unwrap()
+                    .contains("pilotlight_mode{")
+            };
+            for target in panel["targets"].as_array().unwrap().iter().filter(has_mode) {
+                shown += 1;
+                let expr = target["expr"].as_str().unwrap();
+                let down =
+                    "or max by (instance) (up{job=~\"$job\", instance=~\"$instance\"} == 0) + 5";
+                assert!(expr.ends_with(down), "{file}: {}", panel["title"]);
+                let text = panel["fieldConfig"].to_string();
+                let words = [
+                    ("1", "live"),
+                    ("2", "safe"),
+                    ("3", "draining"),
+                    ("4", "waiting"),
+                    ("5", "down"),
+                ];
+                for (number, word) in words {
+                    let mapped = text.split(&format!("\"{number}\":{{")).nth(1);
+                    let mapped = mapped.and_then(|rest| rest.split('}').next());
+                    assert!(
+                        mapped.is_some_and(|mapped| mapped.contains(&format!("\"{word}\""))),
+                        "{file}: {}: {number} is not {word}",
+                        panel["title"]
+                    );
+                }
+                for (number, word) in &words[..4] {
+                    let one = format!("mode=\"{word}\"}} * {number}");
+                    assert!(expr.contains(&one), "{file}: {}: {one}", panel["title"]);
+                }
+            }
+        }
+        let declared = variables(&dashboard(file));
+        assert_eq!(declared["job"], "label_values(pilotlight_build_info, job)");
+    }
+    assert_eq!(shown, 3, "the table and both timelines");
+    let board = dashboard("pilotlight.json");
+    let nodes = panels(&board)
+        .into_iter()
+        .find(|panel| panel["title"] == "Nodes");
+    let first = &nodes.unwrap()["options"]["sortBy"][0];
+    assert_eq!(
+        (&first["displayName"], &first["desc"]),
+        (&"Mode".into(), &true.into())
+    );
 }
 
 /// A peer in a state that the panel does not know would look like one of which nothing is known.

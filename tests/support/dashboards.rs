@@ -108,7 +108,7 @@ pub(crate) fn alerts() -> Vec<Alert> {
         .collect()
 }
 
-/// What Grafana would put in place of its variables.
+/// What Grafana would put in place of its variables. The job is called `pilotlight`, as in `prometheus.yaml`.
 pub(crate) fn fill(expr: &str, instance: &str, node_id: &str, window: &str) -> String {
     let seconds: u64 = window.trim_end_matches('s').parse().expect("seconds");
     let filled = expr
@@ -116,7 +116,8 @@ pub(crate) fn fill(expr: &str, instance: &str, node_id: &str, window: &str) -> S
         .replace("$__range_s", &seconds.to_string())
         .replace("$__range", window)
         .replace("$instance", instance)
-        .replace("$node_id", node_id);
+        .replace("$node_id", node_id)
+        .replace("$job", "pilotlight");
     assert!(!filled.contains('$'), "a variable is left: {filled}");
     filled
 }
@@ -131,7 +132,10 @@ pub(crate) struct Selector {
     pub(crate) written: String,
 }
 
-/// The selectors of an expression. Every metric here begins in one of three ways, and no function or label does.
+/// Series that Prometheus makes itself.
+const OWN: [&str; 2] = ["up", "ALERTS"];
+
+/// The selectors of an expression. Every metric here is one of those, or begins in one of two ways, and no function or label does.
 pub(crate) fn selectors(expr: &str) -> Vec<Selector> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut found = Vec::new();
@@ -142,7 +146,7 @@ pub(crate) fn selectors(expr: &str) -> Vec<Selector> {
         let (word, behind) = rest.split_at(end);
         rest = behind;
         let is_metric =
-            word.starts_with("pilotlight_") || word.starts_with("process_") || word == "up";
+            word.starts_with("pilotlight_") || word.starts_with("process_") || OWN.contains(&word);
         if !is_metric {
             continue;
         }
