@@ -19,6 +19,8 @@ mod crowd;
 #[allow(dead_code, reason = "tests/daemon.rs uses the rest of it")]
 #[path = "support/daemon.rs"]
 mod support;
+#[path = "status_page/troubles.rs"]
+mod troubles;
 
 use browser::Browser;
 use crowd::Crowd;
@@ -505,7 +507,7 @@ const FAINT: &str = "
     const style = getComputedStyle(document.documentElement);
     const probe = document.createElement('i'); document.body.append(probe);
     const named = (name) => { probe.style.color = style.getPropertyValue(name); return parse(getComputedStyle(probe).color); };
-    for (const name of ['live', 'safe', 'waiting', 'draining', 'alarm', 'accent', 'lane-channel', 'lane-gossip', 'lane-persona', 'lane-held', 'lane-backoff', 'lane-dialing', 'lane-down']) {
+    for (const name of ['live', 'safe', 'waiting', 'draining', 'alarm', 'accent', 'lane-channel', 'lane-gossip', 'lane-persona', 'lane-held', 'lane-backoff', 'lane-dialing', 'lane-awaited', 'lane-down', 'lane-not_dialable']) {
         const ratio = contrast(named(`--${name}`), named('--surface'));
         if (ratio < 3) found.push(`--${name}: ${ratio.toFixed(2)}`);
     }

@@ -185,7 +185,7 @@ const Picture = (() => {
       if (typeof id !== 'string') return;
       let lane = this.lanes.get(id);
       if (!lane) {
-        if (this.lanes.size >= BOUNDS.lanes) {
+        if (this.lanes.size >= BOUNDS.lanes && !this.makeRoom()) {
           this.left += 1;
           return;
         }
@@ -241,12 +241,21 @@ const Picture = (() => {
 
     // Strangers come and go: lanes that the daemon no longer knows end after an hour.
     forget(at) {
-      for (const lane of this.lanes.values()) {
-        if (!lane.gone || at - lane.changed < 3600) continue;
-        this.counts[lane.state] -= 1;
-        this.lanes.delete(lane.id);
-        this.shape += 1;
-      }
+      for (const lane of this.lanes.values()) if (lane.gone && at - lane.changed >= 3600) this.end(lane);
+    }
+
+    // They end earlier where a peer that it knows would find no place for them.
+    makeRoom() {
+      let oldest = null;
+      for (const lane of this.lanes.values()) if (lane.gone && !(oldest?.changed <= lane.changed)) oldest = lane;
+      if (oldest) this.end(oldest);
+      return oldest !== null;
+    }
+
+    end(lane) {
+      this.counts[lane.state] -= 1;
+      this.lanes.delete(lane.id);
+      this.shape += 1;
     }
 
     note(event, at) {
@@ -302,6 +311,9 @@ const Picture = (() => {
   const shortId = (id) => (typeof id === 'string' ? `${id.slice(0, 8)}…${id.slice(-4)}` : 'a peer');
   const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
+  // When an HTLC expires, of the blocks that are left: below 0 it has.
+  const expiry = (left) => (left > 0 ? `expires in ${count(left, 'block', 'blocks')}` : left < 0 ? `expired ${count(-left, 'block', 'blocks')} ago` : 'expires now');
+
   // What is said of an event: how much it matters, a sign and a sentence. `group`: like ones in a row are told once.
   function tell(event) {
     const peer = shortId(event.node_id);
@@ -329,7 +341,7 @@ const Picture = (() => {
       case 'banned': return { level: 'note', sign: '!', text: `Banned for ${span(event.lasts_s)}: ${event.who} (${plain(event.offence)})` };
       case 'tagged': return { level: 'note', sign: '·', text: `${peer} is now ${event.tag}`, group: `tagged ${event.tag}` };
       case 'leased': return minor(`${peer}: its link now depends on the signer`, 'leased');
-      case 'htlc_deadline': return { level: 'alarm', sign: '!', text: `An HTLC with ${peer} expires in ${count(event.blocks_left, 'block', 'blocks')}, and no signer is there${event.peers > 1 ? ` (${event.peers} peers have HTLCs within ${event.within} blocks)` : ''}` };
+      case 'htlc_deadline': return { level: 'alarm', sign: '!', text: `An HTLC with ${peer} ${expiry(event.blocks_left)}, and no signer is there${event.peers > 1 ? ` (${event.peers} peers have HTLCs within ${event.within} blocks)` : ''}` };
       case 'absence_planned': return { level: 'note', sign: '·', text: `An absence of the signer is planned: ${count(event.htlcs, 'HTLC', 'HTLCs')} with ${count(event.peers, 'peer', 'peers')} pending` };
       case 'absence_over': return { level: 'note', sign: '·', text: event.outcome === 'lapsed' ? 'The planned absence has begun' : `The planned absence is off: ${plain(event.outcome)}` };
       case 'book_failed': return { level: 'alarm', sign: '!', text: `The peer book failed: ${event.detail}` };
@@ -393,7 +405,7 @@ const Picture = (() => {
     return Object.fromEntries(names.map((name) => [name, get(name)]));
   }
 
-  // Makes a canvas as sharp as the screen; true if its size has changed.
+  // Makes a canvas as sharp as the screen, and empty.
   function fit(canvas, width, height) {
     const ratio = globalThis.devicePixelRatio || 1;
     const [w, h] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
@@ -790,5 +802,5 @@ const Picture = (() => {
     ['dialing', 'being dialled'], ['backoff', 'backing off'], ['down', 'down'], ['lapse', 'signer lapsed'], ['signer', 'signer attached'], ['away', 'no signer'],
   ];
 
-  return { Model, View, STATES, UP, LEGEND, BOUNDS, sentence, span, millis, micros, clock, when, reason, plain, shortId };
+  return { Model, View, STATES, UP, LEGEND, BOUNDS, sentence, span, millis, micros, clock, when, reason, plain, shortId, expiry };
 })();

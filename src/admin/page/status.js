@@ -5,7 +5,7 @@
 'use strict';
 
 (() => {
-  const { Model, View, STATES, LEGEND, sentence, span, millis, micros, clock, when, reason, plain } = Picture;
+  const { Model, View, STATES, LEGEND, sentence, span, millis, micros, clock, when, reason, plain, expiry } = Picture;
   const $ = (id) => document.getElementById(id);
   const root = document.documentElement;
 
@@ -26,7 +26,7 @@
     safe: 'The signer is away. Channel links are torn down; gossip links live on.',
     waiting: 'No signer has come yet. Gossip goes on under a persona; channel peers wait.',
     draining: 'Links are being flushed and closed; the daemon is about to end.',
-    none: 'The daemon does not answer. What is shown below is from before.',
+    none: 'Nothing is heard from the daemon. What is shown below is from before.',
     unknown: 'Nothing is known yet.',
   };
   const WORDS = { live: 'Live', safe: 'Safe mode', waiting: 'Waiting', draining: 'Draining', none: 'No contact', unknown: '…' };
@@ -43,6 +43,8 @@
   let skew = 0;
   let contact = 'none';
   let lostAt = null;
+  // What it has said, if it has said anything but that it is not there.
+  let lostWhy = '';
   let lastSeen = null;
   let lastEventId = null;
   let attempt = 0;
@@ -106,15 +108,17 @@
   }
 
   function showContact() {
-    const words = { none: 'Not connected', connecting: 'Connecting', live: 'Live', refused: 'Not let in', ended: 'The daemon has ended', lost: 'Not reachable', recording: 'A recording' };
+    const words = { none: 'Not connected', connecting: 'Connecting', live: 'Live', refused: 'Not let in', ended: 'The daemon has ended', lost: lostWhy ? 'Refused' : 'Not reachable', recording: 'A recording' };
     root.dataset.contact = contact;
     put($('contact-text'), words[contact]);
     const broken = (contact === 'lost' || contact === 'ended') && lostAt !== null;
     $('broken').hidden = !broken;
     if (broken) {
       const left = nextTry === null ? 0 : Math.round((nextTry - Date.now()) / 1000);
-      const wait = left < 1 ? 'Trying again.' : `Trying again in ${left} s.`;
-      put($('broken-text'), `The daemon is not reachable since ${when(lostAt, now())}. ${wait}`);
+      const since = when(lostAt, now());
+      put($('broken-text'), lostWhy ? `The daemon has refused since ${since}: ${lostWhy}.` : `The daemon is not reachable since ${since}.`);
+      // Beside the alert and not in it: a screen reader would count down aloud.
+      put($('broken-wait'), left < 1 ? 'Trying again.' : `Trying again in ${left} s.`);
     }
   }
 
@@ -137,7 +141,7 @@
     if (attached && signer.from) rows.push(['From', `${signer.from.addr} (${signer.from.software})`], ['Macaroon', signer.from.macaroon]);
     else if (attached && signer.kind === 'embedded') rows.push(['From', 'this process']);
     const near = info?.chain?.htlc_deadline;
-    if (near) rows.push(['First HTLC expires', `in ${near.blocks_left} blocks`]);
+    if (near) rows.push(['First HTLC', expiry(near.blocks_left)]);
     if (signer.behind) rows.push(['Load', 'it is behind: new dials wait']);
     const epoch = last?.epoch ?? info?.epoch;
     if (epoch) rows.push(['Epoch', String(epoch)]);
@@ -181,6 +185,8 @@
     const rows = told.map((told) => {
       const key = `${told.at} ${told.times} ${told.text}`;
       const kept = old.get(key);
+      // Two may be alike to the millisecond: each has a row of its own.
+      old.delete(key);
       if (kept) return kept;
       const row = make('li', undefined, told.level);
       row.dataset.key = key;
@@ -260,6 +266,12 @@
     return answer.json();
   }
 
+  // What a refusal says, in its own words where it has some. A proxy in front may have others.
+  async function refusal(answer) {
+    const said = (await answer.json().catch(() => null))?.error;
+    return said?.what ? [said.what, said.what_to_do].filter(Boolean).join('; ').slice(0, 400) : `HTTP ${answer.status}`;
+  }
+
   async function askInfo(signal) {
     infoDue = Date.now() + INFO_EVERY;
     const asked = Date.now();
@@ -322,7 +334,7 @@
 
   async function follow(signal) {
     const answer = await ask('v1/events', { 'Last-Event-ID': lastEventId ?? '0' }, signal);
-    if (!answer.ok) throw Object.assign(new Error('v1/events'), { status: answer.status });
+    if (!answer.ok) throw Object.assign(new Error('v1/events'), { status: answer.status, why: await refusal(answer) });
     const reader = answer.body.getReader();
     const decoder = new TextDecoder();
     let rest = '';
@@ -356,6 +368,7 @@
   function connected() {
     attempt = 0;
     lostAt = null;
+    lostWhy = '';
     setContact('live');
   }
 
@@ -368,17 +381,18 @@
     while (!signal.aborted) {
       if (lostAt === null) setContact('connecting');
       nextTry = null;
-      let status = 0;
+      let [status, why] = [0, ''];
       try {
         await follow(signal);
       } catch (error) {
-        status = error.status ?? 0;
+        ({ status = 0, why = '' } = error);
       }
       if (signal.aborted) return;
-      if (status === 401 || status === 403) {
+      if (status === 401) {
         refuse('The daemon does not take this token.');
         return;
       }
+      lostWhy = why;
       if (lostAt === null) lostAt = lastSeen ?? now();
       const wait = BACKOFF[Math.min(attempt, BACKOFF.length - 1)] * (0.5 + Math.random() / 2);
       attempt += 1;
