@@ -179,6 +179,8 @@ fn a_lapse_and_a_return_are_seen_within_a_second_and_nobody_else_is_asked() {
         (browser.text("mode"), browser.text("signer-word")),
         ("Safe mode".to_owned(), "Away".to_owned())
     );
+    // The word of a mode would be taken for the mode.
+    assert_eq!(browser.text("contact-text"), "Connected");
     let lapse = browser.text("lapse");
     for part in [
         "it was requested",

@@ -6,7 +6,7 @@ use crate::signer::Epoch;
 use crate::supervisor::{
     AbsenceRequest, HtlcDeadline, LapseView, PeerState, PeerView, Pending, PendingPeer, Snapshot,
 };
-use crate::telemetry::{Event, LapseReport, Recorded};
+use crate::telemetry::{Event, LapseReport, Recorded, micros, millis};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -372,16 +372,6 @@ fn on_link(event: &Event) -> Value {
 
 fn seconds(since_epoch: Duration) -> f64 {
     Duration::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
-}
-
-/// Milliseconds, to the microsecond.
-fn millis(span: Duration) -> f64 {
-    (span.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Microseconds, to the nanosecond.
-fn micros(span: Duration) -> f64 {
-    (span.as_secs_f64() * 1e9).round() / 1e3
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::output::Output;
 use super::span;
-use super::words::{lapse_line, text};
+use super::words::{age, expiry, lapse_line, text};
 use crate::admin::Problem;
 use crate::limits;
 use serde_json::{Value, json};
@@ -185,16 +185,49 @@ pub(super) fn chain_line(chain: &Value) -> String {
     };
     let deadline = match chain.get("htlc_deadline") {
         Some(deadline @ Value::Object(_)) => format!(
-            "the first HTLC expires in {} blocks, at {}, with {}",
-            text(deadline, "/blocks_left"),
+            "the first HTLC {}, at {}, with {}",
+            deadline
+                .get("blocks_left")
+                .and_then(Value::as_i64)
+                .map_or_else(|| "expires".to_owned(), expiry),
             text(deadline, "/expiry_height"),
             text(deadline, "/node_id")
         ),
         _ => "no HTLC deadline known".to_owned(),
     };
     let update = match chain.get("own_update_age_s") {
-        Some(Value::Number(age)) => format!("own update {age} s old"),
+        Some(Value::Number(seconds)) => {
+            format!(
+                "own update {} old",
+                age(seconds.as_f64().unwrap_or_default())
+            )
+        }
         _ => "own update unknown".to_owned(),
     };
     format!("{height}; {deadline}; {update}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_known_of_the_chain_is_said_in_words() {
+        assert_eq!(
+            chain_line(&json!({})),
+            "height unknown; no HTLC deadline known; own update unknown"
+        );
+        let chain = |left: i64| {
+            json!({
+                "height": 850_000, "own_update_age_s": 864_000,
+                "htlc_deadline": { "blocks_left": left, "expiry_height": 850_000 + left, "node_id": "02ab" },
+            })
+        };
+        assert_eq!(
+            chain_line(&chain(50)),
+            "height 850000; the first HTLC expires in 50 blocks, at 850050, with 02ab; own update 10 d old"
+        );
+        assert!(chain_line(&chain(-7)).contains("HTLC expired 7 blocks ago, at 849993"));
+    }
 }

@@ -36,6 +36,17 @@ pub(super) fn signer_line(info: &Value) -> String {
     )
 }
 
+/// When an HTLC expires, of the blocks that are left: below 0 it has.
+pub(super) fn expiry(left: i64) -> String {
+    let blocks = left.unsigned_abs();
+    let unit = if blocks == 1 { "block" } else { "blocks" };
+    match left {
+        1.. => format!("expires in {blocks} {unit}"),
+        0 => "expires now".to_owned(),
+        _ => format!("expired {blocks} {unit} ago"),
+    }
+}
+
 /// What a lapse did.
 pub(super) fn lapse_line(lapse: &Value) -> String {
     format!(
@@ -184,6 +195,19 @@ mod tests {
             event_line(&event),
             "00:00:00.000 signer_refused addr=192.0.2.1:5 detail=\"the macaroon has expired\" reason=macaroon_expired"
         );
+    }
+
+    #[test]
+    fn an_htlc_that_has_expired_is_said_to_have() {
+        for (left, said) in [
+            (36, "expires in 36 blocks"),
+            (1, "expires in 1 block"),
+            (0, "expires now"),
+            (-1, "expired 1 block ago"),
+            (i64::MIN, "expired 9223372036854775808 blocks ago"),
+        ] {
+            assert_eq!(expiry(left), said);
+        }
     }
 
     #[test]

@@ -1,17 +1,23 @@
 //! What the crate tells the outside: one list of [`Event`]s, from which the event stream, the metrics and the logs are fed.
 //!
+//! The metrics go to the process's recorder of the `metrics` facade, if it has one, and no label of theirs names the node: of two nodes in a
+//! process the counters add up, and the gauges are those of the one that was last given to [`publish`].
+//!
 //! A layer emits an event and knows nothing of its listeners. Nothing here waits: a listener that is too slow is told how many
 //! events it missed.
 
 mod event;
 mod history;
 mod list;
+mod log;
 mod meters;
 mod refusals;
 
 pub use event::{Event, LapseReport, Recorded};
 pub(crate) use list::THROTTLED;
 pub use list::{Kind, METRICS, Metric, PEER_METRICS, PROCESS_METRICS, Unit};
+#[cfg(feature = "admin")]
+pub(crate) use log::{micros, millis};
 pub use meters::{FrameMeters, Tally, describe, publish, publish_certificate, publish_peers};
 pub use refusals::Refusal;
 

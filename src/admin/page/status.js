@@ -108,7 +108,7 @@
   }
 
   function showContact() {
-    const words = { none: 'Not connected', connecting: 'Connecting', live: 'Live', refused: 'Not let in', ended: 'The daemon has ended', lost: lostWhy ? 'Refused' : 'Not reachable', recording: 'A recording' };
+    const words = { none: 'Not connected', connecting: 'Connecting', live: 'Connected', refused: 'Not let in', ended: 'The daemon has ended', lost: lostWhy ? 'Refused' : 'Not reachable', recording: 'A recording' };
     root.dataset.contact = contact;
     put($('contact-text'), words[contact]);
     const broken = (contact === 'lost' || contact === 'ended') && lostAt !== null;
@@ -137,7 +137,7 @@
     if (attached && last) rows.push(['Since', `${when(last.at, now())} (${span(now() - last.at)})`]);
     if (attached === false && gone) rows.push(['Since', `${when(gone[0], now())} (${span(now() - gone[0])})`]);
     if (attached === false && lapse) rows.push(['Why', reason(lapse.reason)]);
-    if (signer.kind) rows.push(['Kind', signer.kind === 'gateway' ? `dials in at ${signer.listen}` : signer.kind === 'embedded' ? 'embedded: its key is on this machine' : signer.kind]);
+    if (signer.kind) rows.push(['Kind', signer.kind === 'gateway' ? `dials in at ${signer.listen}` : signer.kind === 'embedded' ? 'embedded: its key is on this machine' : 'its key is elsewhere']);
     if (attached && signer.from) rows.push(['From', `${signer.from.addr} (${signer.from.software})`], ['Macaroon', signer.from.macaroon]);
     else if (attached && signer.kind === 'embedded') rows.push(['From', 'this process']);
     const near = info?.chain?.htlc_deadline;

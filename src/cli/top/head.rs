@@ -4,7 +4,7 @@ use super::draw::{short, time};
 use super::letters;
 use super::model::{Model, Reach};
 use super::theme::{Theme, cut};
-use crate::cli::words::{age, signer_line, text};
+use crate::cli::words::{age, expiry, signer_line, text};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -180,12 +180,16 @@ fn facts<'a>(
     lines
 }
 
-/// Where the signer is, since when, and who was refused in its place.
+/// Where the signer is, since when, how long that may go on, and who was refused in its place.
 fn signer(info: &Value, now: f64) -> String {
     let mut said = signer_line(info);
     let is_attached = info.pointer("/signer/attached").and_then(Value::as_bool) == Some(true);
     if is_attached && text(info, "/mode") == "live" {
         said = format!("{said}, for {}", since(info, "/since", now));
+    }
+    let left = info.pointer("/chain/htlc_deadline/blocks_left");
+    if let Some(left) = left.and_then(Value::as_i64).filter(|_| !is_attached) {
+        said = format!("{said}; first HTLC {}", expiry(left));
     }
     if let Some(refusal @ Value::Object(_)) = info.pointer("/signer/last_refusal") {
         let (ago, reason) = (since(refusal, "/at", now), text(refusal, "/reason"));

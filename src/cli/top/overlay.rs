@@ -153,7 +153,7 @@ fn detail<'a>(model: &Model, peer: &Peer, theme: Theme, now: f64, width: usize) 
             ),
         ),
         (
-            "last gossip",
+            "gossip",
             match peer.last_gossip_at {
                 Some(_) => format!("{} ago", since(peer.last_gossip_at)),
                 None => "none".to_owned(),

@@ -259,6 +259,26 @@ fn all_that_matters_is_on_eighty_by_twenty_four() {
     }
 }
 
+/// How long the node can be without its signer is what decides at night.
+#[test]
+fn a_deadline_is_shown_while_no_signer_is_there() {
+    let shown = |mode: &str, left: i64| {
+        let mut info = info(mode, NOW, Some(LAPSE));
+        info["chain"] = json!({ "htlc_deadline": { "blocks_left": left } });
+        let mut model = Model::new();
+        model.status(NOW, info, &peers(mode == "live"));
+        picture(&mut model, (80, 24), ASCII(), NOW)
+    };
+    for (left, said) in [
+        (36, "first HTLC expires in 36"),
+        (-7, "first HTLC expired 7 blocks"),
+    ] {
+        let safe = shown("safe", left);
+        assert!(safe.contains(said), "{said} is not on\n{safe}");
+        assert!(!shown("live", left).contains("HTLC"));
+    }
+}
+
 /// The row of that peer.
 fn row(picture: &str, number: u8) -> &str {
     let short = &id(number)[..12];
@@ -423,6 +443,8 @@ fn colour_is_left_out_where_none_is_wanted() {
             .any(|cell| cell.fg != ratatui::style::Color::Reset)
     };
     assert!(coloured(UNICODE()) && !coloured(Theme::new(false, true)));
+    // The palette's dark grey is the background's own colour in some.
+    assert_eq!(UNICODE().dim().fg, None);
 }
 
 #[test]

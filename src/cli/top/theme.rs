@@ -50,8 +50,13 @@ impl Theme {
         self.coloured(Color::Red).add_modifier(Modifier::BOLD)
     }
 
+    /// What matters less. No colour: the palette's dark grey is the background's own in some (Solarized's).
     pub(super) fn dim(self) -> Style {
-        self.coloured(Color::DarkGray)
+        if self.colours {
+            Style::new().add_modifier(Modifier::DIM)
+        } else {
+            Style::new()
+        }
     }
 
     /// How a peer stands, as a sign that tells it without colour.
