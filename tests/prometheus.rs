@@ -378,6 +378,28 @@ async fn every_query_and_alert_finds_what_it_asks_for_through_a_lapse_and_a_retu
     );
 }
 
+/// A restart begins the count of sessions anew, and is none itself: three sessions, a restart, half a minute without a signer, one more.
+#[test]
+#[ignore = "needs Debian's package prometheus: bash .ci/run prometheus"]
+fn the_panel_of_sessions_counts_no_restart() {
+    let panels = queries("pilotlight.json");
+    let panel = panels
+        .iter()
+        .find(|query| query.place.contains("Sessions begun"));
+    let expr = fill(&panel.unwrap().expr, "node", "", "600s");
+    let folder = tempfile::tempdir().unwrap();
+    let case = format!(
+        "rule_files: []\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    input_series:\n      \
+         - series: 'pilotlight_signer_epoch{{instance=\"node\", job=\"pilotlight\"}}'\n        \
+           values: '0x9 1x5 2x5 3x5 0x2 1x6'\n    promql_expr_test:\n      \
+         - expr: '{expr}'\n        eval_time: 9m30s\n        exp_samples:\n          - value: 4\n"
+    );
+    fs::write(folder.path().join("case.yaml"), case).unwrap();
+    let output = promtool(&["test", "rules", "case.yaml"], folder.path(), "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{expr}: {said}");
+}
+
 #[test]
 #[ignore = "needs Debian's package prometheus: bash .ci/run prometheus"]
 fn promtool_takes_the_rules_and_the_configuration_and_every_case_of_the_alerts_holds() {
