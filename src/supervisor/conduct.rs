@@ -19,7 +19,7 @@ use crate::limits;
 use crate::link::CloseReason;
 use crate::network::Party;
 use crate::node_id::NodeId;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl Offence {
 }
 
 /// Who is held to account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Banned {
     /// An IPv4 address, or an IPv6 /64, written as its first address.
@@ -154,6 +154,8 @@ struct Account {
 #[derive(Debug, Default)]
 pub(crate) struct Conduct {
     accounts: HashMap<Banned, Account>,
+    /// Every account by when it may be forgotten, the soonest first: a flood of offenders must not have all looked through for each.
+    order: BTreeSet<(Moment, Banned)>,
 }
 
 impl Conduct {
@@ -201,7 +203,7 @@ impl Conduct {
         if points == 0 {
             return None;
         }
-        self.make_room(now, &who);
+        self.make_room(&who);
         let account = self.accounts.entry(who).or_insert(Account {
             score: 0,
             since: now,
@@ -209,46 +211,49 @@ impl Conduct {
             banned_until: None,
             forget: now,
         });
-        if now >= account.forget && account.bans > 0 {
-            account.bans = 0;
-        }
-        account.sink(now);
-        account.score = account.score.saturating_add(points);
-        account.forget = account.forget.max(now.after(limits::SCORE_SINKS_IN));
-        if account.score < limits::BAN_SCORE || account.banned_until.is_some_and(|it| now < it) {
-            return None;
-        }
-        account.score = 0;
-        let lasts = limits::BAN_FIRST
-            .saturating_mul(2_u32.saturating_pow(account.bans))
-            .min(limits::BAN_MAX);
-        account.bans = account.bans.saturating_add(1);
-        account.banned_until = Some(now.after(lasts));
-        let memory = lasts
-            .saturating_mul(2)
-            .saturating_add(limits::SCORE_SINKS_IN);
-        account.forget = now.after(memory);
-        Some(Ban { who, lasts })
+        self.order.remove(&(account.forget, who));
+        let lasts = account.charge(now, points);
+        self.order.insert((account.forget, who));
+        lasts.map(|lasts| Ban { who, lasts })
     }
 
     /// Bounded: whoever may be forgotten goes first, then whoever would be the soonest. A ban that is cut short so costs its maker as many
     /// offences of others as there are accounts.
-    fn make_room(&mut self, now: Moment, who: &Banned) {
+    fn make_room(&mut self, who: &Banned) {
         if self.accounts.len() < limits::CONDUCT_ACCOUNTS || self.accounts.contains_key(who) {
             return;
         }
-        self.accounts.retain(|_, account| now < account.forget);
-        if self.accounts.len() < limits::CONDUCT_ACCOUNTS {
-            return;
-        }
-        let soonest = self.accounts.iter().min_by_key(|(_, it)| it.forget);
-        if let Some(who) = soonest.map(|(who, _)| *who) {
-            self.accounts.remove(&who);
+        if let Some((_, soonest)) = self.order.pop_first() {
+            self.accounts.remove(&soonest);
         }
     }
 }
 
 impl Account {
+    /// Adds to the score. Returns how long the ban is that begins with it.
+    fn charge(&mut self, now: Moment, points: u32) -> Option<Duration> {
+        if now >= self.forget {
+            self.bans = 0;
+        }
+        self.sink(now);
+        self.score = self.score.saturating_add(points);
+        self.forget = self.forget.max(now.after(limits::SCORE_SINKS_IN));
+        if self.score < limits::BAN_SCORE || self.banned_until.is_some_and(|it| now < it) {
+            return None;
+        }
+        self.score = 0;
+        let lasts = limits::BAN_FIRST
+            .saturating_mul(2_u32.saturating_pow(self.bans))
+            .min(limits::BAN_MAX);
+        self.bans = self.bans.saturating_add(1);
+        self.banned_until = Some(now.after(lasts));
+        let memory = lasts
+            .saturating_mul(2)
+            .saturating_add(limits::SCORE_SINKS_IN);
+        self.forget = now.after(memory);
+        Some(lasts)
+    }
+
     fn sink(&mut self, now: Moment) {
         let step = limits::SCORE_SINKS_IN
             .checked_div(limits::BAN_SCORE)
@@ -389,6 +394,61 @@ no_init       10        5          10
         }
         assert_eq!(conduct.accounts.len(), limits::CONDUCT_ACCOUNTS);
         assert!(conduct.bars_address(now, ip(1)));
+        check_order(&conduct);
+    }
+
+    /// Whoever goes for a newcomer is found in the order: it must have every account, once, at its time.
+    fn check_order(conduct: &Conduct) {
+        let mut accounts: Vec<(Moment, Banned)> = conduct
+            .accounts
+            .iter()
+            .map(|(who, account)| (account.forget, *who))
+            .collect();
+        accounts.sort_unstable();
+        let order: Vec<(Moment, Banned)> = conduct.order.iter().copied().collect();
+        assert_eq!(order, accounts);
+    }
+
+    /// Offenders of all kinds, some again and again, over days: at each step it is the account that may be forgotten the soonest that
+    /// goes, and nobody else.
+    #[test]
+    fn p9_who_may_be_forgotten_the_soonest_goes_and_nobody_else() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut conduct = Conduct::default();
+        let (mut now, mut went) = (Moment::START, 0);
+        for turn in 0..8_700_u32 {
+            now = now.after(Duration::from_millis(random.u64(0..20_000)));
+            // Half of them come again: a few hundred addresses, beside new ones.
+            let host = if random.bool() {
+                turn
+            } else {
+                random.u32(0..300)
+            };
+            let ip: IpAddr = Ipv4Addr::from(0x0a00_0000 + host).into();
+            let offence = Offence::ALL[random.usize(..Offence::ALL.len())];
+            let known = conduct.accounts.contains_key(&address(ip));
+            let before = conduct.accounts.len();
+            if known || before < limits::CONDUCT_ACCOUNTS {
+                conduct.note(now, ip, None, offence);
+                assert_eq!(conduct.accounts.len(), before + usize::from(!known));
+                continue;
+            }
+            let forgets: HashMap<Banned, Moment> = conduct
+                .accounts
+                .iter()
+                .map(|(who, account)| (*who, account.forget))
+                .collect();
+            conduct.note(now, ip, None, offence);
+            let stays = |who: &Banned| conduct.accounts.contains_key(who);
+            let gone: Vec<Moment> = forgets
+                .iter()
+                .filter(|(who, _)| !stays(who))
+                .map(|(_, forget)| *forget)
+                .collect();
+            assert_eq!(gone, [*forgets.values().min().unwrap()], "turn {turn}");
+            went += 1;
+        }
+        assert!(went > 100, "{went} went");
     }
 
     #[test]
