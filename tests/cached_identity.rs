@@ -12,8 +12,8 @@ mod rig;
 use pilotlight::clock::ManualClock;
 use pilotlight::limits;
 use pilotlight::link::raw::RawLink;
-use pilotlight::link::{Direction, Identity, SendError, Tag};
-use pilotlight::supervisor::{Inbox, Mode, PeerSpec, StartError, Supervisor};
+use pilotlight::link::{CloseReason, Direction, Identity, SendError, Tag};
+use pilotlight::supervisor::{Inbound, Inbox, Mode, PeerSpec, PeerState, StartError, Supervisor};
 use pilotlight::telemetry::{Event, Next};
 use rig::{CHANNEL, Far, GOSSIP, Node, event, key, numbered, until, within};
 use std::net::SocketAddr;
@@ -112,7 +112,13 @@ async fn p7_a_lost_gossip_link_comes_back_under_the_cached_identity_and_stays() 
         matches!(event, Event::LinkDown { .. }).then_some(())
     })
     .await;
-    let _ = node.supervisor.peers().await.unwrap();
+    // The supervisor hears of it a little later.
+    within("the backoff", async {
+        while node.supervisor.peers().await.unwrap()[0].state != PeerState::Backoff {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     clock.advance(limits::BACKOFF_FIRST);
     let back = within("the dial", far.accept()).await;
     assert_eq!(back.reader.remote, node.id());
@@ -219,6 +225,90 @@ async fn p5_a_channel_peer_is_turned_away_after_act_three_with_backoff() {
         node.supervisor.snapshot().links.channel_bearing == 1
     })
     .await;
+}
+
+/// Across a session of the signer's: links under the cached identity go on as they were, before it and after. One on which the node speaks of a
+/// channel takes a lease like any other, ends with the session, and that peer is neither dialled nor let in before the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_a_link_under_the_cached_identity_takes_a_lease_only_of_a_session_and_ends_with_it() {
+    let (mut node, mut inbox, _clock, address) = node().await;
+    let mut events = node.supervisor.events();
+    node.supervisor.declare_channel_peers([]).await.unwrap();
+    let (gossip, channel) = (Far::listen(1), Far::listen(2));
+    let link = async |far: &Far| {
+        let spec = PeerSpec::new(far.id, far.address).tagged(Tag::GossipOnly);
+        let (link, wire) = tokio::join!(node.supervisor.connect(spec), far.accept());
+        (link.unwrap(), wire)
+    };
+    let (stays, mut gossip_wire) = link(&gossip).await;
+    let (leased, mut channel_wire) = link(&channel).await;
+    let refused = leased.try_send(numbered(CHANNEL, 1, 20)).map(drop);
+    assert!(matches!(refused, Err(SendError::SignerAway { .. })));
+
+    node.attach().await;
+    let epoch = event(&mut events, "the attach", |event| match event {
+        Event::SignerAttached { epoch, .. } => Some(epoch),
+        _ => None,
+    })
+    .await;
+    let _ = leased.send(numbered(CHANNEL, 2, 20)).await.unwrap();
+    let under = event(&mut events, "the lease", |event| match event {
+        Event::Leased { peer, epoch, .. } if peer == channel.id => Some(epoch),
+        _ => None,
+    })
+    .await;
+    assert_eq!(under, epoch);
+    let message = within("the message", channel_wire.reader.next()).await;
+    assert_eq!(message.unwrap(), numbered(CHANNEL, 2, 20));
+    assert!(stays.closed().is_none() && leased.closed().is_none());
+
+    let _ = node.lapse();
+    node.torn_down(1, 1).await;
+    assert_eq!(leased.closed(), Some(CloseReason::Lapse));
+    within("its end", channel_wire.reader.drain()).await;
+    // The other goes on, still as the node.
+    gossip_wire
+        .writer
+        .send(&numbered(GOSSIP, 7, 20))
+        .await
+        .unwrap();
+    let arrived = async {
+        loop {
+            if let Inbound::Message(message) = inbox.recv().await.unwrap() {
+                return (message.peer, message.bytes);
+            }
+        }
+    };
+    let (from, bytes) = within("gossip", arrived).await;
+    assert_eq!(
+        (from, &bytes[..]),
+        (gossip.id, &numbered(GOSSIP, 7, 20)[..])
+    );
+    assert_eq!(stays.identity(), Identity::Node);
+    let peers = node.supervisor.peers().await.unwrap();
+    let held = peers
+        .iter()
+        .find(|peer| peer.node_id == channel.id)
+        .unwrap();
+    assert_eq!(
+        (held.state, held.tag),
+        (PeerState::Held, Tag::ChannelBearing)
+    );
+    let link = RawLink::connect(address, Arc::new(key(2)), node.id()).await;
+    let mut socket = link.unwrap().into_parts().0;
+    let mut bytes = Vec::new();
+    let _ = within("the refusal", socket.read_to_end(&mut bytes)).await;
+    assert_eq!(bytes, [0; 0], "not even init");
+    assert!(node.context.lease().is_err());
+
+    node.attach().await;
+    let back = within("the dial", channel.accept()).await;
+    assert_eq!(back.reader.remote, node.id());
+    until("a channel link", || {
+        node.supervisor.snapshot().links.channel_bearing == 1
+    })
+    .await;
+    assert!(stays.closed().is_none());
 }
 
 #[tokio::test]

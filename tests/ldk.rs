@@ -21,6 +21,8 @@ mod live_node;
 mod numbered;
 #[path = "support/signed_region.rs"]
 mod signed_region;
+#[path = "support/socks.rs"]
+mod socks;
 #[path = "support/watched.rs"]
 mod watched;
 
@@ -34,5 +36,7 @@ mod lapse;
 mod persona;
 #[path = "ldk/pings.rs"]
 mod pings;
+#[path = "ldk/proxy.rs"]
+mod proxy;
 #[path = "ldk/real_gossip.rs"]
 mod real_gossip;
