@@ -10,8 +10,11 @@ use pilotlight::clock::Moment;
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
 use pilotlight::node_id::{LocalKey, NodeId};
+use pilotlight::signer::{EmbeddedSigner, Epoch, Signer, SignerContext};
 use pilotlight::supervisor::machine::{Input, Output, SupervisorMachine};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn peer(number: u64) -> NodeId {
@@ -24,6 +27,17 @@ fn peer(number: u64) -> NodeId {
 fn apart(number: u64) -> IpAddr {
     let [.., high, low] = number.to_be_bytes();
     Ipv4Addr::new(10, high, low, 1).into()
+}
+
+/// A session of the signer's.
+fn epoch() -> Epoch {
+    let own = || LocalKey::from_bytes(&mut [0x44; 32]).unwrap();
+    let signer = Arc::new(EmbeddedSigner::from_key(own()));
+    let context = SignerContext::new(signer.node_id());
+    let challenge = context.challenge(&mut [9; 32]).unwrap();
+    let answer = own().ecdh(&challenge.point());
+    let proof = challenge.verify(answer).expect("the key's own answer");
+    context.attach(proof, signer).unwrap().epoch()
 }
 
 /// A machine whose clock a test moves, with a signer and no channel peers.
@@ -39,6 +53,16 @@ impl Bench {
             now: Moment::START,
         };
         bench.take(Input::Declare(Vec::new()));
+        bench
+    }
+
+    /// With a signer, and a node that has not declared its channel peers.
+    fn undeclared() -> Self {
+        let mut bench = Self {
+            machine: SupervisorMachine::new(peer(0), 1),
+            now: Moment::START,
+        };
+        bench.take(Input::Attached(epoch()));
         bench
     }
 
@@ -225,4 +249,88 @@ fn p9_beyond_all_links_only_whom_the_node_wants_is_let_in() {
     assert_eq!(bench.come(stranger, apart(1)), Err(CloseReason::Refused));
     bench.end(2);
     assert_eq!(bench.come(stranger, apart(1)), Ok(vec![]));
+}
+
+/// A node that has not declared its channel peers is flooded, each peer from a network of its own and for ever of use. The links have a bound,
+/// and nobody is closed who has a channel, may have one, or is wanted: those whom the book knows, those to whom the node has spoken of a
+/// channel, and whoever has been there for less than it takes to.
+#[test]
+fn p9_before_channel_peers_are_declared_a_flood_of_unknown_peers_has_a_bound() {
+    let mut bench = Bench::undeclared();
+    // Tags of the book count for nothing but caution: both are wanted.
+    let book = |number, tag| Input::Want {
+        peer: peer(number),
+        addresses: vec![],
+        tag,
+        weight: None,
+    };
+    bench.take(book(1, Some(Tag::ChannelBearing)));
+    bench.take(book(2, None));
+    for number in 1..=3 {
+        assert_eq!(bench.come(number, apart(number)), Ok(vec![]));
+    }
+    // The node has sent the third a channel message.
+    bench.take(Input::Tag(peer(3), Tag::ChannelBearing));
+    let mut since: Vec<(Moment, LinkId)> = Vec::new();
+    let mut gone = BTreeSet::new();
+    for number in 10..2000 {
+        let newcomers = bench.come(number, apart(number)).unwrap();
+        for link in newcomers {
+            let (came, _) = since.iter().find(|(_, of)| *of == link).unwrap();
+            let there = bench.now.since(*came);
+            assert!(there >= limits::UNKNOWN_FOR, "it was there for {there:?}");
+            assert!(gone.insert(link));
+        }
+        since.push((bench.now, link(number)));
+        // Each says something all the time: it is no reason to stay.
+        let talking: Vec<LinkId> = bench.machine.guests().collect();
+        for link in talking {
+            bench.take(Input::Active(link, bench.now));
+        }
+        let there = since.len() - gone.len();
+        assert!(there <= limits::STRANGERS_MAX + limits::UNKNOWN_MAX);
+        bench.now = bench.now.after(Duration::from_millis(200));
+    }
+    assert!(gone.len() > 1700, "{} have gone", gone.len());
+    // Declared, they are strangers, and the bound on those holds.
+    bench.take(Input::Declare(vec![peer(1), peer(3)]));
+    let newcomers = bench.come(3000, apart(3000)).unwrap();
+    let left = since.len() - gone.len() - newcomers.len() + 1;
+    assert_eq!(left, limits::STRANGERS_MAX);
+    let ours: Vec<LinkId> = (1..=3).map(link).collect();
+    assert!(
+        !gone
+            .iter()
+            .chain(&newcomers)
+            .any(|link| ours.contains(link))
+    );
+}
+
+/// So many at once that there is no time to find out: an address, and a network, cost only themselves, and of all the first goes.
+#[test]
+fn p9_unknown_peers_that_come_at_once_cost_their_own_address_and_network_first() {
+    let mut bench = Bench::undeclared();
+    let ip = |host| IpAddr::from(Ipv4Addr::new(192, 0, 2, host));
+    bench.come(1, apart(1)).unwrap();
+    let per_address = limits::UNKNOWN_PER_ADDRESS as u64;
+    for number in 10..10 + per_address {
+        assert_eq!(bench.come(number, ip(1)), Ok(vec![]));
+    }
+    assert_eq!(bench.come(30, ip(1)), Ok(vec![link(10)]));
+    for number in per_address..limits::UNKNOWN_PER_SUBNET as u64 {
+        let host = u8::try_from(number).unwrap() + 2;
+        assert_eq!(bench.come(100 + number, ip(host)), Ok(vec![]));
+    }
+    assert_eq!(bench.come(200, ip(99)), Ok(vec![link(11)]));
+    // From everywhere: the oldest of all, once all places are taken.
+    let taken = limits::UNKNOWN_PER_SUBNET as u64 + 1;
+    for number in taken..limits::UNKNOWN_MAX as u64 {
+        assert_eq!(bench.come(1000 + number, apart(1000 + number)), Ok(vec![]));
+    }
+    assert_eq!(bench.come(2000, apart(2000)), Ok(vec![link(1)]));
+    // Tor's daemon dials on behalf of all who come through it.
+    let mut bench = Bench::undeclared();
+    for number in 1..=limits::UNKNOWN_MAX as u64 {
+        assert_eq!(bench.come(number, Ipv4Addr::LOCALHOST.into()), Ok(vec![]));
+    }
 }

@@ -285,7 +285,39 @@ async fn p7_the_floor_returns_after_a_loss_and_no_channel_peer_meets_a_persona()
         _ => None,
     })
     .await;
-    assert_eq!(reason, CloseReason::Persona);
+    assert_eq!(reason, CloseReason::Promoted);
+}
+
+/// A persona is never with a channel peer: its link ends at once when the node says that the peer is one, though the peer answers nothing;
+/// also when the link was about to go, and was hearing the peer out. The clock stands still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_promotion_ends_a_personas_link_at_once() {
+    for is_leaving in [false, true] {
+        let (mut node, inbox, clock) = node(1, |builder| builder).await;
+        receive(inbox);
+        let far = Far::listen(1);
+        let spec = PeerSpec::new(far.id, far.address).tagged(Tag::GossipOnly);
+        node.supervisor.add_peer(spec).await.unwrap();
+        let _ = node.supervisor.peers().await.unwrap();
+        clock.advance(limits::PERSONA_GRACE);
+        let mut wire = within("the persona", far.accept()).await;
+        let persona = link_as(&node, far.id, Identity::Persona).await;
+        let mut own = None;
+        if is_leaving {
+            node.attach().await;
+            own = Some(within("the own link", far.accept()).await);
+            let _ = link_as(&node, far.id, Identity::Node).await;
+            clock.advance(limits::PERSONA_OVERLAP);
+            // The ping whose pong it waits for, and which does not come.
+            while kind_of(&within("the ping", wire.reader.next()).await.unwrap())
+                != MessageType::PING.0
+            {}
+        }
+        node.supervisor.promote(far.id).await.unwrap();
+        within("the end of the persona's link", wire.reader.drain()).await;
+        assert_eq!(persona.closed(), Some(CloseReason::Promoted));
+        drop(own);
+    }
 }
 
 /// Told to, a persona meets a channel peer too. That link bears no channel, not even when the signer is back and the node's own link

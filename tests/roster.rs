@@ -19,11 +19,12 @@
 
 mod rig;
 
-use pilotlight::book::{Book, MemoryBook, PeerRecord};
+use pilotlight::book::{Book, BookFuture, MemoryBook, PeerRecord};
 use pilotlight::clock::{Clock, ManualClock};
 use pilotlight::limits;
 use pilotlight::link::Tag;
-use pilotlight::supervisor::{ConnectError, Mode, PeerSpec, PeerState};
+use pilotlight::node_id::NodeId;
+use pilotlight::supervisor::{ConnectError, Mode, PeerSpec, PeerState, Urgency, UrgencyError};
 use pilotlight::telemetry::Event;
 use rig::{Far, Node, event, key, until, within};
 use std::net::SocketAddr;
@@ -249,6 +250,75 @@ async fn when_peers_were_seen_is_noted_seldom_and_at_the_end_and_orders_the_next
     })
     .await;
     assert_eq!(first, met.id);
+}
+
+/// As many peers as may be known: whoever is told of a further one hears it. The channel peers that the node vouches for have no bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_full_roster_says_so() {
+    let full = Full::default();
+    let (node, _inbox) = Node::start(|builder| builder.book(Arc::new(full))).await;
+    let (known, stranger) = (Full::peer(0), key(1).node_id());
+    let urgency = Urgency {
+        pending_htlcs: 1,
+        earliest_expiry_height: 900_000,
+        csv_delay: 144,
+    };
+    let say = |peer| node.supervisor.set_urgency(peer, urgency);
+    assert_eq!(say(known).await, Ok(()));
+    assert_eq!(say(stranger).await, Err(UrgencyError::RosterFull));
+    let spec = PeerSpec::new(stranger, SocketAddr::from(([127, 0, 0, 1], 9)));
+    let error = node.supervisor.connect(spec).await.unwrap_err();
+    assert_eq!(error, ConnectError::RosterFull);
+    let pending = node.supervisor.pending().await.unwrap();
+    assert_eq!(pending.peers.len(), 1, "{pending:?}");
+    // One goes, one comes.
+    assert!(node.supervisor.remove_peer(Full::peer(1)).await.unwrap());
+    assert_eq!(say(stranger).await, Ok(()));
+    node.supervisor.promote(key(2).node_id()).await.unwrap();
+    let peers = node.supervisor.peers().await.unwrap();
+    assert_eq!(peers.len(), limits::PEERS_MAX + 1);
+    assert!(peers.iter().any(|peer| peer.node_id == key(2).node_id()));
+}
+
+/// A book that has as many peers as there may be.
+#[derive(Default)]
+struct Full(MemoryBook);
+
+impl Full {
+    /// The points of the curve beyond a number, in their order: a key each would take seconds.
+    fn peers() -> impl Iterator<Item = NodeId> {
+        (0_u64..).filter_map(|number| {
+            let mut bytes = [2; 33];
+            bytes[25..].copy_from_slice(&number.to_be_bytes());
+            NodeId::parse(&bytes).ok()
+        })
+    }
+
+    fn peer(number: usize) -> NodeId {
+        Self::peers().nth(number).unwrap()
+    }
+}
+
+impl Book for Full {
+    fn load(&self) -> BookFuture<'_, Vec<PeerRecord>> {
+        let records = Self::peers()
+            .take(limits::PEERS_MAX)
+            .map(|node_id| PeerRecord {
+                node_id,
+                addresses: Vec::new(),
+                tag: None,
+                weight: 0,
+            });
+        Box::pin(std::future::ready(Ok(records.collect())))
+    }
+
+    fn save(&self, record: PeerRecord) -> BookFuture<'_, ()> {
+        self.0.save(record)
+    }
+
+    fn remove(&self, peer: NodeId) -> BookFuture<'_, ()> {
+        self.0.remove(peer)
+    }
 }
 
 fn node_id() -> pilotlight::node_id::NodeId {

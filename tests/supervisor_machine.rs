@@ -21,7 +21,7 @@
 )]
 
 use fastrand::Rng;
-use pilotlight::address::KnownAddress;
+use pilotlight::address::{KnownAddress, OnionService, PeerAddress};
 use pilotlight::clock::Moment;
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
@@ -102,6 +102,7 @@ const OWN_KEY_ONLY: Policy = Policy {
     channel_peers: false,
     cached_identity: false,
     onions: false,
+    personas_by_proxy: false,
 };
 
 impl Desk {
@@ -358,6 +359,46 @@ fn p8_a_quick_return_counts_the_peers_that_were_being_dialled() {
         relit(&desk.bring_up(dials(&second)[0].0, ids[1])),
         Some((2, 0))
     );
+}
+
+/// Two channel peers are awaited. What the node gives as the address of one of them leads nowhere any more: it is not waited for, once
+/// a dial that was under way to its old address is over.
+#[test]
+fn p8_a_relight_waits_for_nobody_who_cannot_be_dialled_any_more() {
+    let at = |text: &str| KnownAddress::learned(text.parse::<PeerAddress>().unwrap());
+    for is_dialling in [false, true] {
+        let mut desk = Desk::new();
+        let ids = peers(2);
+        let want = |peer, text: &str| Input::Want {
+            peer,
+            addresses: vec![at(text)],
+            tag: Some(Tag::ChannelBearing),
+            weight: None,
+        };
+        for peer in &ids {
+            desk.feed(want(*peer, "1.1.1.1:1"));
+        }
+        let dialled = dials(&desk.attach());
+        let link_of = |peer| dialled.iter().find(|(_, of)| *of == peer).unwrap().0;
+        // A dial of an earlier session ends: it is made again as soon as the signer keeps up.
+        desk.feed(Input::Behind(true));
+        let link = link_of(ids[1]);
+        let failure = Failure::SignerAway;
+        if !is_dialling {
+            desk.feed(Input::DialFailed { link, failure });
+            assert_eq!(desk.state(ids[1]), Some(PeerState::Awaited));
+        }
+        let back = desk.bring_up(link_of(ids[0]), ids[0]);
+        assert_eq!(relit(&back), None);
+        let mut outputs = desk.feed(want(ids[1], "10.0.0.1:1"));
+        if is_dialling {
+            assert_eq!(relit(&outputs), None, "that dial may still succeed");
+            outputs = desk.feed(Input::DialFailed { link, failure });
+        }
+        assert_eq!(relit(&outputs), Some((1, 0)));
+        assert!(!desk.machine.is_relighting());
+        assert_eq!(desk.state(ids[1]), Some(PeerState::NotDialable));
+    }
 }
 
 // --- hold-down ---
@@ -1221,6 +1262,76 @@ fn p7_only_what_is_missing_is_dialled_and_a_peer_that_keeps_silent_is_not_waited
     );
 }
 
+/// By way of Tor a circuit has to be built first: neither an onion service nor, where all personas go that way, an address is given up so
+/// soon.
+#[test]
+fn p7_a_dial_by_way_of_tor_is_waited_for_longer() {
+    let onion = |index: usize| {
+        let service = OnionService::of_key([u8::try_from(index).unwrap() + 1; 32]);
+        KnownAddress::from(PeerAddress::Onion {
+            service,
+            port: 9735,
+        })
+    };
+    for (personas_by_proxy, at) in [
+        (false, &onion as &dyn Fn(usize) -> KnownAddress),
+        (true, &address),
+    ] {
+        let mut desk = Desk::with(Policy {
+            gossip_floor: 1,
+            personas: true,
+            onions: true,
+            personas_by_proxy,
+            ..OWN_KEY_ONLY
+        });
+        for index in 0..2 {
+            desk.feed(Input::Want {
+                peer: numbered(index),
+                addresses: vec![at(index)],
+                tag: Some(Tag::GossipOnly),
+                weight: None,
+            });
+        }
+        desk.now = desk.now.after(limits::PERSONA_GRACE);
+        assert_eq!(personas(&desk.feed(Input::Tick)), [1]);
+        let begun = desk.now;
+        desk.now = begun.after(limits::PERSONA_OVERDUE);
+        assert_eq!(personas(&desk.feed(Input::Tick)), [0_u64; 0]);
+        desk.now = begun.after(limits::PERSONA_OVERDUE_BY_PROXY);
+        assert_eq!(personas(&desk.feed(Input::Tick)), [1], "beside the other");
+    }
+}
+
+/// The node has said meanwhile that the peer bears a channel. Only who dials us again and again waits for its refusal; our own dial ends at
+/// once, and is made again when the signer returns.
+#[test]
+fn a_dial_of_ours_under_the_cached_identity_to_a_peer_that_was_promoted_ends_at_once() {
+    let mut desk = Desk::with(Policy {
+        cached_identity: true,
+        ..OWN_KEY_ONLY
+    });
+    desk.feed(Input::Declare(vec![]));
+    let peer = peers(1)[0];
+    let dialled = dials(&desk.want(peer, 0, Tag::GossipOnly));
+    let (link, _) = dialled[0];
+    desk.feed(Input::Tag(peer, Tag::ChannelBearing));
+    // It dials us, too: the first time it is refused at once.
+    let inbound = LinkId::new(1);
+    let reason = CloseReason::SignerAway;
+    let outputs = desk.authenticated(inbound, peer, Direction::Inbound);
+    assert!(outputs.contains(&Output::Refuse {
+        link: inbound,
+        reason
+    }));
+    desk.feed(Input::Withdrawn(inbound));
+    let outputs = desk.authenticated(link, peer, Direction::Outbound);
+    assert!(outputs.contains(&Output::Refuse { link, reason }));
+    let failure = Failure::SignerAway;
+    desk.feed(Input::DialFailed { link, failure });
+    assert_eq!(desk.state(peer), Some(PeerState::Held));
+    assert_eq!(dials(&desk.attach())[0].1, peer);
+}
+
 /// A peer that claims a channel may be mis-tagged: a mere suspicion changes no tag, and no persona dials it in this absence.
 #[test]
 fn p7_a_peer_that_claims_a_channel_meets_no_persona() {
@@ -1779,6 +1890,7 @@ fn inputs(case: &Case) -> Vec<(String, Input)> {
         Failure::SignerAway,
         Failure::Duplicate,
         Failure::Ours,
+        Failure::NoWay,
     ] {
         inputs.push((
             format!("dial failed: {failure:?}").to_lowercase(),
@@ -1958,6 +2070,7 @@ impl World {
             channel_peers: seed % 7 > 3,
             cached_identity: seed % 4 == 1,
             onions: !seed.is_multiple_of(2),
+            personas_by_proxy: seed % 6 == 5,
         };
         Self {
             machine: SupervisorMachine::new(own(), seed).with_policy(policy),

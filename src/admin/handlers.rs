@@ -9,7 +9,7 @@ use crate::limits;
 use crate::link::Tag;
 use crate::node_id::NodeId;
 use crate::signer::{AttachError, Epoch};
-use crate::supervisor::{Mode, PeerSpec, PeerView, Stopped, Urgency};
+use crate::supervisor::{Mode, PeerSpec, PeerView, Stopped, Urgency, UrgencyError};
 use crate::telemetry::{Event, EventStream, LapseReport, Next};
 use axum::Json;
 use axum::body::Bytes;
@@ -151,12 +151,7 @@ pub(super) async fn add_peer(State(admin): Asked, body: Result<Bytes, BytesRejec
     };
     admin.supervisor.add_peer(spec).await.map_err(stopped)?;
     let Some(peer) = find(&admin, node_id).await? else {
-        return Err(Refusal::new(
-            StatusCode::INSUFFICIENT_STORAGE,
-            format!("there are {} peers already", limits::PEERS_MAX),
-            "limits::PEERS_MAX",
-            "remove peers that are not needed",
-        ));
+        return Err(full());
     };
     let status = if known {
         StatusCode::OK
@@ -253,7 +248,11 @@ pub(super) async fn change_peer(
             .supervisor
             .set_urgency(id, urgency)
             .await
-            .map_err(stopped)?;
+            .map_err(|error| match error {
+                UrgencyError::Stopped(error) => stopped(error),
+                // It was known a moment ago.
+                _ => full(),
+            })?;
     }
     if body.weight.is_some() {
         let spec = PeerSpec {
@@ -448,6 +447,15 @@ fn unknown_peer(id: NodeId) -> Refusal {
         "no such peer",
         id.to_string(),
         "see `pilotlight peer list`",
+    )
+}
+
+fn full() -> Refusal {
+    Refusal::new(
+        StatusCode::INSUFFICIENT_STORAGE,
+        format!("there are {} peers already", limits::PEERS_MAX),
+        "limits::PEERS_MAX",
+        "remove peers that are not needed",
     )
 }
 

@@ -40,6 +40,21 @@ pub const STRANGERS_PER_ADDRESS: usize = 4;
 /// Of those, from one /24 (IPv4) or /48 (IPv6): with an eighth, a party needs eight networks to displace others than itself.
 pub const STRANGERS_PER_SUBNET: usize = 12;
 
+/// How long a peer that dials us counts as one that may have a channel, while nothing is known of it and the node has not declared its
+/// channel peers. The first that a channel says on a new connection is a `channel_reestablish` (BOLT 2), one message each way: a peer to
+/// which the node has sent none by then is counted as a stranger.
+pub const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+
+/// Links of such peers: a node whose channel peers come all at once, at a hundred a second, has some hundred of them for as long as a
+/// message takes each way. Beyond it the one that came first goes.
+pub const UNKNOWN_MAX: usize = 256;
+
+/// Of those, from one address (IPv6: one /64), as of handshakes; 127.0.0.1 and `::1` are free of it and of [`UNKNOWN_PER_SUBNET`].
+pub const UNKNOWN_PER_ADDRESS: usize = HANDSHAKES_PER_ADDRESS;
+
+/// Of those, from one /24 (IPv4) or /48 (IPv6): an eighth, as of strangers.
+pub const UNKNOWN_PER_SUBNET: usize = UNKNOWN_MAX / 8;
+
 /// Networks whose strangers an operator may exempt from the bounds on strangers and from bans: his own, his friends', a monitor's.
 pub const PROTECTED_MAX: usize = 256;
 

@@ -19,6 +19,10 @@ pub const PERSONA_GRACE: Duration = Duration::from_millis(250);
 /// A peer that is up answers three round trips in less.
 pub const PERSONA_OVERDUE: Duration = Duration::from_secs(2);
 
+/// The same for a dial by way of Tor, which has a circuit to build first: five seconds and the round trips of one for an address, ten for
+/// an onion service that is up, and no more than [`PROXY_DEADLINE`](super::PROXY_DEADLINE). Shorter, and each such dial would set off another.
+pub const PERSONA_OVERDUE_BY_PROXY: Duration = Duration::from_secs(15);
+
 /// How long a persona's link stays beside the node's own link with the same peer once that is up: by then the peer has taken the gossip
 /// filter that the node sent there at once, so nothing falls between the two. A peer whose messages take longer would not have got
 /// through a handshake, for an act has no more.

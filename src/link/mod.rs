@@ -204,8 +204,10 @@ pub enum CloseReason {
     SignerAway,
     /// The signer comes and goes, and the peer's link must wait longer than the peer would.
     HeldDown,
-    /// The link was a persona's, and its time is over: the node's own link is there, or the peer bears a channel.
+    /// The link was a persona's, and its time is over: the node's own link is there, or the signer is back.
     Persona,
+    /// The link was a persona's, and the peer bears a channel: it is closed at once, for a persona is never with one.
+    Promoted,
     /// The peer book could not record a promotion, so no channel message may leave.
     Book,
     /// A bug of ours ended the link's task.
@@ -240,6 +242,7 @@ impl CloseReason {
             Self::SignerAway => "signer_away",
             Self::HeldDown => "held_down",
             Self::Persona => "persona",
+            Self::Promoted => "promoted",
             Self::Book => "book",
             Self::Internal => "internal",
         }
@@ -261,6 +264,7 @@ impl CloseReason {
                 | Self::Draining
                 | Self::HeldDown
                 | Self::Persona
+                | Self::Promoted
                 | Self::Book
                 | Self::SessionAge
                 | Self::Internal

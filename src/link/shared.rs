@@ -300,12 +300,13 @@ impl LinkState {
         }
     }
 
-    /// Asks the link's task to close. The first reason stays.
+    /// Asks the link's task to close. The first reason stays, unless it is the one that hears the peer out: that gives way to any other.
     pub(crate) fn request_close(&self, reason: CloseReason) {
-        self.close
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(reason);
+        let mut close = self.close.lock().unwrap_or_else(PoisonError::into_inner);
+        if close.is_none_or(|first| first == CloseReason::Persona) {
+            *close = Some(reason);
+        }
+        drop(close);
         self.wake.notify_one();
     }
 

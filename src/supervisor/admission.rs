@@ -31,7 +31,7 @@ impl SupervisorMachine {
             return;
         }
         if let Some(reason) = self.bar(id) {
-            self.rebuff(now, id, link, reason, out);
+            self.rebuff(now, id, link, direction, reason, out);
             return;
         }
         if direction == Direction::Inbound && !self.has_room_for(id) {
@@ -81,17 +81,20 @@ impl SupervisorMachine {
     }
 
     /// Turns a link away. A channel peer that comes again and again while only the node's key is at hand waits longer each time for its
-    /// refusal, so that it comes less often; should the signer return meanwhile, it is let in. One link of a peer waits, the newest.
+    /// refusal, so that it comes less often; should the signer return meanwhile, it is let in. One link of a peer waits, the newest. A
+    /// dial of our own, to a peer that has become a channel peer meanwhile, waits for nothing: it is made again when the signer returns.
     fn rebuff(
         &mut self,
         now: Moment,
         id: NodeId,
         link: LinkId,
+        direction: Direction,
         reason: CloseReason,
         out: &mut Vec<Output>,
     ) {
         let mut refused = Some((link, reason));
         if self.cached_identity
+            && direction == Direction::Inbound
             && reason == CloseReason::SignerAway
             && let Some(peer) = self.peers.get_mut(&id)
         {
@@ -102,7 +105,7 @@ impl SupervisorMachine {
             if !first {
                 let contender = Contender {
                     link,
-                    direction: Direction::Inbound,
+                    direction,
                     probe_until: Some(now.after(wait)),
                 };
                 let earlier = peer.contender.replace(contender);

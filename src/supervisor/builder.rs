@@ -251,6 +251,7 @@ impl Builder {
             personas: self.redial == Redial::Persona
                 && (!self.is_hidden() || self.ways.proxy.is_some()),
             onions: self.ways.proxy.is_some(),
+            personas_by_proxy: self.ways.everything || self.is_hidden(),
             cached_identity: self.cached.is_some(),
             ..self.policy
         }

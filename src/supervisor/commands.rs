@@ -1,6 +1,6 @@
 //! What a handle asks of the supervisor's driver. Plain data.
 
-use super::{ConnectError, PeerSpec, PeerView, Pending, Urgency};
+use super::{ConnectError, PeerSpec, PeerView, Pending, Urgency, UrgencyError};
 use crate::link::{LinkHandle, Tag};
 use crate::node_id::NodeId;
 use tokio::sync::oneshot;
@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Urgency {
         peer: NodeId,
         urgency: Urgency,
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), UrgencyError>>,
     },
     Height {
         height: u32,

@@ -13,7 +13,9 @@ use super::commands::{Command, LinkWaiter};
 use super::conduct::Offence;
 use super::machine::{Input, Policy, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
-use super::{ConnectError, PeerSpec, PeerView, Pending, PendingPeer, Shared, watchman};
+use super::{
+    ConnectError, PeerSpec, PeerView, Pending, PendingPeer, Shared, UrgencyError, watchman,
+};
 use crate::address::PeerAddress;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
@@ -240,9 +242,15 @@ impl Driver {
                 urgency,
                 done,
             } => {
-                self.feed(Input::Urgency(peer, urgency));
-                self.show_deadline();
-                let _ = done.send(());
+                let known = self.machine.peer(peer).is_some();
+                let answer = if known || !self.machine.is_full() {
+                    self.feed(Input::Urgency(peer, urgency));
+                    self.show_deadline();
+                    Ok(())
+                } else {
+                    Err(UrgencyError::RosterFull)
+                };
+                let _ = done.send(answer);
             }
             Command::Height { height, done } => {
                 self.feed(Input::Height(height));
@@ -317,8 +325,8 @@ impl Driver {
                 verdict,
             } => {
                 self.verdicts.insert(link, verdict);
-                if direction == Direction::Inbound && self.machine.is_stranger(peer) {
-                    if self.shared.watchman.bars(peer) {
+                if direction == Direction::Inbound && self.machine.is_counted(peer) {
+                    if self.machine.is_stranger(peer) && self.shared.watchman.bars(peer) {
                         return self.judge(link, Verdict::Refuse(CloseReason::Banned));
                     }
                     // It may cost another stranger its link. Nobody else does: a thousand channel peers that come at once must not have

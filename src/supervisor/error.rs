@@ -101,6 +101,44 @@ impl ConnectError {
     }
 }
 
+/// Why the supervisor did not take what it was told of a peer's urgency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UrgencyError {
+    /// The peer is not known, and no further one is taken in.
+    #[error(
+        "the peer is not known, and {} are, which is the most: remove some",
+        limits::PEERS_MAX
+    )]
+    RosterFull,
+    /// The supervisor has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl UrgencyError {
+    /// Whose fault it is.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::RosterFull => Culprit::Operator,
+            Self::Stopped(stopped) => stopped.culprit(),
+        }
+    }
+
+    /// The rule that was applied.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::RosterFull => "limits::PEERS_MAX",
+            Self::Stopped(stopped) => stopped.rule(),
+        }
+    }
+
+    /// Whether the same call may succeed later: not before peers are removed.
+    pub fn retry(&self) -> Retry {
+        Retry::Never
+    }
+}
+
 /// The supervisor has stopped: drained, or its runtime is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the supervisor has stopped")]

@@ -38,6 +38,8 @@ pub(super) struct Floor {
     personas: bool,
     /// Whether channel peers may meet one.
     channel_peers: bool,
+    /// Whether they dial through a proxy, wherever it goes.
+    by_proxy: bool,
     /// Peers that may be dialled under a persona, the best first.
     bench: BTreeSet<(BenchKey, NodeId)>,
     standing: HashMap<NodeId, Standing>,
@@ -126,6 +128,7 @@ impl Floor {
             // The node's own key does all that a persona could.
             personas: policy.personas && !policy.cached_identity,
             channel_peers: policy.channel_peers,
+            by_proxy: policy.personas_by_proxy,
             bench: BTreeSet::new(),
             standing: HashMap::new(),
             networks: HashMap::new(),
@@ -290,6 +293,7 @@ impl SupervisorMachine {
             }
         });
         self.floor.set(id, standing);
+        self.review_guest(id);
     }
 
     /// Dials under a persona what is missing of the floor, and who was lost; says how many are missing when that has changed.
@@ -336,12 +340,18 @@ impl SupervisorMachine {
             let Some(address) = peer.address().cloned() else {
                 return;
             };
+            let by_proxy = self.floor.by_proxy || address.address.is_onion();
+            let patience = if by_proxy {
+                limits::PERSONA_OVERDUE_BY_PROXY
+            } else {
+                limits::PERSONA_OVERDUE
+            };
             peer.dialled = Some(address.address.clone());
             peer.reached = None;
             peer.persona = Some(PersonaLink {
                 id: link,
                 up_since: None,
-                overdue_at: Some(now.after(limits::PERSONA_OVERDUE)),
+                overdue_at: Some(now.after(patience)),
                 retire_at: None,
             });
             self.owners.insert(link, id);
@@ -552,7 +562,7 @@ impl SupervisorMachine {
         if let Some(persona) = self.peers.get(&id).and_then(|peer| peer.persona) {
             out.push(Output::Close {
                 link: persona.id,
-                reason: CloseReason::Persona,
+                reason: CloseReason::Promoted,
             });
         }
     }

@@ -14,7 +14,12 @@
 //!               all guests' places taken?  ──▶ the longest idle of all goes
 //! ```
 //!
-//! Idle is whoever sends nothing but pings and pongs. Pure, as the machine is.
+//! Idle is whoever sends nothing but pings and pongs.
+//!
+//! **Before the node has declared its channel peers**, a peer of whom nothing is known may be one: neither the node nor the book has
+//! spoken of it, and the node has sent it no channel message. It is not closed as a stranger is until it has had
+//! [`UNKNOWN_FOR`](limits::UNKNOWN_FOR) to show that it is one, whatever it says meanwhile. Those within that time have shares of their own, in
+//! which the one that came first goes; beyond it they are strangers. Pure, as the machine is.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::machine::{Output, SupervisorMachine};
@@ -23,7 +28,7 @@ use crate::limits;
 use crate::link::{CloseReason, LinkId, Tag};
 use crate::network::{IpNetwork, Party, Subnet};
 use crate::node_id::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,6 +36,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     links: BTreeMap<LinkId, Guest>,
+    /// Those of them whose number is bounded. They are few, however many links there are.
+    counted: BTreeSet<LinkId>,
     /// Whoever dials from there costs nobody a link and loses none.
     protected: Arc<[IpNetwork]>,
 }
@@ -40,6 +47,7 @@ struct Guest {
     peer: NodeId,
     party: Party,
     subnet: Subnet,
+    since: Moment,
     /// When it was let in, or last said something.
     active: Moment,
     /// It has been told to go.
@@ -54,6 +62,7 @@ impl Guests {
 
     pub(super) fn leave(&mut self, link: LinkId) {
         self.links.remove(&link);
+        self.counted.remove(&link);
     }
 
     /// A link has been of use at that moment.
@@ -73,9 +82,36 @@ impl SupervisorMachine {
     }
 
     /// The links whose activity decides who goes, if a newcomer would meet a bound. Whoever drives the machine says, before it hands in
-    /// such a newcomer, when each of them was last active.
+    /// a newcomer that [counts](Self::is_counted), when each of them was last active.
     pub fn guests(&self) -> impl Iterator<Item = LinkId> + '_ {
-        self.guests.links.keys().copied()
+        self.guests.counted.iter().copied()
+    }
+
+    /// What the node says of a peer may have its link counted, or counted no more.
+    pub(super) fn review_guest(&mut self, id: NodeId) {
+        let incumbent = self.peers.get(&id).and_then(|peer| peer.incumbent);
+        let Some(link) = incumbent.map(|incumbent| incumbent.id) else {
+            return;
+        };
+        if self.guests.links.contains_key(&link) && self.is_counted(id) {
+            self.guests.counted.insert(link);
+        } else {
+            self.guests.counted.remove(&link);
+        }
+    }
+
+    /// Whether the links of a peer that dials us are bounded: the node does not want it, and nobody has said that it has a channel.
+    pub fn is_counted(&self, id: NodeId) -> bool {
+        self.peers.get(&id).is_none_or(|peer| {
+            let has_channel = peer.said == Some(Tag::ChannelBearing);
+            !peer.wanted && !has_channel
+        })
+    }
+
+    /// Whether a guest may yet turn out to have a channel with the node.
+    fn may_have_channel(&self, now: Moment, guest: &Guest) -> bool {
+        self.tag_of(guest.peer) == Tag::ChannelBearing
+            && now.since(guest.since) < limits::UNKNOWN_FOR
     }
 
     /// The stranger that a link was let in from, and its address.
@@ -111,42 +147,41 @@ impl SupervisorMachine {
             peer,
             party: Party::of(ip),
             subnet: Subnet::of(ip),
+            since: now,
             active: now,
             leaving: false,
             protected: self.guests.protects(ip),
         };
-        if self.is_stranger(peer) && !guest.protected {
-            self.make_room(&guest, out);
+        if self.is_counted(peer) {
+            if !guest.protected {
+                self.make_room(now, &guest, out);
+            }
+            self.guests.counted.insert(link);
         }
         self.guests.links.insert(link, guest);
     }
 
-    fn make_room(&mut self, newcomer: &Guest, out: &mut Vec<Output>) {
-        let (of_party, of_subnet) = if newcomer.party.is_many() {
-            (limits::STRANGERS_MAX, limits::STRANGERS_MAX)
-        } else {
-            (limits::STRANGERS_PER_ADDRESS, limits::STRANGERS_PER_SUBNET)
-        };
-        self.thin(of_party, |guest| guest.party == newcomer.party, out);
-        self.thin(of_subnet, |guest| guest.subnet == newcomer.subnet, out);
-        self.thin(limits::STRANGERS_MAX, |_| true, out);
-    }
-
-    /// Closes the longest idle of some strangers until fewer than `share` of them stay.
-    fn thin(&mut self, share: usize, of: impl Fn(&Guest) -> bool, out: &mut Vec<Output>) {
-        let mut staying: Vec<(Moment, LinkId)> = self
-            .guests
-            .links
-            .iter()
-            .filter(|(_, guest)| {
-                let may_go = !guest.leaving && !guest.protected;
-                may_go && of(guest) && self.is_stranger(guest.peer)
+    fn make_room(&mut self, now: Moment, newcomer: &Guest, out: &mut Vec<Output>) {
+        let counted = self.guests.counted.iter();
+        let places =
+            counted.filter_map(|link| Some(Place::new(*link, self.guests.links.get(link)?)));
+        let (mut unknown, mut strangers): (Vec<Place>, Vec<Place>) = places
+            .filter(|place| {
+                let may_go = !place.guest.leaving && !place.guest.protected;
+                may_go && self.is_counted(place.guest.peer)
             })
-            .map(|(link, guest)| (guest.active, *link))
-            .collect();
-        staying.sort_unstable();
-        let surplus = (staying.len() + 1).saturating_sub(share);
-        for (_, link) in staying.into_iter().take(surplus) {
+            .partition(|place| self.may_have_channel(now, &place.guest));
+        unknown.sort_unstable_by_key(|place| (place.guest.since, place.link));
+        strangers.sort_unstable_by_key(|place| (place.guest.active, place.link));
+        let mut gone = Vec::new();
+        if self.may_have_channel(now, newcomer) {
+            Share::UNKNOWN.thin(&mut unknown, newcomer, &mut gone);
+            // Those whose time is over have become strangers without a newcomer among these.
+            Share::cut(&mut strangers, limits::STRANGERS_MAX, |_| true, &mut gone);
+        } else {
+            Share::STRANGERS.thin(&mut strangers, newcomer, &mut gone);
+        }
+        for link in gone {
             if let Some(guest) = self.guests.links.get_mut(&link) {
                 guest.leaving = true;
             }
@@ -155,5 +190,71 @@ impl SupervisorMachine {
                 reason: CloseReason::Evicted,
             });
         }
+    }
+}
+
+/// A link that may go, as it stands.
+struct Place {
+    link: LinkId,
+    guest: Guest,
+}
+
+impl Place {
+    fn new(link: LinkId, guest: &Guest) -> Self {
+        Self {
+            link,
+            guest: *guest,
+        }
+    }
+}
+
+/// How many links there may be of some sort.
+struct Share {
+    all: usize,
+    per_address: usize,
+    per_subnet: usize,
+}
+
+impl Share {
+    const STRANGERS: Self = Self {
+        all: limits::STRANGERS_MAX,
+        per_address: limits::STRANGERS_PER_ADDRESS,
+        per_subnet: limits::STRANGERS_PER_SUBNET,
+    };
+    const UNKNOWN: Self = Self {
+        all: limits::UNKNOWN_MAX,
+        per_address: limits::UNKNOWN_PER_ADDRESS,
+        per_subnet: limits::UNKNOWN_PER_SUBNET,
+    };
+
+    /// Makes room for a newcomer: takes the first of `places` out that must go.
+    fn thin(&self, places: &mut Vec<Place>, newcomer: &Guest, gone: &mut Vec<LinkId>) {
+        let before = |share: usize| share.saturating_sub(1);
+        if !newcomer.party.is_many() {
+            let same = |guest: &Guest| guest.party == newcomer.party;
+            Self::cut(places, before(self.per_address), same, gone);
+            let near = |guest: &Guest| guest.subnet == newcomer.subnet;
+            Self::cut(places, before(self.per_subnet), near, gone);
+        }
+        Self::cut(places, before(self.all), |_| true, gone);
+    }
+
+    /// Takes the first of some places out until no more than `left` of them stay.
+    fn cut(
+        places: &mut Vec<Place>,
+        left: usize,
+        of: impl Fn(&Guest) -> bool,
+        gone: &mut Vec<LinkId>,
+    ) {
+        let there = places.iter().filter(|place| of(&place.guest)).count();
+        let mut surplus = there.saturating_sub(left);
+        places.retain(|place| {
+            let goes = surplus > 0 && of(&place.guest);
+            if goes {
+                surplus -= 1;
+                gone.push(place.link);
+            }
+            !goes
+        });
     }
 }

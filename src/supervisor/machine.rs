@@ -417,6 +417,7 @@ impl SupervisorMachine {
         if !matches!(failure, Failure::Duplicate | Failure::SignerAway) {
             self.relight_failed(id);
         }
+        self.wait_for_no_unreachable(id);
         self.pursue(id, out);
         self.forget_if_idle(id);
     }
@@ -465,7 +466,8 @@ impl SupervisorMachine {
         }
         if self.is_persona(link) {
             let failure = if reason.is_ours() {
-                (reason != CloseReason::Persona).then_some(Failure::Ours)
+                let is_meant = matches!(reason, CloseReason::Persona | CloseReason::Promoted);
+                (!is_meant).then_some(Failure::Ours)
             } else {
                 Some(Failure::Handshake)
             };

@@ -42,7 +42,7 @@ pub use absence::{
 pub use builder::{Builder, Redial};
 pub use conduct::{Banned, Offence};
 pub use deadlines::{DeadlinesNear, HtlcDeadline};
-pub use error::{ConnectError, ListenError, StartError, Stopped};
+pub use error::{ConnectError, ListenError, StartError, Stopped, UrgencyError};
 pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};
 pub use view::{LapseView, LinkCounts, LinkView, LinksOfKind, PeerView, Snapshot};
@@ -315,7 +315,8 @@ impl Supervisor {
         outcome.await.unwrap_or(Err(ConnectError::Stopped))
     }
 
-    /// Wants a link with a peer kept up, without waiting.
+    /// Wants a link with a peer kept up, without waiting. Beyond [`PEERS_MAX`](crate::limits::PEERS_MAX) peers nobody further is taken
+    /// in, which [`connect`](Self::connect) says and this does not.
     ///
     /// # Errors
     /// The supervisor has stopped.
@@ -374,14 +375,14 @@ impl Supervisor {
     /// Says how urgently a channel peer is needed back after an absence. It lasts as long as this process.
     ///
     /// # Errors
-    /// The supervisor has stopped.
-    pub async fn set_urgency(&self, peer: NodeId, urgency: Urgency) -> Result<(), Stopped> {
+    /// The peer is not known and as many are as may be ([`PEERS_MAX`](crate::limits::PEERS_MAX)), or the supervisor has stopped.
+    pub async fn set_urgency(&self, peer: NodeId, urgency: Urgency) -> Result<(), UrgencyError> {
         self.ask(|done| Command::Urgency {
             peer,
             urgency,
             done,
         })
-        .await
+        .await?
     }
 
     /// Says at which block the node is: what is left to the first expiry of a pending HTLC ([`set_urgency`](Self::set_urgency)) is shown

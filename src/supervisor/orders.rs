@@ -31,6 +31,8 @@ pub struct Policy {
     pub cached_identity: bool,
     /// Whether onion services can be dialled: through a proxy.
     pub onions: bool,
+    /// Whether personas dial through the proxy, wherever it goes: they are given longer.
+    pub personas_by_proxy: bool,
 }
 
 impl Default for Policy {
@@ -42,6 +44,7 @@ impl Default for Policy {
             channel_peers: false,
             cached_identity: false,
             onions: false,
+            personas_by_proxy: false,
         }
     }
 }

@@ -44,7 +44,7 @@ impl Relight {
         }
     }
 
-    /// The node wants nothing of this peer any more.
+    /// The node wants nothing of this peer any more, or it cannot be dialled any more.
     pub(super) fn forget(&mut self, peer: NodeId) {
         self.waiting.remove(&peer);
     }

@@ -34,7 +34,11 @@ impl SupervisorMachine {
         }
         if !addresses.is_empty() {
             peer.set_addresses(addresses, onions);
+            self.wait_for_no_unreachable(id);
         }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         if let Some(weight) = weight {
             peer.weight = weight;
         }
@@ -43,18 +47,25 @@ impl SupervisorMachine {
             self.say(id, tag, out);
         }
         // Asked for by name: an earlier failure is no reason to wait. Who is held already is said to be so again, for whoever asks
-        // now must hear at once that no signer is there (P5).
-        if self
-            .peers
-            .get(&id)
-            .is_some_and(|peer| matches!(peer.wait, Wait::Backoff { .. } | Wait::Held))
-        {
+        // now must hear at once that no signer is there (P5). And who cannot be dialled any more waits for nothing.
+        if self.peers.get(&id).is_some_and(|peer| {
+            !peer.is_dialable() || matches!(peer.wait, Wait::Backoff { .. } | Wait::Held)
+        }) {
             self.set_wait(id, Wait::None);
         }
         self.pursue(id, out);
         // It may have been in the queue under another weight.
         self.requeue(id);
         self.reschedule(id);
+    }
+
+    /// A return waits for nobody who cannot be dialled any more, but for a dial that is under way.
+    pub(super) fn wait_for_no_unreachable(&mut self, id: NodeId) {
+        let peer = self.peers.get(&id);
+        let unreachable = peer.is_none_or(|peer| !peer.is_dialable() && peer.dial.is_none());
+        if unreachable && let Some(relight) = &mut self.relight {
+            relight.forget(id);
+        }
     }
 
     pub(super) fn unwant(&mut self, id: NodeId, out: &mut Vec<Output>) {

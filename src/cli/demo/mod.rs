@@ -35,7 +35,7 @@ use super::args::DemoArguments;
 use super::failure::Failure;
 use super::span;
 use crate::signer::gateway::{CredentialsError, GatewayError};
-use crate::supervisor::{ListenError, StartError, Stopped};
+use crate::supervisor::{ListenError, StartError, Stopped, UrgencyError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -105,6 +105,8 @@ enum DemoError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Urgency(#[from] UrgencyError),
     #[error(transparent)]
     Gateway(#[from] GatewayError),
     #[error(transparent)]
