@@ -30,6 +30,7 @@ pub mod handshake_responder;
 pub mod link_ops;
 pub mod pair;
 pub mod roster_ops;
+pub mod roster_world;
 pub mod signer_stream;
 pub mod talk;
 pub mod twist;

@@ -19,8 +19,24 @@ const MOST: usize = 500;
 struct Asked {
     kind: Kind,
     deadline: Moment,
-    /// The id that it was sent under.
-    sent: Option<u64>,
+    /// The id that it was sent under, and when.
+    sent: Option<(u64, Moment)>,
+}
+
+impl Asked {
+    /// When it is given up, deadline or not: it holds a place.
+    fn given_up(&self) -> Option<Moment> {
+        let longest = match self.kind {
+            Kind::Pass(_) => limits::SIGNING_ABANDON_AFTER,
+            Kind::Ecdh | Kind::Proof | Kind::Ping => limits::SIGNER_ABANDON_AFTER,
+        };
+        self.sent.map(|(_, at)| at.after(longest))
+    }
+
+    /// By when whoever asked has been told.
+    fn told_by(&self) -> Moment {
+        self.given_up().unwrap_or(self.deadline).min(self.deadline)
+    }
 }
 
 struct Stream {
@@ -222,8 +238,11 @@ impl Stream {
         self.check(before);
         if let Some(next) = next {
             self.proved |= next == Input::Verified(true);
-            self.step(feed, next);
+            return self.step(feed, next);
         }
+        // Nobody waits longer than he wanted, nor longer than a place is held.
+        let overdue = |asked: &&Asked| asked.told_by() <= self.now;
+        assert_eq!(self.asked.values().filter(overdue).count(), 0, "overdue");
     }
 
     fn obey(&mut self, before: Phase, input: Input, output: &Output) {
@@ -238,7 +257,7 @@ impl Stream {
                     .asked
                     .get_mut(&ticket)
                     .expect("sent, and nobody waits for it");
-                assert!(asked.sent.replace(id).is_none(), "sent twice");
+                assert!(asked.sent.replace((id, self.now)).is_none(), "sent twice");
             }
             Output::SendChallenge(id, _) | Output::SendPing(id) => self.fresh(id),
             Output::Complete => {
@@ -249,7 +268,10 @@ impl Stream {
             Output::Answered(ticket) => self.answered(input, ticket),
             Output::Failed(ticket, failure) => {
                 let asked = self.asked.remove(&ticket).expect("told twice, or unasked");
-                assert!(failure != Failure::Late || asked.deadline <= self.now);
+                assert!(
+                    failure != Failure::Late || asked.told_by() <= self.now,
+                    "late before its time"
+                );
             }
             Output::End(_) => assert_ne!(before, Phase::Ended, "ended twice"),
             _ => assert_ne!(before, Phase::Ended, "something after the end"),
@@ -265,7 +287,8 @@ impl Stream {
         let Input::Received { reply_to, body } = input else {
             panic!("an answer that nobody gave");
         };
-        assert_eq!(asked.sent, Some(reply_to), "another's answer");
+        let sent = asked.sent.map(|(id, _)| id);
+        assert_eq!(sent, Some(reply_to), "another's answer");
         assert!(body == Body::Error || body == Body::Answer(asked.kind));
     }
 

@@ -42,7 +42,7 @@ pub struct DeadlinesNear {
 }
 
 /// The deadlines of all peers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Deadlines {
     height: Option<u32>,
     of_peers: BTreeMap<NodeId, Deadline>,

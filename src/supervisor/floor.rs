@@ -27,6 +27,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// What is kept for the floor, over all peers.
+#[derive(Debug, Clone)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "choices, and facts that do not depend on one another"

@@ -33,7 +33,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The links that were let in from peers who dialled us.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Guests {
     links: BTreeMap<LinkId, Guest>,
     /// Those of them whose number is bounded. They are few, however many links there are.

@@ -9,6 +9,7 @@ use crate::limits;
 use std::time::Duration;
 
 /// The wait after a return.
+#[derive(Debug, Clone)]
 pub(super) struct HoldDown {
     longest: Duration,
     /// Lapses, each of which came soon after the one before it.

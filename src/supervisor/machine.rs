@@ -30,7 +30,8 @@ use std::time::Duration;
 pub use super::orders::{Failure, Input, Load, Output, Policy};
 pub use super::roster::{PeerState, Urgency};
 
-/// The state of all peers.
+/// The state of all peers. A clone goes on from here as the original does, to the same draws.
+#[derive(Debug, Clone)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "choices, and facts that do not depend on one another"

@@ -8,6 +8,7 @@ use crate::signer::Epoch;
 use std::collections::BTreeSet;
 
 /// A return in progress.
+#[derive(Debug, Clone)]
 pub(super) struct Relight {
     epoch: Epoch,
     since: Moment,

@@ -490,6 +490,9 @@ fn signer_stream() -> Vec<Named> {
         }
     };
     let idle = (0..8).fold(live(0), |seed, _| seed.u8(6).u8(9).u16(900));
+    // Longer than its place is held, by a signer that lives and never answers.
+    let patient = live(0).u8(3).u8(0).u8(0).u16(u16::MAX);
+    let patient = (0..22).fold(patient, |seed, _| seed.u8(6).u8(9).u16(2900));
     let many = live(0).u8(4).u8(200).u8(0).u8(2).u16(5000);
     let message = bytes("08022a220a20")
         .into_iter()
@@ -522,6 +525,7 @@ fn signer_stream() -> Vec<Named> {
                 0,
             ),
         ),
+        named("asked_for_longer_than_a_place_is_held", patient),
         named("many_strangers", many.clone()),
         named("dies_with_much_in_flight", many.u8(9).u16(60_000)),
         named("silent", live(0).u8(8).u8(8).u8(8)),

@@ -34,7 +34,7 @@ pub(super) enum What {
 }
 
 /// All of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Flights {
     by_id: BTreeMap<u64, Flight>,
     /// When those who wait cease to.
@@ -223,7 +223,7 @@ impl Flights {
         }
     }
 
-    /// Gives up what is never answered. Who still waits for it hears so: his deadline lies beyond what any signer takes.
+    /// Gives up what is never answered. Who still waits for it hears so, whatever his deadline: it holds a place that others need (P9).
     pub(super) fn give_up(&mut self, now: Moment) -> Vec<Ticket> {
         let mut waiting = Vec::new();
         while let Some((at, id)) = self.ends.first().copied()

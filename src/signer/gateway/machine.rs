@@ -42,7 +42,7 @@ struct Contest {
 }
 
 /// The machine of one stream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StreamMachine {
     phase: Phase,
     registrant: Registrant,

@@ -42,7 +42,7 @@ type Place = (bool, Class, u64);
 const PASSES: Place = (true, Class::Node, 0);
 
 /// The queue.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Queue {
     places: BTreeMap<Place, Queued>,
     by_ticket: BTreeMap<Ticket, Place>,

@@ -74,7 +74,7 @@ enum State {
 }
 
 /// The place.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Seat {
     state: State,
     /// When each macaroon last took over; entries older than the interval are as good as none.

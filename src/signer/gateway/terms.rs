@@ -155,7 +155,8 @@ pub enum Output {
 pub enum Failure {
     /// A bound was met before the signer was asked.
     Throttled(Throttle),
-    /// Its deadline passed.
+    /// Its deadline passed; or it has been with the signer for [`limits::SIGNER_ABANDON_AFTER`] ([`limits::SIGNING_ABANDON_AFTER`] for a
+    /// request of the node's own), which is longer than any deadline that the gateway itself sets.
     Late,
     /// The signer answered something else.
     WrongType,

@@ -1,0 +1,806 @@
+//! The world around the supervisor's machine, which does what the drivers do: it dials when told to, reports how dials and links end,
+//! brings strangers to the door, and takes the signer away and brings it back. The machine's promises are checked after every input.
+//!
+//! Three drive it: the target `roster_ops` by the fuzzer's bytes, `tests/supervisor_machine.rs` by random numbers, and
+//! `tests/models.rs` through every history of so many events. It needs the library and nothing else.
+#![allow(
+    dead_code,
+    clippy::too_many_lines,
+    clippy::print_stderr,
+    clippy::semicolon_if_nothing_returned,
+    clippy::unchecked_time_subtraction,
+    reason = "what is checked of each output stands in one list, and not every driver uses all"
+)]
+
+use pilotlight::address::KnownAddress;
+use pilotlight::clock::Moment;
+use pilotlight::limits;
+use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
+use pilotlight::node_id::{LocalKey, NodeId};
+use pilotlight::signer::{EmbeddedSigner, Epoch, LapseReason, Signer, SignerContext};
+use pilotlight::supervisor::machine::{
+    Failure, Input, Output, PeerState, Policy, SupervisorMachine, Urgency,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+/// What a history is chosen by.
+pub trait Choices {
+    /// One of so many, of at most 256.
+    fn below(&mut self, bound: usize) -> usize;
+    fn flag(&mut self) -> bool;
+    /// A number below this bound.
+    fn number(&mut self, bound: u16) -> u16;
+}
+
+/// Sessions in one history, at the most.
+const SESSIONS: usize = 208;
+
+/// Eight peers, and our own key among theirs, so that both rules for duplicates are met.
+static KEYS: LazyLock<(NodeId, Vec<NodeId>)> = LazyLock::new(|| {
+    let key = |byte| LocalKey::from_bytes(&mut [byte; 32]).unwrap().node_id();
+    let mut keys: Vec<NodeId> = (1..=9).map(key).collect();
+    keys.sort();
+    let own = keys.remove(4);
+    (own, keys)
+});
+
+/// Epochs are the signer's to mint: one for each attach.
+static EPOCHS: LazyLock<Vec<Epoch>> = LazyLock::new(|| {
+    let key = || LocalKey::from_bytes(&mut [50; 32]).unwrap();
+    let signer = Arc::new(EmbeddedSigner::from_key(key()));
+    let context = SignerContext::new(signer.node_id());
+    let mint = |_| {
+        let challenge = context.challenge(&mut [9; 32]).unwrap();
+        let answer = key().ecdh(&challenge.point());
+        let proof = challenge.verify(answer).unwrap();
+        let signer = Arc::clone(&signer) as Arc<dyn Signer>;
+        let session = context.attach(proof, signer).unwrap();
+        let epoch = session.epoch();
+        let _ = session.lapse(LapseReason::Requested);
+        epoch
+    };
+    (0..SESSIONS).map(mint).collect()
+});
+
+fn address(index: usize) -> KnownAddress {
+    SocketAddr::from(([127, 0, 0, 1], 9000 + u16::try_from(index).unwrap())).into()
+}
+
+/// A link as the driver would have it: what has been done, and what the machine has said to it.
+#[derive(Debug, Clone, Copy)]
+pub struct WorldLink {
+    pub peer: NodeId,
+    pub outbound: bool,
+    pub stage: Stage,
+    pub persona: bool,
+    /// Under the node's key without its signer.
+    pub cached: bool,
+    /// The session that was live when the dial began or the peer connected; a lapse of it ends the link or the handshake.
+    session: Option<usize>,
+    pub tag: Tag,
+    pub close: Option<CloseReason>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Dialing,
+    /// Authenticated; waits for the verdict.
+    Waiting,
+    Refused(CloseReason),
+    Admitted,
+    Up,
+}
+
+/// Dials without a signer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Met {
+    /// As the node, by the key at hand.
+    pub as_node: u64,
+    /// As a persona, of a channel peer.
+    pub channel_peers: u64,
+}
+
+/// The world around the machine.
+#[derive(Clone)]
+pub struct World<C> {
+    pub machine: SupervisorMachine,
+    pub choices: C,
+    pub now: Moment,
+    pub links: BTreeMap<LinkId, WorldLink>,
+    next_inbound: u64,
+    epochs: &'static [Epoch],
+    /// Sessions begun; the last of them is live if `live`.
+    sessions: usize,
+    pub live: bool,
+    pub behind: bool,
+    pub draining: bool,
+    pub known: Vec<NodeId>,
+    pub wanted: BTreeSet<NodeId>,
+    pub relit: usize,
+    /// The greatest number of a persona.
+    pub personas: u64,
+    /// Gossip links missing, as was last said.
+    missing: usize,
+    pub policy: Policy,
+    pub met: Met,
+    /// Whether the history is printed, for who looks into a failure.
+    pub told: bool,
+}
+
+impl<C: Choices> World<C> {
+    /// `seed` is that of the machine, which spreads its waits by it.
+    pub fn new(policy: Policy, seed: u64, choices: C) -> Self {
+        Self {
+            machine: SupervisorMachine::new(KEYS.0, seed).with_policy(policy),
+            choices,
+            now: Moment::START,
+            links: BTreeMap::new(),
+            next_inbound: 1,
+            epochs: &EPOCHS,
+            sessions: 0,
+            live: false,
+            behind: false,
+            draining: false,
+            known: KEYS.1.clone(),
+            wanted: BTreeSet::new(),
+            relit: 0,
+            personas: 0,
+            missing: 0,
+            policy,
+            met: Met::default(),
+            told: std::env::var_os("PILOTLIGHT_FUZZ_TELL").is_some(),
+        }
+    }
+
+    pub fn feed(&mut self, input: Input) {
+        let (live, behind) = (self.live, self.behind);
+        let mut outputs = Vec::new();
+        if self.told {
+            eprintln!("{:?} {input:?}", self.now.since_start());
+        }
+        self.machine.handle(self.now, input, &mut outputs);
+        for output in outputs {
+            if self.told {
+                eprintln!("    {output:?}");
+            }
+            self.obey(output, live, behind);
+        }
+        self.check();
+    }
+
+    /// With a signer everybody is dialled as the node. Without, gossip peers alone are, where its key is at hand; where it is not, a
+    /// persona dials where personas may, and a channel peer only if told to.
+    fn may_dial(&mut self, live: bool, peer: NodeId, tag: Tag, persona: bool) {
+        if live {
+            assert!(!persona, "a persona dials though the signer is there");
+            return;
+        }
+        assert_eq!(
+            tag,
+            Tag::GossipOnly,
+            "a channel is dialled without a signer"
+        );
+        let gossip = self.machine.tag_of(peer) == Tag::GossipOnly;
+        let Policy {
+            cached_identity,
+            personas,
+            channel_peers,
+            ..
+        } = self.policy;
+        if persona {
+            assert!(personas, "a persona dials though none may");
+            assert!(
+                !cached_identity,
+                "a persona dials though the key is at hand"
+            );
+            assert!(gossip || channel_peers, "a persona dials a channel peer");
+            self.met.channel_peers += u64::from(!gossip);
+        } else {
+            assert!(cached_identity, "a dial as the node without its key");
+            assert!(gossip, "a channel peer meets the node without its signer");
+            self.met.as_node += 1;
+        }
+    }
+
+    /// Whether a peer may have a link while no signer is there.
+    fn may_be_met(&self, peer: NodeId) -> bool {
+        let Policy {
+            cached_identity,
+            personas,
+            channel_peers,
+            ..
+        } = self.policy;
+        let gossip = self.machine.tag_of(peer) == Tag::GossipOnly;
+        if cached_identity {
+            gossip
+        } else {
+            personas && (gossip || channel_peers)
+        }
+    }
+
+    fn obey(&mut self, output: Output, live: bool, behind: bool) {
+        match output {
+            Output::Dial {
+                link,
+                peer,
+                tag,
+                persona,
+                ..
+            } => {
+                assert!(!self.draining, "a dial while draining");
+                self.may_dial(live, peer, tag, persona.is_some());
+                self.personas = self.personas.max(persona.unwrap_or_default());
+                assert!(!behind, "a new dial while the signer is behind");
+                assert!(
+                    tag == Tag::GossipOnly || self.machine.held_down_until().is_none(),
+                    "a channel peer is dialled during a hold-down"
+                );
+                assert!(self.wanted.contains(&peer), "a dial that nobody wants");
+                assert!(link.get() % 2 == 0);
+                let session = Some(self.sessions);
+                let new = WorldLink {
+                    peer,
+                    outbound: true,
+                    persona: persona.is_some(),
+                    cached: persona.is_none() && !live,
+                    stage: Stage::Dialing,
+                    session,
+                    tag,
+                    close: None,
+                };
+                assert!(
+                    self.links.insert(link, new).is_none(),
+                    "a link number is used twice"
+                );
+            }
+            Output::Admit { link, tag } => {
+                assert!(!self.draining, "admitted while draining");
+                assert!(
+                    live || tag == Tag::GossipOnly,
+                    "a channel peer was admitted without a signer"
+                );
+                assert!(
+                    tag == Tag::GossipOnly || self.machine.held_down_until().is_none(),
+                    "a channel peer was admitted during a hold-down"
+                );
+                let WorldLink { peer, persona, .. } = self.links[&link];
+                let rivals = |link: &&WorldLink| {
+                    link.peer == peer
+                        && link.persona == persona
+                        && matches!(link.stage, Stage::Admitted | Stage::Up)
+                };
+                assert!(
+                    !persona || (!live && tag == Tag::GossipOnly),
+                    "a persona is let in while the signer is there, or promoted"
+                );
+                assert_eq!(
+                    self.links.values().filter(rivals).count(),
+                    0,
+                    "two incumbents"
+                );
+                let link = self.links.get_mut(&link).unwrap();
+                assert_eq!(
+                    link.stage,
+                    Stage::Waiting,
+                    "a verdict for a link that waits for none"
+                );
+                (link.stage, link.tag) = (Stage::Admitted, tag);
+                if tag == Tag::ChannelBearing && (link.cached || !link.outbound) {
+                    // Its lease is taken now: no channel was spoken of before.
+                    link.session = Some(self.sessions);
+                }
+            }
+            Output::Refuse { link, reason } => {
+                let link = self.links.get_mut(&link).unwrap();
+                assert_eq!(
+                    link.stage,
+                    Stage::Waiting,
+                    "a verdict for a link that waits for none"
+                );
+                link.stage = Stage::Refused(reason);
+            }
+            Output::Close { link, reason } => {
+                let link = self.links.get_mut(&link).expect("what is closed is there");
+                link.close.get_or_insert(reason);
+            }
+            Output::Probe(link) => assert!(self.links.contains_key(&link)),
+            Output::Retag { link, tag } => {
+                let link = self.links.get_mut(&link).unwrap();
+                assert!(!link.persona, "a persona's link is never promoted");
+                let lapsed = !live || link.session != Some(self.sessions);
+                if link.tag == Tag::ChannelBearing && lapsed {
+                    // What the reaper comes for it comes for, whatever the tag says by then.
+                    link.close.get_or_insert(CloseReason::Lapse);
+                }
+                link.tag = tag;
+                // As the driver does it: without a signer the link cannot move into its scope.
+                if tag == Tag::ChannelBearing && !live {
+                    link.close.get_or_insert(CloseReason::SignerAway);
+                }
+            }
+            Output::Relit { up, failed, .. } => {
+                self.relit += 1;
+                assert!(up + failed > 0 && up + failed <= self.known.len());
+            }
+            Output::FloorMissing { missing, wanted } => {
+                assert!(missing != self.missing && missing <= wanted);
+                assert!(missing == 0 || (!live && !self.draining));
+                self.missing = missing;
+            }
+            Output::Failed {
+                retry_in: Some(delay),
+                ..
+            } => {
+                assert!(delay >= limits::BACKOFF_FIRST / 2 && delay <= limits::BACKOFF_MAX);
+            }
+            _ => {}
+        }
+    }
+
+    /// What must hold after every input.
+    fn check(&self) {
+        let dialing = self
+            .links
+            .values()
+            .filter(|link| link.outbound && link.stage != Stage::Up)
+            .count();
+        assert_eq!(
+            self.machine.dialing(),
+            dialing,
+            "places for dials: taken, and dials under way"
+        );
+        assert!(dialing <= limits::DIALS_IN_FLIGHT);
+        let mut due = Vec::new();
+        for (id, peer) in self.machine.peers() {
+            due.extend(peer.due());
+            let incumbents: Vec<LinkId> = self
+                .links
+                .iter()
+                .filter(|(_, link)| {
+                    link.peer == id
+                        && !link.persona
+                        && matches!(link.stage, Stage::Admitted | Stage::Up)
+                })
+                .map(|(link, _)| *link)
+                .collect();
+            let persona = self
+                .links
+                .iter()
+                .find(|(_, link)| link.peer == id && link.persona)
+                .filter(|(_, link)| !matches!(link.stage, Stage::Refused(_)) || !self.live);
+            let persona_is_up = persona.is_some_and(|(_, link)| link.stage == Stage::Up);
+            if let Some((link, _)) = persona {
+                assert_eq!(peer.persona_link(), Some(*link), "the persona's link");
+            }
+            assert!(incumbents.len() <= 1, "two incumbents");
+            assert_eq!(
+                peer.link(),
+                incumbents.first().copied(),
+                "the admitted link is the incumbent"
+            );
+            if let Some(link) = incumbents.first() {
+                assert_eq!(self.machine.owner(*link), Some(id));
+                assert_eq!(
+                    peer.state() == PeerState::Up,
+                    self.links[link].stage == Stage::Up || persona_is_up
+                );
+            }
+            if self.wanted.contains(&id) && !self.draining {
+                assert_ne!(
+                    peer.state(),
+                    PeerState::Idle,
+                    "a wanted peer is up or on its way"
+                );
+            }
+            if !self.live {
+                let waits = matches!(peer.state(), PeerState::Awaited | PeerState::Backoff);
+                let speaks = self.policy.cached_identity && self.may_be_met(id);
+                assert!(
+                    !waits || speaks,
+                    "without a signer a dial as the node is held, not timed"
+                );
+                assert!(
+                    !speaks || peer.state() != PeerState::Held,
+                    "held though the key is at hand"
+                );
+            }
+            if peer.state() == PeerState::Awaited {
+                assert!(
+                    self.behind || self.machine.dialing() == limits::DIALS_IN_FLIGHT,
+                    "awaited though a place is free"
+                );
+            }
+        }
+        assert_eq!(
+            self.machine.deadline(),
+            due.into_iter()
+                .chain(self.machine.held_down_until())
+                .chain(self.machine.floor_due())
+                .min(),
+            "the deadline is the earliest of the peers', or the end of the hold-down"
+        );
+        for (id, link) in &self.links {
+            let owned = self.machine.owner(*id) == Some(link.peer);
+            assert!(
+                owned || matches!(link.stage, Stage::Refused(_)),
+                "a link that nobody owns"
+            );
+        }
+    }
+
+    fn pick_peer(&mut self) -> (usize, NodeId) {
+        let index = self.choices.below(self.known.len());
+        (index, self.known[index])
+    }
+
+    pub fn step(&mut self) {
+        match self.choices.below(100) {
+            0..8 => self.want(),
+            8..10 => {
+                let (_, peer) = self.pick_peer();
+                self.unwant(peer);
+            }
+            10..15 => {
+                let (_, peer) = self.pick_peer();
+                let tag = self.random_tag();
+                self.feed(Input::Tag(peer, tag));
+            }
+            15..17 => {
+                let declared = self
+                    .known
+                    .clone()
+                    .into_iter()
+                    .filter(|_| self.choices.flag())
+                    .collect();
+                self.feed(Input::Declare(declared));
+            }
+            17..20 => {
+                let (_, peer) = self.pick_peer();
+                let urgency = self.random_urgency();
+                self.feed(Input::Urgency(peer, urgency));
+            }
+            20..26 => self.switch_signer(),
+            26 => {
+                // As the driver: nobody is behind who is not there.
+                self.behind = self.live && !self.behind;
+                self.feed(Input::Behind(self.behind));
+            }
+            27..37 => self.pass_time(),
+            37..47 => self.stranger(),
+            _ => self.progress(),
+        }
+    }
+
+    fn want(&mut self) {
+        let (index, _) = self.pick_peer();
+        let tag = if self.choices.flag() {
+            Some(self.random_tag())
+        } else {
+            None
+        };
+        let heavy = self.choices.flag();
+        let weight = heavy.then(|| u32::from(self.choices.number(5)));
+        self.ask_for(index, tag, weight);
+    }
+
+    /// The node wants one of the known peers.
+    pub fn ask_for(&mut self, index: usize, tag: Option<Tag>, weight: Option<u32>) {
+        let peer = self.known[index];
+        self.wanted.insert(peer);
+        let addresses = vec![address(index), address(index + 100)];
+        self.feed(Input::Want {
+            peer,
+            addresses,
+            tag,
+            weight,
+        });
+    }
+
+    pub fn unwant(&mut self, peer: NodeId) {
+        self.wanted.remove(&peer);
+        self.feed(Input::Unwant(peer));
+    }
+
+    fn random_tag(&mut self) -> Tag {
+        if self.choices.flag() {
+            Tag::ChannelBearing
+        } else {
+            Tag::GossipOnly
+        }
+    }
+
+    fn random_urgency(&mut self) -> Urgency {
+        Urgency {
+            pending_htlcs: u32::from(self.choices.number(3)),
+            earliest_expiry_height: 800_000 + u32::from(self.choices.number(10)),
+            csv_delay: self.choices.number(2000),
+        }
+    }
+
+    pub fn switch_signer(&mut self) {
+        if self.live {
+            (self.live, self.behind) = (false, false);
+            self.feed(Input::Lapsed);
+        } else if self.sessions < self.epochs.len() {
+            self.sessions += 1;
+            self.live = true;
+            let epoch = self.epochs[self.sessions - 1];
+            self.feed(Input::Attached(epoch));
+        }
+    }
+
+    /// To the deadline, or somewhere.
+    fn pass_time(&mut self) {
+        let deadline = self.machine.deadline();
+        self.now = match deadline {
+            Some(at) if self.choices.flag() => self.now.max(at),
+            _ => self
+                .now
+                .after(Duration::from_millis(u64::from(self.choices.number(3000)))),
+        };
+        self.tick();
+    }
+
+    pub fn tick(&mut self) {
+        self.feed(Input::Tick);
+        assert!(
+            self.machine.deadline().is_none_or(|at| at > self.now),
+            "what was due is done"
+        );
+    }
+
+    /// A link's session is not the one that is live.
+    pub fn is_stale(&self, link: &WorldLink) -> bool {
+        !self.live || link.session != Some(self.sessions)
+    }
+
+    /// A peer dials us. The listener lets nobody in without a signer, but a lapse may come just after a handshake.
+    fn stranger(&mut self) {
+        if !self.live && !self.policy.cached_identity && self.choices.below(4) > 0 {
+            return;
+        }
+        let (_, peer) = self.pick_peer();
+        self.knock(peer);
+    }
+
+    pub fn knock(&mut self, peer: NodeId) {
+        let link = LinkId::new(self.next_inbound);
+        self.next_inbound += 2;
+        let session = Some(self.sessions);
+        let new = WorldLink {
+            peer,
+            outbound: false,
+            persona: false,
+            cached: !self.live,
+            stage: Stage::Waiting,
+            session,
+            tag: Tag::GossipOnly,
+            close: None,
+        };
+        self.links.insert(link, new);
+        self.feed(Input::Authenticated {
+            link,
+            peer,
+            direction: Direction::Inbound,
+            address: address(200).address,
+        });
+    }
+
+    /// Something happens to one of the links.
+    fn progress(&mut self) {
+        if self.links.is_empty() {
+            return;
+        }
+        let index = self.choices.below(self.links.len());
+        let id = *self.links.keys().nth(index).unwrap();
+        let fate = self.choices.below(10);
+        self.advance(id, fate);
+    }
+
+    pub fn advance(&mut self, id: LinkId, fate: usize) {
+        let link = self.links[&id];
+        let stale = !self.live || link.session != Some(self.sessions);
+        // A key at hand asks no signer for the handshake; a channel does, whatever it came up under.
+        let lapsed = stale && !link.persona && (!link.cached || link.tag == Tag::ChannelBearing);
+        match link.stage {
+            Stage::Dialing if lapsed => self.fail(id, Failure::SignerAway),
+            Stage::Dialing if link.close.is_some() => self.fail(id, Failure::Duplicate),
+            Stage::Dialing => match fate {
+                0..2 => self.fail(id, Failure::Unreachable),
+                2 if self.choices.flag() => self.fail(id, Failure::Handshake),
+                2 if self.choices.flag() => self.fail(id, Failure::WrongKey),
+                2 => self.fail(id, Failure::Ours),
+                _ => {
+                    self.links.get_mut(&id).unwrap().stage = Stage::Waiting;
+                    let direction = Direction::Outbound;
+                    self.feed(Input::Authenticated {
+                        link: id,
+                        peer: link.peer,
+                        direction,
+                        address: address(0).address,
+                    });
+                }
+            },
+            // Only the verdict gets it out of here.
+            Stage::Waiting => {}
+            Stage::Refused(reason) => {
+                let away = matches!(reason, CloseReason::SignerAway | CloseReason::HeldDown);
+                self.fail(
+                    id,
+                    if away {
+                        Failure::SignerAway
+                    } else {
+                        Failure::Duplicate
+                    },
+                );
+            }
+            Stage::Admitted | Stage::Up if lapsed && link.tag == Tag::ChannelBearing => {
+                self.end(id, CloseReason::Lapse)
+            }
+            Stage::Admitted if link.close.is_some() && fate < 8 => {
+                self.end(id, link.close.unwrap())
+            }
+            Stage::Admitted if fate < 2 => self.end(id, CloseReason::InitTimeout),
+            Stage::Admitted => {
+                self.links.get_mut(&id).unwrap().stage = Stage::Up;
+                self.feed(Input::Up(id));
+            }
+            Stage::Up => match link.close {
+                Some(reason) => self.end(id, reason),
+                None if fate < 3 => self.end(id, CloseReason::PeerClosed),
+                None => self.feed(Input::Alive(id)),
+            },
+        }
+    }
+
+    /// A link that was never admitted is over.
+    pub fn fail(&mut self, link: LinkId, failure: Failure) {
+        let gone = self.links.remove(&link).unwrap();
+        self.feed(if gone.outbound {
+            Input::DialFailed { link, failure }
+        } else {
+            Input::Withdrawn(link)
+        });
+    }
+
+    pub fn end(&mut self, link: LinkId, reason: CloseReason) {
+        self.links.remove(&link).unwrap();
+        self.feed(Input::Ended { link, reason });
+    }
+
+    /// No signer comes, and every peer behaves: then the gossip floor must come back as far as there are peers for it, within seconds of
+    /// the last failure's wait.
+    pub fn settle_away(&mut self) {
+        if self.live {
+            self.switch_signer();
+        }
+        let floor = self.policy.gossip_floor;
+        for _ in 0..10_000 {
+            let moving = self.links.iter().find(|(_, link)| {
+                let stale = !link.persona && link.tag == Tag::ChannelBearing;
+                let busy = link.stage != Stage::Up || link.close.is_some() || stale;
+                busy && link.stage != Stage::Waiting
+            });
+            match (moving.map(|(id, _)| *id), self.machine.deadline()) {
+                (Some(id), _) => self.advance(id, 9),
+                (None, Some(at)) => {
+                    self.now = self.now.max(at);
+                    self.feed(Input::Tick);
+                }
+                (None, None) => break,
+            }
+        }
+        let may_be_met = |id: &&NodeId| self.may_be_met(**id);
+        let candidates = self.wanted.iter().filter(may_be_met).count();
+        let gossip = |id| self.policy.channel_peers || self.machine.tag_of(id) == Tag::GossipOnly;
+        let up = self
+            .machine
+            .peers()
+            .filter(|(id, peer)| gossip(*id) && peer.state() == PeerState::Up)
+            .count();
+        let least = if self.policy.cached_identity {
+            candidates
+        } else {
+            floor.min(candidates)
+        };
+        assert!(
+            up >= least,
+            "{up} gossip links; the floor is {floor}, and there are {candidates} peers for it"
+        );
+        assert_eq!(
+            self.missing,
+            floor.saturating_sub(up),
+            "what is missing is told"
+        );
+        let hours = self.now.since_start().as_secs() / 3600 + 1;
+        assert!(self.personas <= hours * limits::PERSONAS_NEW as u64);
+    }
+
+    /// A signer comes and stays, and every peer behaves: then everybody wanted must come up.
+    pub fn settle(&mut self) {
+        if !self.live {
+            self.switch_signer();
+        }
+        self.behind = false;
+        self.feed(Input::Behind(false));
+        for _ in 0..10_000 {
+            let busy: Vec<LinkId> = self
+                .links
+                .iter()
+                .filter(|(_, link)| link.stage != Stage::Up || link.close.is_some())
+                .map(|(id, _)| *id)
+                .collect();
+            let stale: Vec<LinkId> = self
+                .links
+                .iter()
+                .filter(|(_, link)| {
+                    link.session != Some(self.sessions) && link.tag == Tag::ChannelBearing
+                })
+                .map(|(id, _)| *id)
+                .collect();
+            let moving: Vec<LinkId> = busy
+                .into_iter()
+                .chain(stale)
+                .filter(|id| self.links[id].stage != Stage::Waiting)
+                .collect();
+            match moving.first() {
+                Some(id) => self.advance(*id, 9),
+                None if self.machine.deadline().is_some() => {
+                    self.now = self.now.max(self.machine.deadline().unwrap());
+                    self.feed(Input::Tick);
+                }
+                None => break,
+            }
+        }
+        let personas = self.links.values().filter(|link| link.persona).count();
+        assert_eq!(
+            personas, 0,
+            "personas stay though every peer has a link of the node's own"
+        );
+        for (id, peer) in self
+            .machine
+            .peers()
+            .filter(|(id, _)| self.wanted.contains(id))
+        {
+            assert_eq!(
+                peer.state(),
+                PeerState::Up,
+                "{id} is wanted, everything works, and it is not up"
+            );
+        }
+    }
+
+    /// The node drains, while all goes on around it.
+    pub fn drain(&mut self) {
+        self.begin_drain();
+        for _ in 0..200 {
+            self.step();
+        }
+        self.finish_drain();
+    }
+
+    pub fn begin_drain(&mut self) {
+        self.draining = true;
+        self.feed(Input::Drain);
+    }
+
+    /// Nothing is timed any more, and whatever is left has been told to close.
+    pub fn finish_drain(&mut self) {
+        assert_eq!(self.machine.deadline(), None);
+        while let Some((id, link)) = self.links.iter().next().map(|(id, link)| (*id, *link)) {
+            assert!(
+                link.close.is_some() || matches!(link.stage, Stage::Refused(_)),
+                "{link:?} is not closed by the drain"
+            );
+            match link.stage {
+                Stage::Dialing | Stage::Refused(_) => self.fail(id, Failure::Duplicate),
+                Stage::Waiting => panic!("no verdict in a drain"),
+                Stage::Admitted | Stage::Up => self.end(id, CloseReason::Draining),
+            }
+        }
+        assert_eq!(self.machine.dialing(), 0);
+    }
+}

@@ -1,0 +1,105 @@
+//! The real pure machines through **every** history of so many events, with the promises as what must hold after each, and from each
+//! state what must come of it.
+//!
+//! The search is our own, breadth first over states of the real machines ([`search`]), and not stateright's. stateright wants a model
+//! that is written for it, states that are `Hash` and `Eq`, and nothing that grows; ours are the machines that ship, which hold times,
+//! numbers that are given out in turn, hash tables and dice, so that two states which are as good as one are never equal. What makes
+//! them one is their canonical text ([`canon`]), and with that the search is a hundred lines.
+//!
+//! What is left out is in each model's own text: dice are thrown once (waits have one jitter a state), and time passes in steps: to what is
+//! due next, or a second. A depth is a number of events. `cargo test` goes to a small one; `cargo test --release --test models -- --ignored` further.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a test"
+)]
+
+#[path = "models/canon.rs"]
+mod canon;
+#[path = "models/gateway.rs"]
+mod gateway;
+#[path = "models/roster.rs"]
+mod roster;
+#[path = "../fuzz/src/roster_world.rs"]
+mod roster_world;
+#[path = "models/search.rs"]
+mod search;
+
+use gateway::Gateway;
+use pilotlight::limits;
+use pilotlight::supervisor::machine::Policy;
+use roster::Roster;
+use search::search;
+
+/// Ways to run a node, by name.
+fn policies() -> Vec<(&'static str, Policy)> {
+    let bare = Policy {
+        hold_down: limits::HOLD_DOWN_MAX,
+        gossip_floor: 0,
+        personas: false,
+        ..Policy::default()
+    };
+    let floor = Policy {
+        gossip_floor: 1,
+        personas: true,
+        ..bare
+    };
+    vec![
+        ("bare", bare),
+        ("floor", floor),
+        (
+            "personas meet channel peers",
+            Policy {
+                gossip_floor: 2,
+                channel_peers: true,
+                ..floor
+            },
+        ),
+        (
+            "cached identity",
+            Policy {
+                cached_identity: true,
+                ..floor
+            },
+        ),
+    ]
+}
+
+fn rosters(depth: usize, states: usize) {
+    for (name, policy) in policies() {
+        let figures = search(name, Roster::new(policy), depth);
+        assert!(figures.states >= states, "{name}: {figures:?}");
+    }
+}
+
+fn gateways(depth: usize, states: usize) {
+    let figures = search("gateway", Gateway::new(), depth);
+    assert!(figures.states >= states, "{figures:?}");
+}
+
+#[test]
+fn p4_to_p9_hold_in_every_history_of_four_events() {
+    rosters(4, 1000);
+}
+
+#[test]
+fn p6_one_signer_at_a_time_in_every_history_of_eight_events() {
+    gateways(8, 1000);
+}
+
+#[test]
+#[ignore = "minutes: the stage `models` of .ci/run"]
+fn deep_p4_to_p9_hold_in_every_history_of_many_events() {
+    rosters(6, 100_000);
+}
+
+#[test]
+#[ignore = "minutes: the stage `models` of .ci/run"]
+fn deep_p6_one_signer_at_a_time_in_every_history_of_many_events() {
+    gateways(12, 100_000);
+}
