@@ -2040,7 +2040,7 @@ fn history(seed: u64, told: bool) -> World<Rng> {
     for _ in 0..400 {
         world.step();
     }
-    if seed % 3 > 0 {
+    if !seed.is_multiple_of(3) {
         world.settle_away();
     }
     world.settle();

@@ -56,8 +56,8 @@ fn policy(facts: u8) -> Policy {
     Policy {
         hold_down: hold_down[usize::from(facts % 3)],
         gossip_floor: usize::from(facts / 3 % 5),
-        personas: facts / 15 % 2 == 0,
-        onions: facts / 30 % 2 == 0,
+        personas: (facts / 15).is_multiple_of(2),
+        onions: (facts / 30).is_multiple_of(2),
         channel_peers: facts / 60 % 2 == 1,
         cached_identity: facts / 120 % 2 == 1,
     }

@@ -8,7 +8,9 @@
     clippy::too_many_lines,
     clippy::print_stderr,
     clippy::semicolon_if_nothing_returned,
+    clippy::struct_excessive_bools,
     clippy::unchecked_time_subtraction,
+    unreachable_pub,
     reason = "what is checked of each output stands in one list, and not every driver uses all"
 )]
 

@@ -200,7 +200,9 @@ impl Gateway {
             Output::Alive => {
                 stream.met = None;
                 let verdict = self.seat.alive(id);
-                verdict.into_iter().for_each(|verdict| self.tell(verdict));
+                if let Some(verdict) = verdict {
+                    self.tell(verdict);
+                }
             }
             Output::Dead => return self.dead(id),
             Output::End(end) => self.finish(id, end),
@@ -342,7 +344,9 @@ impl Gateway {
         self.lapse(id);
         self.streams.remove(&id);
         let verdict = self.seat.left(id);
-        verdict.into_iter().for_each(|verdict| self.tell(verdict));
+        if let Some(verdict) = verdict {
+            self.tell(verdict);
+        }
     }
 
     fn ask(&mut self) {
@@ -406,8 +410,9 @@ impl Gateway {
             } else if let Some(due) = self.due() {
                 self.pass_to(due);
                 let ids: Vec<StreamId> = self.streams.keys().copied().collect();
-                ids.into_iter()
-                    .for_each(|id| self.feed(id, Input::PingAcked, true));
+                for id in ids {
+                    self.feed(id, Input::PingAcked, true);
+                }
             } else {
                 break;
             }

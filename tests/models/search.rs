@@ -34,14 +34,14 @@ struct Seen<S> {
 }
 
 /// Looks at every state within `depth` steps of this one. The history of one that breaks a promise is printed.
-pub fn search<M: Model>(name: &str, first: M, depth: usize) -> Figures {
+pub fn search<M: Model>(name: &str, first: &M, depth: usize) -> Figures {
     let began = Instant::now();
     let mut met = HashSet::from([fingerprint(&first.canonical())]);
     let mut seen: Vec<Seen<M::Step>> = vec![Seen {
         parent: 0,
         step: None,
     }];
-    let mut frontier = vec![(0, first)];
+    let mut frontier = vec![(0, first.clone())];
     let mut figures = Figures::default();
     while figures.depth < depth && !frontier.is_empty() {
         let mut next = Vec::new();
