@@ -6,6 +6,7 @@
 #![allow(
     dead_code,
     clippy::too_many_lines,
+    clippy::needless_pass_by_value,
     clippy::print_stderr,
     clippy::semicolon_if_nothing_returned,
     clippy::struct_excessive_bools,

@@ -111,6 +111,17 @@ impl Gateway {
         }
     }
 
+    /// The same, and later: the first to dial in is the signer.
+    pub fn held() -> Self {
+        let mut gateway = Self::new();
+        gateway.dial();
+        while let Some(step) = gateway.drivers_step().or_else(|| gateway.signers_step()) {
+            gateway.take(&step);
+        }
+        assert_eq!(gateway.live, Some((1, StreamId(0))));
+        gateway
+    }
+
     fn dial(&mut self) {
         let stream = Stream {
             machine: StreamMachine::new(self.now, limits::LIVENESS_WINDOW),

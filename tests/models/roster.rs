@@ -70,6 +70,14 @@ impl Roster {
         Self(world)
     }
 
+    /// The same, and later: the signer is there, both peers are up.
+    pub fn lit(policy: Policy) -> Self {
+        let mut roster = Self::new(policy);
+        roster.0.switch_signer();
+        roster.0.settle();
+        roster
+    }
+
     fn link_steps(&self, id: LinkId, link: &WorldLink, steps: &mut Vec<Step>) {
         match link.stage {
             Stage::Waiting => {}
