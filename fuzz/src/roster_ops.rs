@@ -28,9 +28,9 @@ impl Choices for Feed<'_> {
 /// A byte of policy, a seed, how it ends, then ops.
 pub fn run(input: &[u8]) {
     let mut feed = Feed::new(input);
-    let (policy, seed) = (policy(feed.u8()), u64::from(feed.u8()));
+    let (facts, seed) = (feed.u8(), feed.u8());
     let (away, drains) = (feed.flag(), feed.flag());
-    let mut world = World::new(policy, seed, feed);
+    let mut world = World::new(policy(facts, seed), u64::from(seed), feed);
     for _ in 0..MOST {
         if world.choices.is_empty() {
             break;
@@ -46,7 +46,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-fn policy(facts: u8) -> Policy {
+fn policy(facts: u8, seed: u8) -> Policy {
     // The signer of a history flaps all the time: some do not mind, or little.
     let hold_down = [
         Duration::ZERO,
@@ -60,5 +60,6 @@ fn policy(facts: u8) -> Policy {
         onions: (facts / 30).is_multiple_of(2),
         channel_peers: facts / 60 % 2 == 1,
         cached_identity: facts / 120 % 2 == 1,
+        personas_by_proxy: seed % 2 == 1,
     }
 }
