@@ -24,14 +24,16 @@ mod signed_region;
 #[allow(dead_code)]
 mod watched;
 
-use daemon::{Daemon, HANG, lines_of};
+use daemon::{Daemon, HANG, lines_of, pilotlight};
 use ldk_peer::LdkPeer;
-use pilotlight::node_id::NodeId;
+use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::telemetry::PEER_METRICS;
 use serde_json::Value;
 use signed_region::Region;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// Adds a peer that LDK plays, and waits until its link is up.
@@ -147,7 +149,7 @@ async fn the_log_has_a_span_for_every_link_and_never_a_secret() {
         command
             .args(["--log", "json"])
             .env("RUST_LOG", "trace")
-            .stderr(std::process::Stdio::piped());
+            .stderr(Stdio::piped());
     });
     let lines = lines_of(daemon.stderr());
     let ldk = LdkPeer::new(203);
@@ -184,12 +186,88 @@ async fn the_log_has_a_span_for_every_link_and_never_a_secret() {
 
     for file in ["identity.key", "readonly.token", "admin.token"] {
         let secret = fs::read(daemon.data.join(file)).unwrap();
-        let text = String::from_utf8_lossy(&secret).trim().to_owned();
-        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let list = format!("{:?}", &secret[..8]);
-        assert!(text.len() >= 16, "{file}: {text:?}");
-        for form in [text, hex, list.trim_matches(['[', ']']).to_owned()] {
-            assert!(!said.contains(&form), "{file} is in the log");
+        assert_unsaid(file, &secret, &said);
+    }
+}
+
+/// A secret stands in a log in no form in which somebody might have written it: as text, as hex, as a list of bytes, or escaped.
+#[track_caller]
+fn assert_unsaid(name: &str, secret: &[u8], said: &str) {
+    let text = String::from_utf8_lossy(secret).trim().to_owned();
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let list = format!("{:?}", &secret[..8]);
+    let escaped: String = secret[..8]
+        .iter()
+        .map(|byte| format!("\\x{byte:02x}"))
+        .collect();
+    assert!(text.chars().count() >= 16, "{name}: {text:?}");
+    for form in [
+        text,
+        hex.to_uppercase(),
+        hex,
+        list.trim_matches(['[', ']']).to_owned(),
+        escaped,
+    ] {
+        assert!(!said.contains(&form), "{name} is in the log");
+    }
+}
+
+/// The libraries between the signer and the node log too, and the macaroon is in a header of theirs.
+#[test]
+fn the_logs_of_a_signer_that_dials_in_and_of_its_node_never_have_a_secret() {
+    let key = [78; 32];
+    let node = LocalKey::from_bytes(&mut key.clone()).unwrap().node_id();
+    let loud = |command: &mut Command| {
+        command.env("RUST_LOG", "trace").stderr(Stdio::piped());
+    };
+    let mut daemon = Daemon::start_with(|command, _| {
+        command.args(["--log", "json", "--signer", "gateway"]);
+        command.args(["--signer-listen", "127.0.0.1:0", "--node-id"]);
+        command.arg(node.to_string());
+        loud(command);
+    });
+    let log = lines_of(daemon.stderr());
+    daemon.ask(&["bake", "--force"]);
+    let file = daemon.data.parent().unwrap().join("node.key");
+    let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(&file, digits).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut agent = pilotlight();
+    agent.args(["agent", "--json", "--connect", daemon.text("signer_listen")]);
+    agent.arg("--key").arg(&file);
+    for (flag, name) in [
+        ("--certificate", "signer.cert"),
+        ("--macaroon", "signer.macaroon"),
+    ] {
+        agent.arg(flag).arg(daemon.data.join(name));
+    }
+    loud(agent.stdout(Stdio::null()));
+    let mut agent = agent.spawn().unwrap();
+    let of_agent = lines_of(agent.stderr.take().unwrap());
+    daemon.ask_until(&["info"], |info| info["mode"] == "live");
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let (mut said, mut of_node) = (String::new(), String::new());
+    while let Ok(line) = of_agent.recv_timeout(HANG) {
+        said.push_str(&line);
+    }
+    while !of_node.contains("\"signer_lapsed\"") {
+        of_node.push_str(&log.recv_timeout(HANG).expect("the lapse is logged"));
+    }
+    for log in [said, of_node] {
+        assert!(log.contains("h2::hpack"), "as talkative as can be: {log}");
+        assert_unsaid("the key", &key, &log);
+        let read = |name: &str| fs::read(daemon.data.join(name)).unwrap();
+        let macaroon = read("signer.macaroon");
+        // What makes it good is its signature, at its end (libmacaroons' format 2).
+        assert_unsaid("the macaroon", &macaroon[macaroon.len() - 32..], &log);
+        let root = String::from_utf8(read("macaroon.root")).unwrap();
+        let root = root.split_whitespace().last().unwrap();
+        assert_unsaid("the root key", root.as_bytes(), &log);
+        for line in String::from_utf8(read("signer.key")).unwrap().lines() {
+            if !line.starts_with("-----") {
+                assert_unsaid("the certificate's key", line.as_bytes(), &log);
+            }
         }
     }
 }

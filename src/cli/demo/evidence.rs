@@ -325,26 +325,32 @@ fn retained(stage: &Stage<'_>, far: &Far, in_safe: (usize, usize)) -> Retained {
     }
 }
 
-/// Nobody makes gossip any more, and all of it is where it should be.
+/// Nobody makes gossip any more, and all of it is where it should be. First what comes to the node, from channel peers too: what is to be
+/// relayed is known only when all of it has come.
 pub(super) fn is_settled(stage: &Stage<'_>) -> bool {
-    let is_even = |far: &Arc<Far>| {
-        let peer = far.member.index;
-        let (delivered, from) = stage
+    let has_come = |far: &Arc<Far>| {
+        let delivered = stage
             .node
-            .newest(peer, |link| (link.delivered.len(), link.relayed_from))
+            .newest(far.member.index, |link| link.delivered.len())
             .unwrap_or_default();
-        let relayed = from.map_or(0, |from| stage.node.journal.count_for_peer(from, peer));
-        far.newest(|seen| seen.sent.len() == delivered && seen.received.len() == relayed)
+        far.newest(|seen| seen.ended.is_some() || seen.sent.len() == delivered)
     };
+    let is_relayed = |far: &Arc<Far>| {
+        let peer = far.member.index;
+        let from = stage.node.newest(peer, |link| link.relayed_from).flatten();
+        let relayed = from.map_or(0, |from| stage.node.journal.count_for_peer(from, peer));
+        far.newest(|seen| seen.received.len() == relayed)
+    };
+    let mut of_gossip = stage
+        .fars
+        .iter()
+        .filter(|far| far.member.kind == Kind::Gossip);
     stage
         .fars
         .iter()
         .all(|far| far.newest(|seen| !seen.publishes))
-        && stage
-            .fars
-            .iter()
-            .filter(|far| far.member.kind == Kind::Gossip)
-            .all(is_even)
+        && stage.fars.iter().all(has_come)
+        && of_gossip.all(is_relayed)
 }
 
 /// The channel peers in the order in which their second connection began, as they saw it.

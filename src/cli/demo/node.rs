@@ -384,6 +384,13 @@ impl Node {
     fn take(&self, message: &Message, began: Instant) {
         let kind = MessageType(message.kind());
         let stamp = gossip::stamp_of(&self.cast, &message.bytes);
+        // Of two links with one peer both bring it: it is relayed once. Before it counts as delivered: once all is, all that is to be
+        // relayed is in the journal.
+        if let Some(stamp) = stamp.filter(|stamp| self.is_new(*stamp)) {
+            // Copied: a slice would keep the link's whole read buffer.
+            self.journal
+                .push(stamp, Bytes::copy_from_slice(&message.bytes));
+        }
         self.with(message.link, |link| {
             link.last_delivery = Some(began);
             link.kinds.insert(kind.0);
@@ -406,12 +413,6 @@ impl Node {
                 ));
             }
         });
-        // Of two links with one peer both bring it: it is relayed once.
-        if let Some(stamp) = stamp.filter(|stamp| self.is_new(*stamp)) {
-            // Copied: a slice would keep the link's whole read buffer.
-            self.journal
-                .push(stamp, Bytes::copy_from_slice(&message.bytes));
-        }
     }
 }
 
