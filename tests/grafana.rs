@@ -291,6 +291,27 @@ fn a_single_figure_is_asked_for_at_this_moment() {
     }
 }
 
+/// The moment of the last gossip is 0 while none has come: as an age that would be half a century.
+#[test]
+fn no_gossip_yet_is_no_age() {
+    let name = "pilotlight_gossip_last_message_timestamp_seconds{instance=~\"$instance\"}";
+    let ages = queries("pilotlight.json");
+    let mut ages = ages
+        .iter()
+        .filter(|query| query.expr.contains(name))
+        .peekable();
+    assert!(ages.peek().is_some());
+    for query in ages {
+        let some = format!("time() - ({name} > 0)");
+        assert!(
+            query.expr.contains(&some),
+            "{}: {}",
+            query.place,
+            query.expr
+        );
+    }
+}
+
 /// A node that is down has no series of its own any more: it is Prometheus that says so, of the nodes' job alone.
 #[test]
 fn a_node_that_is_down_is_shown_as_down_and_comes_first() {
