@@ -52,8 +52,12 @@ pub const INBOX_PER_LINK: usize = INBOX_BYTES / 4;
 pub const INBOX_OVERHEAD: usize = 256;
 
 /// What of a read waits for the node is copied out if it is less than this share of the read's buffer: so a message in the inbox
-/// holds at most four times the memory that it is counted with.
+/// holds at most four times the memory that it is counted with, those of [`INBOX_PROMPT`] aside.
 pub const KEEP_SHARE: usize = 4;
+
+/// Bytes in the inbox up to which the node counts as one that takes messages as they come: then none is copied. At the least that a
+/// message is counted with these are 254, each of which may hold a buffer of 32 KiB: 8 MiB for a moment, whatever the peers send.
+pub const INBOX_PROMPT: usize = 64 * 1024;
 
 /// Bytes taken from a socket at a time. Larger reads bring nothing (measured), smaller ones cost system calls.
 pub const READ_CHUNK: usize = 16 * 1024;

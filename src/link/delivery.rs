@@ -68,6 +68,11 @@ impl Deliveries {
         )
     }
 
+    /// Whether the node takes what comes as it comes: less than [`INBOX_PROMPT`](limits::INBOX_PROMPT) waits.
+    pub(crate) fn is_nearly_empty(&self) -> bool {
+        self.room.available_permits() > limits::INBOX_BYTES - limits::INBOX_PROMPT
+    }
+
     /// Queues `delivery` if there is room now; gives it back if there is none.
     pub(crate) fn try_send(&self, delivery: Delivery) -> Result<(), Delivery> {
         let cost = cost(&delivery);

@@ -12,6 +12,7 @@
 //! secrets and reset its socket at any moment, whoever else holds them.
 
 pub mod allowance;
+mod buffers;
 pub(crate) mod caller;
 pub mod catch_up;
 pub(crate) mod delivery;

@@ -5,6 +5,7 @@
 //! in the link's order; `flushed` waits until that number has been handed to the kernel.
 
 use super::{CloseReason, SendError};
+use crate::brontide::FRAME_OVERHEAD;
 use crate::limits;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -48,6 +49,17 @@ pub struct Ticket(pub(crate) u64);
 pub enum Taken {
     /// The oldest message.
     Message(Bytes),
+    /// The oldest message may not leave yet.
+    Held,
+    /// Nothing waits.
+    Nothing,
+}
+
+/// What [`Outbox::take_many`] has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Many {
+    /// Some messages; the first of them has this place in the link's order, the others follow.
+    From(u64),
     /// The oldest message may not leave yet.
     Held,
     /// Nothing waits.
@@ -112,6 +124,40 @@ impl Outbox {
         Taken::Message(message)
     }
 
+    /// Takes messages in order until their frames fill `bytes`, the last of them perhaps beyond it, or until one that `hold` names.
+    /// One lock for all of them. Their room is free again from now on.
+    pub(crate) fn take_many(
+        &self,
+        into: &mut Vec<Bytes>,
+        bytes: usize,
+        hold: impl Fn(&[u8]) -> bool,
+    ) -> Many {
+        let mut queue = self.lock();
+        let first = queue.taken().saturating_add(1);
+        let (mut framed, mut room, mut waits_for_leave) = (0_usize, 0_usize, false);
+        while framed < bytes {
+            waits_for_leave = queue.waiting.front().is_some_and(|message| hold(message));
+            let Some(message) = (!waits_for_leave)
+                .then(|| queue.waiting.pop_front())
+                .flatten()
+            else {
+                break;
+            };
+            framed = framed.saturating_add(message.len().saturating_add(FRAME_OVERHEAD));
+            room = room.saturating_add(message.len().saturating_add(limits::OUTBOX_OVERHEAD));
+            into.push(message);
+        }
+        drop(queue);
+        match (room, waits_for_leave) {
+            (0, true) => Many::Held,
+            (0, false) => Many::Nothing,
+            _ => {
+                self.room.add_permits(room);
+                Many::From(first)
+            }
+        }
+    }
+
     /// Whether [`end`](Self::end) has been called.
     pub fn is_ended(&self) -> bool {
         self.lock().ended.is_some()
@@ -137,8 +183,14 @@ impl Outbox {
 
     /// The message that was taken last does not leave after all: whoever waits for it is told.
     pub fn refuse_taken(&self, kind: u16) {
+        let number = self.lock().taken();
+        self.refuse(number, kind);
+    }
+
+    /// A message that has been taken, the one with this place in the link's order, does not leave after all: whoever waits for it is
+    /// told.
+    pub(crate) fn refuse(&self, number: u64, kind: u16) {
         let mut queue = self.lock();
-        let number = queue.taken();
         if queue.refused.len() >= limits::REFUSED_TICKETS {
             queue.refused.pop_front();
         }
@@ -254,6 +306,57 @@ mod tests {
         assert!(matches!(outbox.take_unless(|_| true), Taken::Held));
         assert_eq!(outbox.room.available_permits(), room);
         assert_eq!(outbox.take().unwrap(), message(0));
+    }
+
+    #[test]
+    fn p2_many_are_taken_in_order_and_within_their_bytes_and_free_their_room() {
+        let outbox = Outbox::new();
+        let room = outbox.room.available_permits();
+        for number in 0..10 {
+            outbox.try_put(message(number)).unwrap();
+        }
+        let frame = 2 + FRAME_OVERHEAD;
+        let mut taken = Vec::new();
+        let held = |message: &[u8]| message == [0, 7];
+        assert_eq!(outbox.take_many(&mut taken, 2 * frame, held), Many::From(1));
+        // The fifth stands beyond the bound.
+        assert_eq!(
+            outbox.take_many(&mut taken, 2 * frame + 1, held),
+            Many::From(3)
+        );
+        assert_eq!(
+            outbox.take_many(&mut taken, 100 * frame, held),
+            Many::From(6)
+        );
+        assert_eq!(taken, (0..7).map(message).collect::<Vec<_>>());
+        assert_eq!(outbox.take_many(&mut taken, 100 * frame, held), Many::Held);
+        assert_eq!(taken.len(), 7);
+        let all = |_: &[u8]| false;
+        assert_eq!(
+            outbox.take_many(&mut taken, 100 * frame, all),
+            Many::From(8)
+        );
+        assert_eq!(
+            outbox.take_many(&mut taken, 100 * frame, all),
+            Many::Nothing
+        );
+        assert_eq!(taken, (0..10).map(message).collect::<Vec<_>>());
+        assert_eq!(outbox.room.available_permits(), room);
+    }
+
+    #[tokio::test]
+    async fn of_many_that_were_taken_the_one_that_was_refused_is_told_so() {
+        let outbox = Outbox::new();
+        let tickets = [258, 259, 260].map(|kind| outbox.try_put(message(kind)).unwrap());
+        let mut taken = Vec::new();
+        let Many::From(first) = outbox.take_many(&mut taken, usize::MAX, |_| false) else {
+            panic!("nothing was taken");
+        };
+        outbox.refuse(first + 1, 259);
+        outbox.settle();
+        for (ticket, refused) in tickets.into_iter().zip([false, true, false]) {
+            assert_eq!(outbox.flushed(ticket).await.is_err(), refused);
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ mod sending;
 mod syncing;
 
 use super::allowance::Allowance;
+use super::buffers;
 use super::delivery::{Delivery, Room};
 use super::driver::{Env, Report};
 use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
@@ -50,8 +51,6 @@ pub(crate) struct LinkTask {
     read: BytesMut,
     /// Ciphertext that is not in the kernel yet.
     write: BytesMut,
-    /// Plaintexts of the batch at hand; empty between batches.
-    frames: Vec<BytesMut>,
     /// Pongs that are due: their lengths. Ahead of everything else.
     pongs: VecDeque<u16>,
     /// Our own messages (`init`, pings, answers, warnings): ahead of the node's.
@@ -126,7 +125,6 @@ impl LinkTask {
             machine,
             read: BytesMut::new(),
             write: BytesMut::new(),
-            frames: Vec::new(),
             pongs: VecDeque::new(),
             control: VecDeque::from([init]),
             pending: VecDeque::new(),
@@ -259,9 +257,8 @@ impl LinkTask {
     /// An idle link holds no buffer and no key object.
     fn rest_if_idle(&mut self) {
         if self.write.is_empty() && self.read.is_empty() && self.pending.is_empty() {
-            self.read = BytesMut::new();
-            self.write = BytesMut::new();
-            self.frames = Vec::new();
+            buffers::done_reading(std::mem::take(&mut self.read));
+            buffers::done_writing(std::mem::take(&mut self.write));
             self.shared.session().rest();
         }
     }
@@ -288,7 +285,7 @@ impl LinkTask {
 
     async fn read_some(&mut self) -> Result<(), CloseReason> {
         let needed = self.shared.session().needed(self.read.len());
-        self.read.reserve(needed.max(limits::READ_CHUNK));
+        self.make_room(needed.max(limits::READ_CHUNK));
         let count = match self.shared.socket.try_read_buf(&mut self.read) {
             Ok(0) => return Err(CloseReason::PeerClosed),
             Ok(count) => count,
@@ -298,15 +295,25 @@ impl LinkTask {
         self.take_read(count).await
     }
 
+    /// Room to read so much more: in the buffer at hand if what was read into it before is gone, or else in another, to which a
+    /// frame's beginning is moved.
+    fn make_room(&mut self, more: usize) {
+        if !self.read.try_reclaim(more) {
+            let mut other = buffers::to_read(self.read.len().saturating_add(more));
+            other.extend_from_slice(&self.read);
+            buffers::done_reading(std::mem::replace(&mut self.read, other));
+        }
+    }
+
     /// Takes what has been read: so many more bytes.
     async fn take_read(&mut self, count: usize) -> Result<(), CloseReason> {
         self.state()
             .counters
             .bytes_in
             .fetch_add(count as u64, Ordering::Relaxed);
-        let failed = self.decrypt();
+        let mut frames = buffers::frames();
+        let failed = self.decrypt(&mut frames);
         let ambient = self.ambient();
-        let mut frames = std::mem::take(&mut self.frames);
         let mut taken = Ok(());
         for frame in frames.drain(..) {
             taken = self.take_message(ambient, frame.freeze()).await;
@@ -314,10 +321,10 @@ impl LinkTask {
                 break;
             }
         }
+        buffers::done_with_frames(frames);
         self.settle_counts();
         taken?;
-        self.frames = frames;
-        self.keep_little(count);
+        self.keep_little();
         if self.probing {
             self.alive().await?;
         }
@@ -328,15 +335,18 @@ impl LinkTask {
         }
     }
 
-    /// What waits for the node is a slice of the buffer that was read. If it is a small part of it, it is copied out: a peer must not
-    /// make the node hold a buffer for each short message, between others that are not delivered.
-    fn keep_little(&mut self, read: usize) {
+    /// What waits for the node is a slice of the buffer that was read. If it is a small part of it, and the node does not take what
+    /// comes at once, it is copied out: a peer must not make the node hold a buffer for each short message, between others that are not
+    /// delivered.
+    fn keep_little(&mut self) {
         let bytes = |delivery: &Delivery| match delivery {
             Delivery::Message { bytes, .. } => bytes.len(),
             Delivery::Up { .. } | Delivery::Down { .. } => 0,
         };
         let kept: usize = self.pending.iter().map(bytes).sum();
-        if kept.saturating_mul(limits::KEEP_SHARE) >= read.max(limits::READ_CHUNK) {
+        // The buffer, or what is left of it behind a frame's beginning.
+        let held = self.read.capacity().max(buffers::READ_BUFFER);
+        if kept.saturating_mul(limits::KEEP_SHARE) >= held || self.env().inbox.is_nearly_empty() {
             return;
         }
         for delivery in &mut self.pending {
@@ -347,11 +357,11 @@ impl LinkTask {
     }
 
     /// Decrypts every whole frame under one lock. `true`: the transport failed, after the frames that were good.
-    fn decrypt(&mut self) -> bool {
+    fn decrypt(&mut self, frames: &mut Vec<BytesMut>) -> bool {
         let mut session = self.shared.session();
         let failed = loop {
             match session.open(&mut self.read) {
-                Ok(Some(message)) => self.frames.push(message),
+                Ok(Some(message)) => frames.push(message),
                 Ok(None) => break false,
                 Err(_) => break true,
             }

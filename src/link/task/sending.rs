@@ -3,11 +3,14 @@
 //! The order is pongs, our own messages, the node's. A message of the node meets the firewall here for the last time.
 
 use super::{Ending, LinkTask};
+use crate::clock::Moment;
 use crate::limits;
+use crate::link::buffers;
 use crate::link::delivery::Delivery;
 use crate::link::driver::Report;
 use crate::link::firewall::Outbound;
-use crate::link::outbox::Taken;
+use crate::link::machine::Ambient;
+use crate::link::outbox::Many;
 use crate::link::shared::{LinkState, Written};
 use crate::link::{CloseReason, Direction};
 use crate::telemetry::Telemetry;
@@ -49,11 +52,11 @@ impl LinkTask {
             } else if let Some(message) = self.control.pop_front() {
                 self.seal(&message)?;
             } else {
-                match self.take_from_node() {
-                    Taken::Message(message) => self.seal_from_node(&message)?,
-                    Taken::Held if self.ending == Ending::Quick => break,
-                    Taken::Held => self.promote().await?,
-                    Taken::Nothing => break,
+                match self.seal_some()? {
+                    Many::From(_) => {}
+                    Many::Held if self.ending == Ending::Quick => break,
+                    Many::Held => self.promote().await?,
+                    Many::Nothing => break,
                 }
             }
         }
@@ -64,25 +67,48 @@ impl LinkTask {
         Ok(())
     }
 
-    /// The node's next message. Its first channel message is held until the peer is on record as channel-bearing.
-    fn take_from_node(&self) -> Taken {
+    /// Encrypts the node's next messages, as many as the write buffer takes. Its first channel message is held until the peer is on
+    /// record as channel-bearing. Without a wait: all that is taken from the queue is in the buffer, or refused, when it returns.
+    fn seal_some(&mut self) -> Result<Many, CloseReason> {
         let ambient = self.ambient();
         let held = |message: &[u8]| {
             !self.on_record && self.machine.send(ambient, message) == Outbound::PassWithLease
         };
-        self.state().outbox.take_unless(held)
+        let room = limits::WRITE_BUFFER.saturating_sub(self.write.len());
+        let mut messages = buffers::messages();
+        let taken = self.state().outbox.take_many(&mut messages, room, held);
+        let mut sealed = Ok(());
+        if let Many::From(first) = taken {
+            for (message, number) in messages.drain(..).zip(first..) {
+                sealed = self.seal_from_node(ambient.now, &message, number);
+                if sealed.is_err() {
+                    break;
+                }
+            }
+        }
+        buffers::done_with_messages(messages);
+        sealed.map(|()| taken)
     }
 
     /// The firewall's last word on a message of the node: the mode may have changed since it was queued.
-    fn seal_from_node(&mut self, message: &[u8]) -> Result<(), CloseReason> {
+    fn seal_from_node(
+        &mut self,
+        now: Moment,
+        message: &[u8],
+        number: u64,
+    ) -> Result<(), CloseReason> {
+        let ambient = Ambient {
+            now,
+            signer_away: self.signer_away(),
+        };
         let kind = MessageType::of(message).unwrap_or(MessageType(0));
-        let allowed = match self.machine.send(self.ambient(), message) {
+        let allowed = match self.machine.send(ambient, message) {
             Outbound::Pass => true,
             Outbound::PassWithLease => self.on_record && self.take_lease().is_ok(),
             Outbound::Refuse(_) => false,
         };
         if allowed {
-            if self.machine.would_refuse(self.ambient(), message) {
+            if self.machine.would_refuse(ambient, message) {
                 Telemetry::count_refused(kind.label(), "would_not_send");
             }
             return self.seal(message);
@@ -91,7 +117,7 @@ impl LinkTask {
             // Not refused but ended: whoever waits for it to be flushed must not hear that it was.
             return Err(CloseReason::Lapse);
         }
-        self.state().outbox.refuse_taken(kind.0);
+        self.state().outbox.refuse(number, kind.0);
         self.refused(kind, "not_sent");
         Ok(())
     }
@@ -126,6 +152,9 @@ impl LinkTask {
     }
 
     fn seal(&mut self, message: &[u8]) -> Result<(), CloseReason> {
+        if self.write.capacity() == 0 {
+            self.write = buffers::to_write();
+        }
         let mut session = self.shared.session();
         let sealed = session.seal(message, &mut self.write);
         let (sent, _) = session.rotations();

@@ -1,0 +1,178 @@
+//! Buffers that links have done with, kept by each thread for the next link that reads or writes: an idle link holds none, and a busy
+//! one need not ask the allocator for each batch.
+//!
+//! What a link has read is handed on as slices of its buffer. Such a buffer can be used again when the last slice is gone: it is looked
+//! at when somebody wants one. No lock: each thread has its own. Bounded: some buffers a thread, none larger than a frame needs.
+
+use crate::brontide::MAX_FRAME_LEN;
+use crate::limits;
+use bytes::{Bytes, BytesMut};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+/// Buffers that a thread keeps of either kind. A read whose messages wait for the node takes another: these are those of some batches.
+const KEPT: usize = 16;
+
+/// Largest buffer that is kept: what one link may have gathered to write, with a frame of the largest size above it, as it grows by
+/// doubling.
+const KEPT_MAX: usize = 2 * (limits::WRITE_BUFFER + MAX_FRAME_LEN);
+
+/// How many of them are looked at for one that is free, and how often one may be found in use: then it is let go.
+const LOOKS: usize = 4;
+
+/// Room of a new buffer to read into: a read, and what was left of the one before.
+pub(super) const READ_BUFFER: usize = 2 * limits::READ_CHUNK;
+
+#[derive(Default)]
+struct Spare {
+    read: VecDeque<(BytesMut, usize)>,
+    write: VecDeque<(BytesMut, usize)>,
+    frames: Vec<BytesMut>,
+    messages: Vec<Bytes>,
+}
+
+thread_local!(static SPARE: RefCell<Spare> = RefCell::default());
+
+/// An empty buffer with room for `least` bytes or more, to read into.
+pub(super) fn to_read(least: usize) -> BytesMut {
+    with(|spare| take(&mut spare.read, least))
+        .flatten()
+        .unwrap_or_else(|| BytesMut::with_capacity(least.max(READ_BUFFER)))
+}
+
+/// An empty buffer to write from; it grows as it must.
+pub(super) fn to_write() -> BytesMut {
+    with(|spare| take(&mut spare.write, 1))
+        .flatten()
+        .unwrap_or_else(|| BytesMut::with_capacity(limits::READ_CHUNK))
+}
+
+/// An empty list of frames.
+pub(super) fn frames() -> Vec<BytesMut> {
+    with(|spare| std::mem::take(&mut spare.frames)).unwrap_or_default()
+}
+
+/// Gives a buffer back that was read into; slices of it may live on.
+pub(super) fn done_reading(buffer: BytesMut) {
+    with(|spare| keep(&mut spare.read, buffer));
+}
+
+/// Gives a buffer back that was written from.
+pub(super) fn done_writing(buffer: BytesMut) {
+    with(|spare| keep(&mut spare.write, buffer));
+}
+
+/// Gives a list of frames back, emptied.
+pub(super) fn done_with_frames(mut frames: Vec<BytesMut>) {
+    frames.clear();
+    with(|spare| spare.frames = frames);
+}
+
+/// An empty list of messages.
+pub(super) fn messages() -> Vec<Bytes> {
+    with(|spare| std::mem::take(&mut spare.messages)).unwrap_or_default()
+}
+
+/// Gives a list of messages back, emptied.
+pub(super) fn done_with_messages(mut messages: Vec<Bytes>) {
+    messages.clear();
+    with(|spare| spare.messages = messages);
+}
+
+/// `None` at the end of a thread, whose buffers are gone already.
+fn with<T>(work: impl FnOnce(&mut Spare) -> T) -> Option<T> {
+    SPARE
+        .try_with(|spare| {
+            spare
+                .try_borrow_mut()
+                .ok()
+                .map(|mut spare| work(&mut spare))
+        })
+        .ok()
+        .flatten()
+}
+
+fn take(spare: &mut VecDeque<(BytesMut, usize)>, least: usize) -> Option<BytesMut> {
+    for _ in 0..LOOKS {
+        let (mut buffer, looks) = spare.pop_front()?;
+        if buffer.try_reclaim(least) {
+            return Some(buffer);
+        }
+        if looks < LOOKS {
+            spare.push_back((buffer, looks + 1));
+        }
+    }
+    None
+}
+
+fn keep(spare: &mut VecDeque<(BytesMut, usize)>, mut buffer: BytesMut) {
+    buffer.clear();
+    // One without room is new, or has been handed on to its last byte.
+    let is_usable = buffer.try_reclaim(1) && buffer.capacity() <= KEPT_MAX;
+    if is_usable && spare.len() < KEPT {
+        spare.push_back((buffer, 0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Buf;
+
+    #[test]
+    fn a_buffer_is_used_again_when_its_last_slice_is_gone_and_not_before() {
+        let mut buffer = to_read(100);
+        let room = buffer.capacity();
+        buffer.extend_from_slice(b"a message and the next");
+        let message = buffer.split_to(9).freeze();
+        let memory = message.as_ptr();
+        done_reading(buffer);
+        let other = to_read(room);
+        assert_ne!(other.as_ptr(), memory, "a slice of it lives");
+        assert_eq!(&*message, b"a message");
+        drop(message);
+        let again = to_read(room);
+        assert_eq!((again.as_ptr(), again.capacity()), (memory, room));
+        assert!(again.is_empty());
+    }
+
+    #[test]
+    fn what_was_written_to_its_last_byte_leaves_a_whole_buffer() {
+        let mut buffer = to_write();
+        let room = buffer.capacity();
+        buffer.resize(room, 7);
+        buffer.advance(room);
+        assert_eq!(buffer.capacity(), 0);
+        done_writing(buffer);
+        assert_eq!(with(|spare| spare.write.len()), Some(1));
+        let again = to_write();
+        assert_eq!((again.len(), again.capacity()), (0, room));
+    }
+
+    #[test]
+    fn p9_what_a_thread_keeps_is_bounded_in_number_and_in_size() {
+        for _ in 0..3 * KEPT {
+            done_writing(BytesMut::with_capacity(100));
+            done_writing(BytesMut::with_capacity(KEPT_MAX + 1));
+            done_writing(BytesMut::new());
+        }
+        let kept = with(|spare| {
+            let sizes = spare.write.iter().map(|(buffer, _)| buffer.capacity());
+            (spare.write.len(), sizes.max())
+        });
+        assert_eq!(kept, Some((KEPT, Some(100))));
+    }
+
+    #[test]
+    fn one_that_stays_in_use_is_let_go() {
+        let mut buffer = to_read(100);
+        buffer.extend_from_slice(b"kept");
+        let room = buffer.capacity();
+        let _kept = buffer.split_to(4);
+        done_reading(buffer);
+        for _ in 0..=LOOKS {
+            drop(to_read(room));
+        }
+        assert_eq!(with(|spare| spare.read.len()), Some(0));
+    }
+}
