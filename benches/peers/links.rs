@@ -1,0 +1,466 @@
+//! Many links at once: what they hold while they idle, how soon the far sides see them all end, whether a ping's round trip grows with
+//! them or with others' handshakes, and how long a fence, a relight and a start take.
+//!
+//! Each measurement runs in a process of its own, with the far sides in another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lightning_net_tokio::SocketDescriptor;
+use pilotlight::book::{Book, PeerRecord, SqliteBook};
+use pilotlight::link::{LinkHandle, Tag};
+use pilotlight::signer::{LapseReason, SignerContext};
+use pilotlight::supervisor::{PeerSpec, Redial, Supervisor};
+use pilotlight::telemetry::{Event, Next};
+use tokio::runtime::Runtime;
+
+use crate::Effort;
+use crate::child::{Child, measure, raise_descriptors};
+use crate::crowd::{address, key};
+use crate::ldk::Ldk;
+use crate::node::{Distant, Ours, Running, Stack, ldk_dial, ldk_listen, runtime};
+use crate::report::{Report, Row, Target, percentile};
+
+/// BOLT 2 `revoke_and_ack`.
+const CHANNEL: u16 = 133;
+const NODE: u64 = 20_000_000;
+
+/// A measurement in a process of its own. The figures' meaning is the asker's.
+pub(crate) fn run(what: &str, stack: Stack, number: u64) -> Vec<f64> {
+    match what {
+        "idle" => measure_idle(stack, number),
+        "teardown" => measure_teardown(stack, number),
+        "pings" => measure_pings(stack, number),
+        "signer" => measure_signer(stack, number),
+        "fence" => measure_fence(number),
+        "relight" => measure_relight(number),
+        "start" => measure_start(number),
+        _ => panic!("measure {what}?"),
+    }
+}
+
+/// A node with links to a crowd.
+struct Network {
+    runtime: Runtime,
+    node: Running,
+    crowd: Child,
+    port: u16,
+    links: u64,
+}
+
+impl Network {
+    /// A node that is about to know the crowd.
+    fn new(stack: Stack, links: u64, signer: Arc<Distant>) -> Self {
+        raise_descriptors(links);
+        let runtime = runtime();
+        let node = runtime.block_on(Running::new(stack, signer));
+        let mut crowd = Child::spawn(&format!("crowd {links}"));
+        let port = crowd.hear().parse().unwrap();
+        Self {
+            runtime,
+            node,
+            crowd,
+            port,
+            links,
+        }
+    }
+
+    /// Tells our node of all peers; LDK has no such list.
+    fn introduce(&mut self, tag: Tag) {
+        let Running::Ours(node) = &self.node else {
+            return;
+        };
+        self.runtime.block_on(async {
+            for number in 1..=self.links {
+                let address = address(number, self.port);
+                let spec = PeerSpec::new(key(number).node_id(), address).tagged(tag);
+                node.supervisor.add_peer(spec).await.unwrap();
+            }
+            // Commands are done in order: when this one is answered, every peer is known.
+            let known = node.supervisor.peers().await.unwrap().len();
+            assert_eq!(known as u64, self.links);
+        });
+    }
+
+    /// Has every link come up. Ours: by attaching the signer.
+    fn light(&mut self) -> Duration {
+        let start = Instant::now();
+        match &mut self.node {
+            Running::Ours(node) => self.runtime.block_on(node.attach()),
+            Running::Ldk(node) => {
+                let dials = dial_all(node, self.links, self.port);
+                self.runtime.block_on(dials);
+            }
+        }
+        start.elapsed()
+    }
+
+    /// Waits until the far sides have seen `times` beginnings of every link.
+    fn until_up(&mut self, times: u64) {
+        let wanted = times * self.links;
+        assert_eq!(self.crowd.ask(&format!("up {wanted}")), "yes");
+    }
+
+    fn until_ended(&mut self, times: u64) {
+        let wanted = times * self.links;
+        assert_eq!(self.crowd.ask(&format!("ended {wanted}")), "yes");
+    }
+
+    fn ours(&mut self) -> (&Runtime, &mut Ours) {
+        match &mut self.node {
+            Running::Ours(node) => (&self.runtime, node),
+            Running::Ldk(_) => panic!("not a node of ours"),
+        }
+    }
+}
+
+async fn dial_all(node: &Ldk<SocketDescriptor>, links: u64, port: u16) {
+    let up = || node.messages.peers.load(Ordering::Acquire);
+    for number in 1..=links {
+        // About as many at once as our node dials.
+        while number - up() > 256 {
+            node.messages.news.notified().await;
+        }
+        ldk_dial(node, key(number).node_id(), address(number, port)).await;
+    }
+    while up() < links {
+        node.messages.news.notified().await;
+    }
+}
+
+/// Bytes of this process that are in memory and its own.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .unwrap();
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kilobytes * 1024.0
+}
+
+/// Waits until the process holds the same for a second: handshakes are over, buffers are given back.
+fn settled() -> f64 {
+    let mut before = resident();
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = resident();
+        if (now - before).abs() < 64.0 * 1024.0 {
+            return now;
+        }
+        before = now;
+    }
+}
+
+/// Bytes a link, and bytes a peer that is only known.
+fn measure_idle(stack: Stack, links: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::ZERO, false);
+    let mut network = Network::new(stack, links, signer);
+    let before = settled();
+    network.introduce(Tag::GossipOnly);
+    let known = settled();
+    network.light();
+    network.until_up(1);
+    let idle = settled();
+    let each = |bytes: f64| bytes / links as f64;
+    vec![each(idle - known), each(known - before)]
+}
+
+/// Milliseconds: of the call that ends all links, and until the last far side has seen its end.
+fn measure_teardown(stack: Stack, links: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::ZERO, false);
+    let mut network = Network::new(stack, links, signer);
+    network.introduce(Tag::ChannelBearing);
+    network.light();
+    network.until_up(1);
+    std::thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    match &mut network.node {
+        Running::Ours(node) => {
+            let session = node.session.take().unwrap();
+            let _ = session.lapse(LapseReason::Requested).unwrap();
+        }
+        Running::Ldk(node) => {
+            // Its descriptors wake tasks.
+            let _inside = network.runtime.enter();
+            node.manager.disconnect_all_peers();
+        }
+    }
+    let call = start.elapsed();
+    network.until_ended(1);
+    vec![
+        call.as_secs_f64() * 1e3,
+        start.elapsed().as_secs_f64() * 1e3,
+    ]
+}
+
+/// The median round trip of a peer's pings, in µs, among so many links.
+fn measure_pings(stack: Stack, links: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::ZERO, false);
+    let mut network = Network::new(stack, links, signer);
+    network.introduce(Tag::GossipOnly);
+    network.light();
+    network.until_up(1);
+    std::thread::sleep(Duration::from_millis(500));
+    let _warm: Vec<f64> = serde_json::from_str(&network.crowd.ask("ping 100")).unwrap();
+    let took: Vec<f64> = serde_json::from_str(&network.crowd.ask("ping 800")).unwrap();
+    vec![percentile(&took, 0.5)]
+}
+
+/// Round trips of a live peer's pings, p50 and the longest, in µs, while so many strangers' handshakes wait 200 ms for the key.
+fn measure_signer(stack: Stack, strangers: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::ZERO, true);
+    let mut network = Network::new(stack, 1, signer);
+    network.introduce(Tag::GossipOnly);
+    network.light();
+    network.until_up(1);
+    let (address, id) = match &network.node {
+        Running::Ours(node) => network.runtime.block_on(async {
+            let address = node.supervisor.listen("127.0.0.1:0".parse().unwrap()).await;
+            (address.unwrap(), node.supervisor.node_id())
+        }),
+        Running::Ldk(node) => {
+            node.keys.slow.store(true, Ordering::Relaxed);
+            let address = network.runtime.block_on(ldk_listen(node));
+            (address, node.node_id())
+        }
+    };
+    let quiet: Vec<f64> = serde_json::from_str(&network.crowd.ask("ping 200")).unwrap();
+    let order = format!("strangers {address} {id} {strangers}");
+    let took: Vec<f64> = serde_json::from_str(&network.crowd.ask(&order)).unwrap();
+    vec![percentile(&took, 1.0), percentile(&quiet, 1.0)]
+}
+
+/// Microseconds of lapses' fences: the idle ones' first, then as many with every link busy.
+fn measure_fence(links: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::ZERO, false);
+    let mut network = Network::new(Stack::Ours, links, signer);
+    network.introduce(Tag::ChannelBearing);
+    let samples = if links > 1000 { 12 } else { 60 };
+    let mut fences = Vec::new();
+    for sample in 0..2 * samples {
+        network.light();
+        network.until_up(sample + 1);
+        let busy = (sample >= samples).then(|| busy(&mut network));
+        let (_, node) = network.ours();
+        let session = node.session.take().unwrap();
+        let lapse = session.lapse(LapseReason::Requested).unwrap();
+        fences.push(lapse.fence.as_secs_f64() * 1e6);
+        if let Some(stop) = busy {
+            stop.store(true, Ordering::Relaxed);
+        }
+        network.until_ended(sample + 1);
+    }
+    fences
+}
+
+/// Has every link written to as fast as it goes, until told to stop.
+fn busy(network: &mut Network) -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut message = CHANNEL.to_be_bytes().to_vec();
+    message.resize(430, 0);
+    let message = Bytes::from(message);
+    let links = network.links;
+    let (runtime, node) = network.ours();
+    let handles: Vec<LinkHandle> = runtime.block_on(async {
+        let mut handles = Vec::new();
+        // A hundred are as busy as the machine gets; the others are there.
+        for number in 1..=links.min(100) {
+            let peer = key(number).node_id();
+            handles.extend(node.supervisor.link(peer).await.unwrap());
+        }
+        handles
+    });
+    for chunk in handles.chunks(handles.len().div_ceil(2)) {
+        let (chunk, stop, message) = (chunk.to_vec(), Arc::clone(&stop), message.clone());
+        runtime.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                for handle in &chunk {
+                    // A full queue is as busy as it gets.
+                    let _ = handle.try_send(message.clone());
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    runtime.block_on(async {
+        while handles.iter().any(|handle| handle.bytes_written() < 10_000) {
+            tokio::task::yield_now().await;
+        }
+    });
+    stop
+}
+
+/// Milliseconds from the attach of a signer 50 ms away until every link is up again, as the node says.
+fn measure_relight(links: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::from_millis(50), false);
+    let mut network = Network::new(Stack::Ours, links, signer);
+    network.introduce(Tag::ChannelBearing);
+    network.light();
+    network.until_up(1);
+    let (_, node) = network.ours();
+    drop(node.session.take());
+    network.until_ended(1);
+    let (runtime, node) = network.ours();
+    let took = runtime.block_on(async {
+        let mut events = node.supervisor.events();
+        node.attach().await;
+        loop {
+            // The end of a relight is the newest event, so it is never among those that a slow listener misses.
+            if let Next::Event(recorded) = events.next().await.unwrap()
+                && let Event::Relit {
+                    took, up, failed, ..
+                } = recorded.event
+            {
+                assert_eq!((up as u64, failed), (links, 0));
+                return took.unwrap();
+            }
+        }
+    });
+    network.until_up(2);
+    vec![took.as_secs_f64() * 1e3]
+}
+
+/// Milliseconds until a node with so many peers in its book, and with none, knows them.
+fn measure_start(peers: u64) -> Vec<f64> {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let start = |book: &str| {
+        let path = folder.path().join(book);
+        runtime.block_on(async {
+            let start = Instant::now();
+            let context = SignerContext::new(key(NODE).node_id());
+            let book = Arc::new(SqliteBook::open(path).unwrap());
+            let builder = Supervisor::builder(context).redial(Redial::Hold);
+            let (supervisor, _inbox) = builder.book(book).start().await.unwrap();
+            let known = supervisor.peers().await.unwrap().len();
+            (start.elapsed().as_secs_f64() * 1e3, known as u64)
+        })
+    };
+    let full = SqliteBook::open(folder.path().join("full")).unwrap();
+    runtime.block_on(async {
+        let saves: Vec<_> = (1..=peers)
+            .map(|number| {
+                full.save(PeerRecord {
+                    node_id: key(number).node_id(),
+                    addresses: vec![address(number, 9735).into()],
+                    tag: Some(Tag::GossipOnly),
+                    weight: 0,
+                })
+            })
+            .collect();
+        for save in saves {
+            save.await.unwrap();
+        }
+    });
+    let closed = full.closed();
+    drop(full);
+    runtime.block_on(closed);
+    let (_, none) = start("empty");
+    assert_eq!(none, 0);
+    let (empty, _) = start("empty");
+    let (took, known) = start("full");
+    assert_eq!(known, peers);
+    vec![took - empty, took]
+}
+
+/// Both stacks in turn, so often: the figures of either, by place.
+fn in_turn(what: &str, number: u64, rounds: usize) -> [Vec<Vec<f64>>; 2] {
+    let mut figures: [Vec<Vec<f64>>; 2] = Default::default();
+    for _ in 0..rounds {
+        for (stack, figures) in [Stack::Ours, Stack::Ldk].iter().zip(&mut figures) {
+            let found = measure(&format!("{what} {} {number}", stack.name()));
+            figures.resize(found.len(), vec![]);
+            for (place, figure) in figures.iter_mut().zip(found) {
+                place.push(figure);
+            }
+        }
+    }
+    figures
+}
+
+pub(crate) fn idle(effort: Effort, report: &mut Report) {
+    for links in effort.or([1_000, 10_000].as_slice(), &[50]) {
+        let [mut ours, mut ldk] = in_turn("idle", *links, effort.rounds);
+        let ours_known = ours.remove(1);
+        let row = Row::new("idle", format!("idle link, resident, of {links}"), "B");
+        let row = row.ours(ours.remove(0)).ldk(ldk.remove(0));
+        report.add(&row.target(Target::Most(3.0 * 1024.0)));
+        let row = Row::new("idle", format!("known peer, resident, of {links}"), "B");
+        report.add(&row.ours(ours_known));
+    }
+}
+
+pub(crate) fn teardown(effort: Effort, report: &mut Report) {
+    for links in effort.or([1_000, 10_000].as_slice(), &[50]) {
+        let [mut ours, mut ldk] = in_turn("teardown", *links, effort.rounds);
+        let row = Row::new("teardown", format!("last of {links} links closed"), "ms");
+        let row = row.ours(ours.remove(1)).ldk(ldk.remove(1));
+        report.add(&row.target(Target::Better(2.0)));
+        let row = Row::new("teardown", format!("call that ends {links} links"), "ms");
+        report.add(&row.ours(ours.remove(0)).ldk(ldk.remove(0)));
+    }
+}
+
+pub(crate) fn pings(effort: Effort, report: &mut Report) {
+    let (few, many) = effort.or((32, 5_000), (8, 50));
+    let [few_ours, few_ldk] = in_turn("pings", few, effort.rounds);
+    let [many_ours, many_ldk] = in_turn("pings", many, effort.rounds);
+    for (links, ours, ldk) in [(few, &few_ours, &few_ldk), (many, &many_ours, &many_ldk)] {
+        let row = Row::new(
+            "pings",
+            format!("ping round trip among {links} links"),
+            "µs",
+        );
+        report.add(&row.ours(ours[0].clone()).ldk(ldk[0].clone()));
+    }
+    let grown = |few: &[Vec<f64>], many: &[Vec<f64>]| {
+        many[0].iter().zip(&few[0]).map(|(a, b)| a / b).collect()
+    };
+    let row = Row::new("pings", format!("the same, {many} over {few}"), "×");
+    let row = row
+        .ours(grown(&few_ours, &many_ours))
+        .ldk(grown(&few_ldk, &many_ldk));
+    report.add(&row.target(Target::Most(1.2)));
+}
+
+pub(crate) fn slow_signer(effort: Effort, report: &mut Report) {
+    let [mut ours, mut ldk] = in_turn("signer", 8, effort.rounds);
+    let what = "longest pong while 8 handshakes wait 200 ms for the key";
+    let row = Row::new("signer", what, "µs").floor(ours.remove(1));
+    let row = row.ours(ours.remove(0)).ldk(ldk.remove(0));
+    report.add(&row.target(Target::Better(20.0)));
+}
+
+pub(crate) fn own(effort: Effort, report: &mut Report) {
+    for links in effort.or([100, 10_000].as_slice(), &[20]) {
+        let fences = measure(&format!("fence ours {links}"));
+        let (idle, busy) = fences.split_at(fences.len() / 2);
+        for (what, fences, most) in [("idle", idle, 10.0), ("busy", busy, 50.0)] {
+            let what = format!("fence, p99, {links} {what} links");
+            let p99 = vec![percentile(fences, 0.99)];
+            let row = Row::new("own", what, "µs").ours(p99);
+            report.add(&row.target(Target::Most(most)));
+        }
+    }
+    let each = |what: &str, number: u64| -> Vec<f64> {
+        (0..effort.rounds)
+            .map(|_| measure(&format!("{what} ours {number}"))[0])
+            .collect()
+    };
+    let peers = effort.or(1_000, 20);
+    let row = Row::new("own", format!("relight {peers}, signer 50 ms away"), "ms");
+    let row = row
+        .ours(each("relight", peers))
+        .target(Target::Most(1000.0));
+    report.add(&row);
+    let peers = effort.or(10_000, 100);
+    let row = Row::new(
+        "own",
+        format!("start with {peers} known peers, over none"),
+        "ms",
+    );
+    report.add(&row.ours(each("start", peers)).target(Target::Most(100.0)));
+}

@@ -1,0 +1,168 @@
+//! One link over loopback, the same code at both ends, the far one in a child process: how many messages a second go one way, and how
+//! long one takes there and back while the node is idle and while it sends on another link as fast as it goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::runtime::Runtime;
+
+use crate::Effort;
+use crate::child::{Child, processor_time};
+use crate::ldk::{ECHO, ECHO_OF_LOAD, SINK};
+use crate::node::{Distant, Link, Running, Stack, message, runtime};
+use crate::report::{Report, Row, Target, percentile};
+
+/// Messages between two that come back, and how many of those may be on their way: LDK has no other bound on what it holds.
+const BATCH: usize = 500;
+const WINDOW: u64 = 4;
+
+/// A node here with a link to one there.
+struct Ends {
+    runtime: Runtime,
+    link: Arc<Link>,
+    /// Another link, to make load.
+    load: Option<Arc<Link>>,
+    child: Child,
+    _other: Option<Child>,
+    _node: Running,
+}
+
+impl Ends {
+    fn new(stack: Stack, loaded: bool) -> Self {
+        let runtime = runtime();
+        let mut node =
+            runtime.block_on(Running::new(stack, Distant::new(1, Duration::ZERO, false)));
+        let (child, link) = Self::link(&runtime, &mut node, stack, 2);
+        let other = loaded.then(|| Self::link(&runtime, &mut node, stack, 3));
+        let (other, load) = other.unzip();
+        Self {
+            runtime,
+            link,
+            load,
+            child,
+            _other: other,
+            _node: node,
+        }
+    }
+
+    fn link(runtime: &Runtime, node: &mut Running, stack: Stack, number: u8) -> (Child, Arc<Link>) {
+        let mut child = Child::spawn(&format!("node {} {number}", stack.name()));
+        let greeting = child.hear();
+        let (address, id) = greeting.split_once(' ').unwrap();
+        let (address, id) = (address.parse().unwrap(), id.parse().unwrap());
+        let link = runtime.block_on(node.link(id, address));
+        (child, Arc::new(link))
+    }
+}
+
+/// Sends as fast as the window allows, until `enough` says so after a batch. Returns how many messages went, and how many have come
+/// back in all, `from` before this.
+async fn pour(link: &Link, kind: u16, from: u64, enough: impl Fn(u64) -> bool) -> (u64, u64) {
+    let (sink, echo): (Bytes, Bytes) = (message(SINK), message(kind));
+    let (mut sent, mut echoes) = (0, from);
+    while !enough(sent) {
+        link.send(BATCH, &sink, &echo).await;
+        sent += BATCH as u64 + 1;
+        echoes += 1;
+        link.echoed(kind, echoes.saturating_sub(WINDOW)).await;
+    }
+    link.echoed(kind, echoes).await;
+    (sent, echoes)
+}
+
+pub(crate) fn throughput(effort: Effort, report: &mut Report) {
+    let count = effort.or(400_000, 2_000);
+    let stacks = [Stack::Ours, Stack::Ldk];
+    let ends = stacks.map(|stack| Ends::new(stack, false));
+    let mut echoes = [0; 2];
+    let (mut rates, mut costs) = ([vec![], vec![]], [vec![], vec![]]);
+    // Once unmeasured: both sides' buffers and caches fill.
+    for round in 0..=effort.rounds {
+        for (at, ends) in ends.iter().enumerate() {
+            let used = || processor_time("self") + ends.child.processor_time();
+            let (start, before) = (Instant::now(), used());
+            let pouring = pour(&ends.link, ECHO, echoes[at], |sent| sent >= count);
+            let sent = ends.runtime.block_on(pouring);
+            echoes[at] = sent.1;
+            let sent = sent.0 as f64;
+            if round > 0 {
+                rates[at].push(sent / start.elapsed().as_secs_f64() / 1e6);
+                costs[at].push((used() - before) * 1e9 / sent);
+            }
+        }
+    }
+    let [ours, ldk] = rates;
+    let row = |what: &str, unit| Row::new("throughput", what, unit);
+    let rate = row("loopback, 430 B, one way", "M/s").more_is_better();
+    report.add(&rate.ours(ours.clone()).target(Target::Least(0.9)));
+    let rate = row("loopback, 430 B, one way, beside LDK", "M/s").more_is_better();
+    report.add(&rate.ours(ours).ldk(ldk).target(Target::Better(3.0)));
+    let [ours, ldk] = costs;
+    let cost = row("processor time of a message, both ends", "ns");
+    report.add(&cost.ours(ours).ldk(ldk));
+}
+
+/// Round trips of single messages, in µs.
+async fn round_trips(link: &Link, count: usize, from: u64) -> Vec<f64> {
+    let (none, echo) = (message(SINK), message(ECHO));
+    let mut took = Vec::with_capacity(count);
+    for at in 1..=count as u64 {
+        let start = Instant::now();
+        link.send(0, &none, &echo).await;
+        link.echoed(ECHO, from + at).await;
+        took.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    took
+}
+
+pub(crate) fn latency(effort: Effort, report: &mut Report) {
+    let (idle, loaded) = (effort.or(4_000, 20), effort.or(1_000, 20));
+    let ends = [Stack::Ours, Stack::Ldk].map(|stack| Ends::new(stack, true));
+    let (mut sent, mut load) = ([0; 2], [0; 2]);
+    // p50 idle, p99 idle, p50 loaded, p99 loaded: ours and LDK's, by round.
+    let mut figures: [[Vec<f64>; 4]; 2] = Default::default();
+    for _ in 0..effort.rounds {
+        for (at, ends) in ends.iter().enumerate() {
+            let took = ends
+                .runtime
+                .block_on(round_trips(&ends.link, idle, sent[at]));
+            sent[at] += idle as u64;
+            let (busy, poured) = under_load(ends, loaded, sent[at], load[at]);
+            load[at] = poured;
+            sent[at] += loaded as u64;
+            let shares = [(&took, 0.5), (&took, 0.99), (&busy, 0.5), (&busy, 0.99)];
+            for (figure, (took, share)) in figures[at].iter_mut().zip(shares) {
+                figure.push(percentile(took, share));
+            }
+        }
+    }
+    let [ours, ldk] = figures;
+    let names = [
+        ("round trip, idle node, p50", Target::Better(1.0)),
+        ("round trip, idle node, p99", Target::None),
+        ("round trip beside a busy link, p50", Target::None),
+        ("round trip beside a busy link, p99", Target::None),
+    ];
+    for ((what, target), (ours, ldk)) in names.into_iter().zip(ours.into_iter().zip(ldk)) {
+        let row = Row::new("latency", what, "µs").ours(ours).ldk(ldk);
+        report.add(&row.target(target));
+    }
+}
+
+/// Round trips on one link while another is sent on as fast as it goes; and how many messages of that have come back in all.
+fn under_load(ends: &Ends, count: usize, from: u64, poured: u64) -> (Vec<f64>, u64) {
+    let load = Arc::clone(ends.load.as_ref().unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&stop);
+    let pouring = ends.runtime.spawn(async move {
+        pour(&load, ECHO_OF_LOAD, poured, |_| {
+            until.load(Ordering::Relaxed)
+        })
+        .await
+    });
+    let took = ends.runtime.block_on(round_trips(&ends.link, count, from));
+    stop.store(true, Ordering::Relaxed);
+    (took, ends.runtime.block_on(pouring).unwrap().1)
+}
