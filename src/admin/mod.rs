@@ -31,6 +31,8 @@ pub use data_dir::{DataDir, Token, TokenKind};
 pub use error::{AdminError, Problem};
 pub use exporter::Exporter;
 pub use page::recorded;
+#[cfg(feature = "cli")]
+pub(crate) use process::usage;
 pub use server::{AdminServer, Parts, Settings};
 #[cfg(feature = "cli")]
 pub(crate) use views::{event as event_json, info as info_json, peer as peer_json};

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What is known at one moment.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// When the daemon started, since the Unix epoch.
     started: Duration,
     cpu: Option<Duration>,
@@ -21,7 +21,7 @@ impl Usage {
         clippy::cast_precision_loss,
         reason = "bytes and descriptors; 2⁵³ of either is out of reach"
     )]
-    pub(super) fn of(&self, metric: &str) -> Option<f64> {
+    pub(crate) fn of(&self, metric: &str) -> Option<f64> {
         let count = |value: Option<u64>| value.map(|value| value as f64);
         match metric {
             "process_cpu_seconds_total" => self.cpu.map(|time| time.as_secs_f64()),
@@ -45,7 +45,7 @@ pub(super) fn unix_now() -> Duration {
 
 /// Reads what the process uses now. What cannot be read is left out.
 #[cfg(target_os = "linux")]
-pub(super) fn usage(started: Duration) -> Usage {
+pub(crate) fn usage(started: Duration) -> Usage {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let listed = std::fs::read_dir("/proc/self/fd").ok();
@@ -63,7 +63,7 @@ pub(super) fn usage(started: Duration) -> Usage {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn usage(started: Duration) -> Usage {
+pub(crate) fn usage(started: Duration) -> Usage {
     Usage {
         started,
         ..Usage::default()

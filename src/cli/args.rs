@@ -36,6 +36,8 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Show what this is for: a node and its peers on loopback, a signer that goes and returns, the promises checked
     Demo(DemoArguments),
+    /// Try endurance: a node and many peers on loopback for hours, a signer that goes and returns, memory and promises watched
+    Soak(SoakArguments),
     /// Run the daemon
     Run(RunArguments),
     /// Show the daemon's mode, links and last lapse
@@ -110,6 +112,22 @@ pub(super) struct DemoArguments {
         default_value = "1m"
     )]
     pub(super) round: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SoakArguments {
+    /// How many peers, a fifth of them with channels; 2 to 5000
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u16).range(2..=5000))]
+    pub(super) peers: u16,
+    /// How long, from all links up on
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h")]
+    pub(super) time: String,
+    /// How often the signer goes; 1s to 1h
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub(super) lapse_every: String,
+    /// Repeat the soak with these keys and this jitter
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -29,6 +29,7 @@ mod peer_spec;
 mod run;
 mod settings;
 mod signals;
+mod soak;
 mod span;
 mod top;
 mod words;
@@ -80,6 +81,7 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<ExitCode, Failure> 
     let client = || settings::data_dir(data_dir.clone()).map(Client::new);
     let exit = match command {
         Command::Demo(arguments) => return run::demo(demo::Options::new(arguments, json)?),
+        Command::Soak(arguments) => run::soak(soak::Options::new(&arguments)?, output),
         Command::Run(run) => run::run(settings::resolve(data_dir, run)?, output),
         Command::Info { url: false } => commands::info(&client()?, output),
         Command::Info { url: true } => commands::page_url(&client()?, output),

@@ -12,6 +12,7 @@ use super::logging::{self, LogFormat};
 use super::output::Output;
 use super::settings::Settings;
 use super::signals::Signals;
+use super::soak;
 use crate::admin::{self, AdminServer, DataDir, Exporter, Parts, SignerControl, TokenKind};
 use crate::clock::{Clock, SystemClock};
 use crate::node_id::{LocalKey, NodeId};
@@ -50,6 +51,12 @@ pub(super) fn run(settings: Settings, output: &Output) -> Result<Exit, Failure> 
 pub(super) fn demo(options: demo::Options) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| refused(&error))?;
     runtime.block_on(demo::run(options))
+}
+
+/// Soaks on a runtime of its own.
+pub(super) fn soak(options: soak::Options, output: &Output) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| refused(&error))?;
+    runtime.block_on(soak::run(options, output))
 }
 
 async fn daemon(settings: Settings, output: &Output) -> Result<Exit, Failure> {
