@@ -59,6 +59,7 @@ impl Doorway {
         listener: TcpListener,
         mut stop: watch::Receiver<bool>,
     ) {
+        let mut told = false;
         loop {
             let accepted = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -66,17 +67,36 @@ impl Doorway {
             };
             match accepted {
                 // Unread, and before it has a place or a task.
-                Ok((_, address)) if self.turns_away(address.ip()) => {}
-                Ok((socket, address)) => self.take(socket, address, &stop),
+                Ok((_, address)) if self.turns_away(address.ip()) => told = false,
+                Ok((socket, address)) => {
+                    told = false;
+                    self.take(socket, address, &stop);
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "no inbound connection can be taken; trying again");
+                    // Once, until a connection can be taken: the next failure is a tenth of a second away.
+                    if !told {
+                        told = true;
+                        self.tell_that_none_is_taken(&listener, &error);
+                    }
                     self.env
                         .clock
                         .sleep_until(self.env.clock.now().after(limits::ACCEPT_PAUSE))
                         .await;
                 }
             }
+        }
+    }
+
+    /// For want of descriptors or memory. Those who wait are not refused: the kernel keeps them.
+    fn tell_that_none_is_taken(&self, listener: &TcpListener, error: &std::io::Error) {
+        tracing::warn!(%error, "no inbound connection can be taken; trying again");
+        if let Ok(address) = listener.local_addr() {
+            self.env.telemetry.emit(Event::InboundFailed {
+                address,
+                failure: "accept",
+                detail: format!("no connection can be taken: {error}"),
+            });
         }
     }
 

@@ -135,7 +135,7 @@ pub enum Event {
     },
     /// An inbound connection ended before it was a link.
     InboundFailed {
-        /// From where.
+        /// From where. Of `accept`, which is told once until a connection can be taken again: where we listen.
         address: SocketAddr,
         /// What went wrong: a label.
         failure: &'static str,
