@@ -45,7 +45,7 @@ impl SupervisorMachine {
             self.our_side_works(out);
         }
         let dialled_by_smaller = (direction == Direction::Outbound) == (self.own_key() < id);
-        let peer = self.peers.entry(id).or_default();
+        let peer = self.peers.entry(id);
         peer.met_at(address, direction);
         let Some(incumbent) = peer.incumbent else {
             self.admit(now, id, link, direction, out);

@@ -186,10 +186,10 @@ impl SupervisorMachine {
     }
 
     pub(super) fn set_urgency(&mut self, id: NodeId, urgency: Urgency, out: &mut Vec<Output>) {
-        if !self.peers.contains_key(&id) && self.is_full() {
+        if !self.peers.contains(&id) && self.is_full() {
             return;
         }
-        self.peers.entry(id).or_default().urgency = urgency;
+        self.peers.entry(id).urgency = urgency;
         self.deadlines.set(id, &urgency);
         self.requeue(id);
         self.forget_if_idle(id);

@@ -4,7 +4,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::machine::{Output, SupervisorMachine};
-use super::roster::{Backoff, DialKey, Wait};
+use super::roster::{Backoff, DialKey, Peer, Wait};
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::LinkId;
@@ -98,20 +98,28 @@ impl SupervisorMachine {
     }
 
     pub(super) fn reschedule(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
+        let due = self.peers.get(&id).and_then(Peer::due);
+        self.set_timer(id, due);
+    }
+
+    /// Nothing rings for this peer any more.
+    pub(super) fn unschedule(&mut self, id: NodeId) {
+        self.set_timer(id, None);
+    }
+
+    fn set_timer(&mut self, id: NodeId, due: Option<Moment>) {
+        let Some(place) = self.peers.place(&id) else {
             return;
         };
-        let due = peer.due();
-        if due == peer.timer {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.timer != due) else {
             return;
-        }
-        if let Some(old) = peer.timer.take() {
-            self.timers.remove(&(old, id));
+        };
+        if let Some(old) = std::mem::replace(&mut peer.timer, due) {
+            self.timers.remove(&(old, place));
         }
         if let Some(due) = due {
-            self.timers.insert((due, id));
+            self.timers.insert((due, place));
         }
-        peer.timer = due;
     }
 
     /// The next dial of a peer that we or the signer failed. Nothing is held against the peer; but a signer that refuses everybody
@@ -154,7 +162,7 @@ impl SupervisorMachine {
             .peers
             .iter()
             .filter(|(_, peer)| matches!(peer.wait, Wait::Backoff { ours: true, .. }))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in waiting {
             if let Some(peer) = self.peers.get_mut(&id) {

@@ -245,7 +245,7 @@ impl SupervisorMachine {
         match subject {
             Subject::One(id) => self.review(*id),
             Subject::All => {
-                let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+                let ids = self.peers.ids();
                 for id in ids {
                     self.review(id);
                 }
@@ -525,7 +525,7 @@ impl SupervisorMachine {
         self.floor.returned_at = Some(now);
         self.floor.starts_at = None;
         self.floor.has_begun = true;
-        for peer in self.peers.values_mut() {
+        for (_, peer) in self.peers.iter_mut() {
             let waits = peer.persona_until.take();
             peer.persona_barred = waits
                 .filter(|_| peer.persona_refused)
@@ -546,7 +546,7 @@ impl SupervisorMachine {
         let flaps = |at: Moment| now.since(at) < limits::STABLE_AFTER;
         self.floor.fresh |= !self.floor.returned_at.is_some_and(flaps);
         self.floor.begins(now);
-        let barred = |(id, peer): (&NodeId, &Peer)| peer.persona_barred.map(|until| (*id, until));
+        let barred = |(id, peer): (NodeId, &Peer)| peer.persona_barred.map(|until| (id, until));
         let barred: Vec<_> = self.peers.iter().filter_map(barred).collect();
         for (id, until) in barred {
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -569,7 +569,7 @@ impl SupervisorMachine {
     }
 
     fn reschedule_all(&mut self) {
-        let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+        let ids = self.peers.ids();
         for id in ids {
             self.reschedule(id);
         }

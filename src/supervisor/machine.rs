@@ -16,6 +16,7 @@ use super::deadlines::Deadlines;
 use super::floor::Floor;
 use super::guests::Guests;
 use super::hold_down::HoldDown;
+use super::peers::{Peers, Place};
 use super::relight::Relight;
 use super::roster::{Backoff, DialKey, Incumbent, OurSide, Peer, Wait};
 use super::seen::Seen;
@@ -24,7 +25,7 @@ use crate::limits;
 use crate::link::{CloseReason, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::Epoch;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 pub use super::orders::{Failure, Input, Load, Output, Policy};
@@ -43,7 +44,7 @@ pub struct SupervisorMachine {
     pub(super) draining: bool,
     /// The node has said, in this process, which peers it has channels with.
     pub(super) declared: bool,
-    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) peers: Peers,
     /// Whose each link is: admitted ones, contenders, and dials under way.
     pub(super) owners: HashMap<LinkId, NodeId>,
     pub(super) next_link: u64,
@@ -51,7 +52,7 @@ pub struct SupervisorMachine {
     pub(super) queue: BTreeSet<(DialKey, NodeId)>,
     pub(super) dialing: usize,
     pub(super) our_side: OurSide,
-    pub(super) timers: BTreeSet<(Moment, NodeId)>,
+    pub(super) timers: BTreeSet<(Moment, Place)>,
     pub(super) relight: Option<Relight>,
     pub(super) guests: Guests,
     pub(super) hold_down: HoldDown,
@@ -74,7 +75,7 @@ impl SupervisorMachine {
             live: false,
             draining: false,
             declared: false,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             owners: HashMap::new(),
             next_link: 0,
             queue: BTreeSet::new(),
@@ -135,15 +136,19 @@ impl SupervisorMachine {
     /// What a peer is: what the node said of it, else channel-bearing until the node has declared its channel peers (fail
     /// safe), else gossip-only.
     pub fn tag_of(&self, peer: NodeId) -> Tag {
-        let unknown = if self.declared {
+        let known = self.peers.get(&peer);
+        known
+            .and_then(|known| known.said)
+            .unwrap_or(self.tag_of_unknown())
+    }
+
+    /// What a peer is of which the node has said nothing.
+    fn tag_of_unknown(&self) -> Tag {
+        if self.declared {
             Tag::GossipOnly
         } else {
             Tag::ChannelBearing
-        };
-        self.peers
-            .get(&peer)
-            .and_then(|known| known.said)
-            .unwrap_or(unknown)
+        }
     }
 
     /// Whether no further peer is taken in, save channel peers that the node declares.
@@ -153,7 +158,9 @@ impl SupervisorMachine {
 
     /// Every peer, in the order of their keys.
     pub fn peers(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
-        self.peers.iter().map(|(id, peer)| (*id, peer))
+        let mut peers: Vec<_> = self.peers.iter().collect();
+        peers.sort_unstable_by_key(|(id, _)| *id);
+        peers.into_iter()
     }
 
     /// One peer.
@@ -276,7 +283,7 @@ impl SupervisorMachine {
             out.push(Output::HeldDown { lapses, wait });
         }
         self.personas_give_way(now, out);
-        let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+        let ids = self.peers.ids();
         for id in ids {
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
@@ -299,9 +306,9 @@ impl SupervisorMachine {
 
     /// From now on the return of the channel peers is counted: all that are wanted and have no link that lives on.
     fn begin_relight(&mut self, now: Moment) {
-        let missing = |(id, peer): (&NodeId, &Peer)| {
-            let missing = peer.will_be_missing() && self.tag_of(*id) == Tag::ChannelBearing;
-            missing.then_some(*id)
+        let missing = |(id, peer): (NodeId, &Peer)| {
+            let missing = peer.will_be_missing() && self.tag_of(id) == Tag::ChannelBearing;
+            missing.then_some(id)
         };
         let waiting = self.peers.iter().filter_map(missing).collect();
         self.relight = self.epoch.map(|epoch| Relight::new(epoch, now, waiting));
@@ -314,7 +321,7 @@ impl SupervisorMachine {
             .peers
             .iter()
             .filter(|(_, peer)| peer.wait == Wait::Held || peer.contender.is_some())
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in held {
             if let Some(peer) = self.peers.get_mut(&id)
@@ -347,17 +354,10 @@ impl SupervisorMachine {
         self.hold_down.lapsed(now);
         self.absence_begins(now);
         self.refuse_contenders(CloseReason::Lapse, out);
-        let channel_peers: Vec<NodeId> = self
-            .peers
-            .keys()
-            .copied()
-            .filter(|id| self.tag_of(*id) == Tag::ChannelBearing)
-            .collect();
-        for id in channel_peers {
-            if let Some(incumbent) = self
-                .peers
-                .get_mut(&id)
-                .and_then(|peer| peer.incumbent.as_mut())
+        let unknown = self.tag_of_unknown();
+        for (_, peer) in self.peers.iter_mut() {
+            if peer.said.unwrap_or(unknown) == Tag::ChannelBearing
+                && let Some(incumbent) = &mut peer.incumbent
             {
                 incumbent.doomed = true;
             }
@@ -366,7 +366,7 @@ impl SupervisorMachine {
             .peers
             .iter()
             .filter(|(_, peer)| peer.wait != Wait::None)
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in waiting {
             if self.speaks_for_node(id) {
@@ -541,8 +541,11 @@ impl SupervisorMachine {
         if self.hold_down.end_if_over(now) {
             self.release(now, out);
         }
-        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, id));
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            let due = self.timers.pop_first();
+            let Some(id) = due.and_then(|(_, place)| self.peers.at(place)) else {
+                continue;
+            };
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
@@ -563,7 +566,7 @@ impl SupervisorMachine {
         self.hold_down.cancel();
         self.floor.stop();
         self.refuse_contenders(CloseReason::Draining, out);
-        let ids: Vec<NodeId> = self.peers.keys().copied().collect();
+        let ids = self.peers.ids();
         for id in ids {
             self.set_wait(id, Wait::None);
             let Some(peer) = self.peers.get_mut(&id) else {
@@ -587,7 +590,7 @@ impl SupervisorMachine {
             .peers
             .iter()
             .filter(|(_, peer)| peer.contender.is_some())
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in contended {
             if let Some(peer) = self.peers.get_mut(&id)
@@ -611,6 +614,8 @@ impl SupervisorMachine {
     pub(super) fn forget_if_idle(&mut self, id: NodeId) {
         if self.peers.get(&id).is_some_and(Peer::is_forgettable) {
             self.set_wait(id, Wait::None);
+            // Its place may soon be another's.
+            self.unschedule(id);
             self.peers.remove(&id);
         }
     }

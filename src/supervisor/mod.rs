@@ -26,6 +26,7 @@ mod inbox;
 mod listener;
 pub mod machine;
 mod orders;
+mod peers;
 mod reaper;
 mod relight;
 mod roster;

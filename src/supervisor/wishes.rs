@@ -21,12 +21,12 @@ impl SupervisorMachine {
         out: &mut Vec<Output>,
     ) {
         // A dial of ourselves could only be refused, again and again.
-        if id == self.own_key || !self.peers.contains_key(&id) && self.is_full() {
+        if id == self.own_key || !self.peers.contains(&id) && self.is_full() {
             return;
         }
         let lot = self.random.u32(..);
         let onions = self.onions;
-        let peer = self.peers.entry(id).or_default();
+        let peer = self.peers.entry(id);
         (peer.persona_until, peer.persona_barred) = (None, None);
         peer.wanted = true;
         if peer.lot == 0 {
@@ -104,11 +104,11 @@ impl SupervisorMachine {
     /// The node says what a peer is.
     pub(super) fn say(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
         // A full table must not make a channel peer look like a stranger: those the node vouches for have no bound but the node's.
-        if tag == Tag::GossipOnly && !self.peers.contains_key(&id) && self.is_full() {
+        if tag == Tag::GossipOnly && !self.peers.contains(&id) && self.is_full() {
             return;
         }
         let before = self.tag_of(id);
-        let peer = self.peers.entry(id).or_default();
+        let peer = self.peers.entry(id);
         if peer.said.replace(tag) != Some(tag) {
             out.push(Output::Save(peer.record(id)));
         }
@@ -156,8 +156,8 @@ impl SupervisorMachine {
     pub(super) fn declare(&mut self, channel_peers: &[NodeId], out: &mut Vec<Output>) {
         let before: Vec<(NodeId, Tag)> = self
             .peers
-            .keys()
-            .map(|id| (*id, self.tag_of(*id)))
+            .iter()
+            .map(|(id, _)| (id, self.tag_of(id)))
             .collect();
         let listed: BTreeSet<NodeId> = channel_peers
             .iter()

@@ -69,6 +69,7 @@ pub(crate) const PURE_FILES: &[(&str, &str)] = &[
     ("supervisor", "src/supervisor/machine.rs"),
     ("supervisor", "src/supervisor/conduct.rs"),
     ("supervisor", "src/supervisor/guests.rs"),
+    ("supervisor", "src/supervisor/peers.rs"),
     ("supervisor", "src/supervisor/deadlines.rs"),
     ("book", "src/book/import.rs"),
     ("cli", "src/cli/top/model.rs"),
