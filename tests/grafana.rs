@@ -101,7 +101,9 @@ fn check(place: &str, selector: &Selector) -> Vec<&'static str> {
             "{place}: {operator}"
         );
         if label == "le" {
-            let bound = |bound: &f64| bound.to_string() == *value;
+            // Prometheus 3 writes each as a float, in whatever form it came; before, it was left as it was.
+            let both = |bound: &f64| format!("{bound}|{bound}[.]0");
+            let bound = |bound: &f64| operator == "=~" && both(bound) == *value;
             assert!(
                 listed.is_some_and(|listed| listed.buckets.iter().any(bound)),
                 "{place}: {metric} has no bucket {value}"
