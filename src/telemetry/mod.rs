@@ -1,7 +1,7 @@
 //! What the crate tells the outside: one list of [`Event`]s, from which the event stream, the metrics and the logs are fed.
 //!
-//! The metrics go to the process's recorder of the `metrics` facade, if it has one, and no label of theirs names the node: of two nodes in a
-//! process the counters add up, and the gauges are those of the one that was last given to [`publish`].
+//! The metrics go to the process's recorder of the `metrics` facade, if it has one, and no label of theirs names the node: two nodes in a
+//! process share every series, and a gauge is that of the one that was last given to [`publish`].
 //!
 //! A layer emits an event and knows nothing of its listeners. Nothing here waits: a listener that is too slow is told how many
 //! events it missed.
