@@ -156,3 +156,26 @@ fn events_that_are_alike_have_a_row_each_and_an_htlc_that_has_expired_is_said_to
     let signer = browser.text("signer");
     assert!(signer.contains("expired 7 blocks ago"), "{signer}");
 }
+
+/// A daemon that drains may have its signer still.
+#[test]
+#[ignore = "needs chromium and chromedriver: run by .ci/run"]
+fn while_the_daemon_drains_its_signer_is_there_if_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let browser = Browser::start();
+    for (signer, word) in [
+        (json!({ "attached": true }), "Attached"),
+        (json!({ "attached": false }), "Away"),
+        (json!({}), "Not known"),
+    ] {
+        let path = folder.path().join(format!("{word}.html"));
+        let drains =
+            json!({ "at": 1.5, "event": "mode_changed", "from": "live", "to": "draining" });
+        let page = json!({ "from": 1, "until": 9, "info": { "mode": "draining", "signer": signer }, "events": [drains] });
+        std::fs::write(&path, recorded(&page, "")).unwrap();
+        browser.open(&format!("file://{}", path.display()));
+        until_mode(&browser, "draining");
+        browser.settle();
+        assert_eq!(browser.text("signer-word"), word);
+    }
+}

@@ -124,8 +124,8 @@
 
   function showSigner() {
     const signer = info?.signer ?? {};
-    // What /v1/info said may be older than the last event.
-    const attached = model.mode === null ? undefined : model.mode === 'live';
+    // What /v1/info said may be older than the last event, which tells all but of a daemon that is about to end.
+    const attached = model.mode === null ? undefined : model.mode === 'draining' ? signer.attached : model.mode === 'live';
     const last = model.attaches[model.attaches.length - 1];
     const lapse = model.lapses[model.lapses.length - 1];
     const gone = model.away(now()).at(-1);
