@@ -12,7 +12,7 @@ use pilotlight::telemetry::Event;
 use tokio::task::JoinHandle;
 
 use crate::ldk_handlers::Records;
-use crate::ldk_peer::LdkPeer;
+use crate::ldk_peer::{LdkPeer, ldk_key};
 use crate::ldk_round_trips::round_trips;
 use crate::live_node::{Node, is_custom};
 use crate::numbered::{assert_same, stream};
@@ -298,10 +298,17 @@ impl Cell {
 
     /// LDK sends to whoever the node is to it now, and all of it arrives.
     async fn hears(&self) {
+        // The node knows of the link before LDK does.
+        let own = ldk_key(self.node.id());
+        let stranger = |all: &Records| {
+            let newest = all.connected.last().map(|introduced| introduced.peer);
+            newest.filter(|peer| *peer != own)
+        };
         let key = self
             .ldk
             .records
-            .read(|all| all.connected.last().unwrap().peer);
+            .until("LDK knows the persona", stranger)
+            .await;
         let persona = NodeId::parse(&key.serialize()).unwrap();
         let (come, _) = self.counts();
         let theirs = stream(5, 20);
