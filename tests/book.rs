@@ -13,15 +13,17 @@
 
 #[path = "support/book_records.rs"]
 mod book_records;
+#[path = "support/small_disk.rs"]
+mod small_disk;
 
 use book_records::record;
 use pilotlight::book::{Book, BookError, MemoryBook, PeerRecord, Sighting, SqliteBook};
 use pilotlight::error::{Culprit, Retry};
 use pilotlight::link::Tag;
+use small_disk::Disk;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;
@@ -90,36 +92,6 @@ fn refused(path: &Path) -> BookError {
     assert!(!error.what_to_do().is_empty() && !error.rule().is_empty());
     assert_eq!(error.culprit(), Culprit::Operator);
     error
-}
-
-/// A small disk of its own at `at`, until it is dropped. `None`: this user may not mount one.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: &Path) -> Option<Self> {
-        let disk = Self(at.to_path_buf());
-        disk.run(
-            "mount",
-            &["-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs"],
-        )
-        .then_some(disk)
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        assert!(self.run("mount", &["-o", &options]));
-    }
-
-    fn run(&self, command: &str, arguments: &[&str]) -> bool {
-        let run = Command::new(command).args(arguments).arg(&self.0).output();
-        run.is_ok_and(|done| done.status.success())
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.run("umount", &["-l"]);
-    }
 }
 
 fn seen(number: u32, last_seen: Option<u64>, failures: u32) -> Sighting {

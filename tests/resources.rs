@@ -1,14 +1,15 @@
 //! A process that runs out of something: descriptors, memory; a wall clock that jumps. After each the links live, nothing is lost, and an
 //! event tells of it where there is something to tell.
 //!
-//! A full disk is in `tests/book.rs`, a node that never reads in `tests/p9_bounds.rs`, slow clients of the admin address in
+//! What the book itself does on a full disk is in `tests/book.rs`, a node that never reads in `tests/p9_bounds.rs`, slow clients of the admin address in
 //! `tests/admin_attack.rs` and `tests/daemon.rs`. What lowers a limit of the process does so in a child of its own.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::print_stdout
+    clippy::print_stdout,
+    clippy::print_stderr
 )]
 
 #[path = "support/node.rs"]
@@ -17,15 +18,20 @@ mod node;
 #[path = "support/signers.rs"]
 #[allow(unreachable_pub, missing_docs)]
 mod signers;
+#[path = "support/small_disk.rs"]
+mod small_disk;
 
-use node::{Far, Got, Node, id, init, just_before, kind_of, message, number_of};
+use node::{Far, Got, Node, id, init, just_before, kind_of, message, number_of, soon};
+use pilotlight::book::{Book as _, SqliteBook};
 use pilotlight::clock::{Clock, ManualClock, Moment, Sleep};
 use pilotlight::limits;
 use pilotlight::link::Tag;
 use pilotlight::supervisor::{Inbound, PeerSpec};
 use pilotlight::telemetry::Event;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use small_disk::Disk;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
@@ -206,6 +212,62 @@ async fn all_come(node: &mut Node, last: u32) {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_what_it_did_not_take_is_written_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(folder.path()) else {
+        eprintln!("NOT RUN: no disk can be mounted here");
+        return;
+    };
+    let path = folder.path().join("peers.db");
+    let book = Arc::new(SqliteBook::open(&path).unwrap());
+    // Little is left.
+    let mut most = 512 * 1024;
+    while std::fs::write(folder.path().join("rest.bin"), vec![7; most]).is_err() {
+        most -= 16 * 1024;
+    }
+    std::fs::write(folder.path().join("rest.bin"), vec![7; most - 128 * 1024]).unwrap();
+    let kept = Arc::clone(&book);
+    let mut node = Node::live_with(|builder| builder.book(kept)).await;
+    let (mut far, link) = node.accept(1).await;
+    // Nobody is there: what matters is that they are known.
+    let spec = |number| PeerSpec::new(id(number), SocketAddr::from(([127, 0, 0, 1], 9)));
+    let failed = |event: &Event| matches!(event, Event::BookFailed { .. });
+    let mut peers = 100;
+    while node.watch.count(failed) == 0 {
+        peers += 1;
+        assert!(peers < 20_000, "the disk was never full");
+        node.supervisor.add_peer(spec(peers)).await.unwrap();
+        if peers % 50 == 0 {
+            talks(&mut node, &mut far, &link, 1).await;
+        }
+    }
+    talks(&mut node, &mut far, &link, 10).await;
+    assert_eq!(node.lapse().await.retained, 1);
+    node.attach().await;
+    talks(&mut node, &mut far, &link, 10).await;
+
+    disk.remount("size=8m");
+    peers += 1;
+    node.supervisor.add_peer(spec(peers)).await.unwrap();
+    drop(link);
+    let left = peers - 100;
+    let all_written = async {
+        loop {
+            let there = book.load().await.unwrap();
+            let known = |number| there.iter().any(|record| record.node_id == id(number));
+            if (101..=peers).all(known) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("all are written", all_written).await;
+    println!("{left} peers: the disk took some, then none, then all");
+    drop((node, far, book));
+    drop(disk);
 }
 
 /// A clock whose wall a test moves, in seconds, while its line goes on as it was.
