@@ -1024,6 +1024,18 @@ impl Desk {
         }
     }
 
+    /// Whether as many gossip peers as the floor asks for are up, or are there for whoever dials them. Nobody is asked of those that no
+    /// persona may meet.
+    pub fn could_have_floor(&self, is_there: impl Fn(usize) -> bool) -> bool {
+        let could = |peer: &usize| {
+            let known = &self.peers[*peer];
+            let may = || known.is_dialable() && !known.suspect;
+            known.counts || self.tag(*peer) == Tag::GossipOnly && may() && is_there(*peer)
+        };
+        let wanted = self.policy.gossip_floor;
+        (0..self.peers.len()).filter(could).take(wanted).count() == wanted
+    }
+
     /// P7: nobody who could fill the floor is left out. `ready_since` says since when a peer is there and answers.
     pub fn check_floor(&self, now: Moment, ready_since: impl Fn(usize) -> Option<Moment>) {
         let Some(from) = self

@@ -148,6 +148,8 @@ pub struct Links {
     pub last_gossip: Option<Duration>,
     seed: u64,
     pub report: Report,
+    /// Whether the floor could be there, as was seen at that moment of that absence.
+    could: Option<(Moment, u32, bool)>,
 }
 
 impl Links {
@@ -192,6 +194,7 @@ impl Links {
             seed,
             random,
             report: Report::new(scale),
+            could: None,
         };
         links.plan(scale.lasts());
         links
@@ -240,7 +243,7 @@ impl Links {
         self.feed(Input::Declare(declared));
         self.pass(Moment::from_start(end));
         self.settle();
-        self.report.figures = self.desk.figures.clone();
+        self.report.close(self.desk.figures.clone());
     }
 
     fn pass(&mut self, until: Moment) {
@@ -256,7 +259,8 @@ impl Links {
             else {
                 break;
             };
-            self.report.pass(&self.desk, self.agenda.now(), next);
+            let possible = self.could_have_floor();
+            self.report.pass(&self.desk, possible, self.agenda.now(), next);
             if planned.is_some_and(|at| at <= next) {
                 if let Some(event) = self.agenda.take() {
                     self.happens(event);
@@ -273,7 +277,8 @@ impl Links {
                 self.desk.check_all(self.now());
             }
         }
-        self.report.pass(&self.desk, self.agenda.now(), until);
+        let possible = self.could_have_floor();
+        self.report.pass(&self.desk, possible, self.agenda.now(), until);
         self.agenda.pass(until);
     }
 
@@ -599,6 +604,25 @@ impl Links {
         } else {
             self.tempers[peer].manners
         }
+    }
+
+    /// Looked at anew once a second, and at a lapse.
+    fn could_have_floor(&mut self) -> bool {
+        let (now, session) = (self.now(), self.desk.session());
+        if self.desk.live {
+            self.could = None;
+            return false;
+        }
+        let fresh = |(at, of, _): &(Moment, u32, bool)| *of == session && now.since(*at) < SECOND;
+        if let Some((_, _, could)) = self.could.filter(fresh) {
+            return could;
+        }
+        let is_there = |peer| {
+            self.manners(peer) == Manners::Honest && self.is_there(peer) && self.path(peer)
+        };
+        let could = self.desk.could_have_floor(is_there);
+        self.could = Some((now, session, could));
+        could
     }
 
     fn ready_since(&self, peer: usize) -> Option<Moment> {

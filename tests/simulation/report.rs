@@ -12,7 +12,12 @@ pub struct Report {
     scale: Scale,
     away: Duration,
     floor_there: Duration,
+    /// Time away in which as many honest gossip peers as the floor asks for were up or within reach, and of that with the floor.
+    possible: Duration,
+    there_when_possible: Duration,
     lasted: Duration,
+    /// The share of that of each run, in per cent.
+    shares: Vec<f64>,
     /// Looks at the far ends while no signer was there, and how often enough of them lived.
     looks: (u64, u64),
     relights: Vec<Duration>,
@@ -30,6 +35,9 @@ impl Report {
             scale,
             away: Duration::ZERO,
             floor_there: Duration::ZERO,
+            possible: Duration::ZERO,
+            there_when_possible: Duration::ZERO,
+            shares: Vec::new(),
             lasted: Duration::ZERO,
             looks: (0, 0),
             relights: Vec::new(),
@@ -41,15 +49,26 @@ impl Report {
         }
     }
 
-    /// Between two moments nothing happened.
-    pub fn pass(&mut self, desk: &Desk, from: Moment, to: Moment) {
+    /// Between two moments nothing happened. `possible`: the floor could be there.
+    pub fn pass(&mut self, desk: &Desk, possible: bool, from: Moment, to: Moment) {
         let span = to.since(from);
         self.lasted += span;
-        if !desk.live {
-            self.away += span;
-            if desk.missing() == 0 {
-                self.floor_there += span;
-            }
+        if desk.live {
+            return;
+        }
+        let of = |is: bool| if is { span } else { Duration::ZERO };
+        let is_there = desk.missing() == 0;
+        self.away += span;
+        self.floor_there += of(is_there);
+        self.possible += of(possible);
+        self.there_when_possible += of(possible && is_there);
+    }
+
+    /// The run is over.
+    pub fn close(&mut self, figures: Figures) {
+        self.figures = figures;
+        if !self.possible.is_zero() {
+            self.shares.push(share(self.there_when_possible, self.possible));
         }
     }
 
@@ -67,6 +86,9 @@ impl Report {
     pub fn add(&mut self, other: &Self) {
         self.away += other.away;
         self.floor_there += other.floor_there;
+        self.possible += other.possible;
+        self.there_when_possible += other.there_when_possible;
+        self.shares.extend(&other.shares);
         self.lasted += other.lasted;
         self.looks.0 += other.looks.0;
         self.looks.1 += other.looks.1;
@@ -93,18 +115,17 @@ impl Report {
         took.sort_unstable();
         let median = took.get(took.len() / 2).copied().unwrap_or_default();
         let worst = took.last().copied().unwrap_or_default();
-        let share = |part: Duration, whole: Duration| {
-            100.0 * part.as_secs_f64() / whole.as_secs_f64().max(1e-9)
-        };
         let peer_hours = self.scale.peers as f64 * self.lasted.as_secs_f64() / 3600.0;
         let figures = &self.figures;
         let mut text = format!(
-            "away {:.1} % in {} lapses; floor there {:.2} % of that; {} personas; {} dials, {:.2} per peer and hour, {} at most; \
+            "away {:.1} % in {} lapses; floor there {:.2} % of that, and {:.2} % of the {:.1} % in which it could be; {} personas; {} dials, {:.2} per peer and hour, {} at most; \
              {} at once at most; {} relights of {} peers, those who were there back after {median:.1?} (median), {worst:.1?} (worst); \
              {} inputs",
             share(self.away, self.lasted),
             figures.lapses,
             share(self.floor_there, self.away),
+            share(self.there_when_possible, self.possible),
+            share(self.possible, self.away),
             figures.personas,
             figures.dials,
             figures.dials as f64 / peer_hours.max(1e-9),
@@ -114,6 +135,16 @@ impl Report {
             figures.relit_peers,
             figures.inputs,
         );
+        if self.shares.len() > 1 {
+            let mut shares = self.shares.clone();
+            shares.sort_unstable_by(f64::total_cmp);
+            let _ = write!(
+                text,
+                "; of the seeds, the floor was there when it could be for {:.2} % at least, {:.2} % in the median",
+                shares[0],
+                shares[shares.len() / 2]
+            );
+        }
         if self.links > 0 {
             let (out, arrived) = self.messages;
             let _ = write!(
@@ -131,4 +162,8 @@ impl Report {
     pub fn relights(&self) -> usize {
         self.relights.len()
     }
+}
+
+fn share(part: Duration, whole: Duration) -> f64 {
+    100.0 * part.as_secs_f64() / whole.as_secs_f64().max(1e-9)
 }

@@ -73,6 +73,8 @@ pub struct Roster {
     /// Who is to come back since the last return, of those that are there.
     returning: BTreeSet<usize>,
     pub report: Report,
+    /// Whether the floor could be there, as was seen at that moment of that absence.
+    could: Option<(Moment, u32, bool)>,
 }
 
 impl Roster {
@@ -123,6 +125,7 @@ impl Roster {
             sick_until: Moment::START,
             returning: BTreeSet::new(),
             report: Report::new(scale),
+            could: None,
         }
     }
 
@@ -139,7 +142,7 @@ impl Roster {
         self.feed(Input::Declare(declared));
         self.pass(Moment::from_start(end));
         self.settle();
-        self.report.figures = self.desk.figures.clone();
+        self.report.close(self.desk.figures.clone());
     }
 
     fn now(&self) -> Moment {
@@ -159,7 +162,8 @@ impl Roster {
             else {
                 break;
             };
-            self.report.pass(&self.desk, self.agenda.now(), next);
+            let possible = self.could_have_floor();
+            self.report.pass(&self.desk, possible, self.agenda.now(), next);
             if planned.is_some_and(|at| at <= next) {
                 if let Some(event) = self.agenda.take() {
                     self.happens(event);
@@ -173,7 +177,8 @@ impl Roster {
                 self.desk.check_all(self.now());
             }
         }
-        self.report.pass(&self.desk, self.agenda.now(), until);
+        let possible = self.could_have_floor();
+        self.report.pass(&self.desk, possible, self.agenda.now(), until);
         self.agenda.pass(until);
     }
 
@@ -306,6 +311,25 @@ impl Roster {
             return Some(Moment::START);
         }
         script::ready_since(&self.tempers[peer], &self.cuts, peer, self.now())
+    }
+
+    /// Looked at anew every ten seconds, and at a lapse.
+    fn could_have_floor(&mut self) -> bool {
+        let (now, session) = (self.now(), self.desk.session());
+        if self.desk.live {
+            self.could = None;
+            return false;
+        }
+        let fresh =
+            |(at, of, _): &(Moment, u32, bool)| *of == session && now.since(*at) < 10 * SECOND;
+        if let Some((_, _, could)) = self.could.filter(fresh) {
+            return could;
+        }
+        let honest = |peer: usize| self.tempers[peer].manners == Manners::Honest || self.paradise;
+        let is_there = |peer| honest(peer) && self.is_reachable(peer);
+        let could = self.desk.could_have_floor(is_there);
+        self.could = Some((now, session, could));
+        could
     }
 
     fn is_reachable(&self, peer: usize) -> bool {
