@@ -34,11 +34,11 @@ use pilotlight::supervisor::machine::{
     Failure, Input, Output, PeerState, Policy, SupervisorMachine, Urgency,
 };
 use roster_world::{Choices, World};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 fn key(byte: u8) -> LocalKey {
@@ -115,10 +115,12 @@ impl Desk {
     }
 
     fn with(policy: Policy) -> Self {
+        static MINTED: OnceLock<Vec<Epoch>> = OnceLock::new();
         Self {
             machine: SupervisorMachine::new(own(), 7).with_policy(policy),
             now: Moment::START,
-            epochs: epochs(4),
+            // Each costs two multiplications on the curve, and the table takes a thousand desks.
+            epochs: MINTED.get_or_init(|| epochs(6)).clone(),
             attached: 0,
         }
     }
@@ -1560,6 +1562,12 @@ fn p7_a_peer_that_refuses_a_persona_meets_no_other_before_the_wait_is_over() {
             if wait > limits::STABLE_AFTER * 3 / 2 {
                 break until;
             }
+            let looked_for = desk.now.after(limits::FLOOR_AGAIN);
+            let next = match failure {
+                Failure::Handshake => until,
+                _ => until.min(looked_for),
+            };
+            assert_eq!(desk.machine.deadline(), Some(next), "{failure:?}");
             desk.now = until;
             let again = desk.feed(Input::Tick);
             assert_eq!(personas(&again), [1], "the same persona in one absence");
@@ -1585,6 +1593,157 @@ fn p7_a_peer_that_refuses_a_persona_meets_no_other_before_the_wait_is_over() {
         } else {
             assert!(dialled < until);
         }
+    }
+}
+
+/// Who has kept a persona's link for a while and then goes away has refused nothing: the next absence may meet it. Who ends it at once, or
+/// breaks the protocol on it, does not want it.
+#[test]
+fn p7_only_a_persona_that_is_turned_away_is_kept_away() {
+    let (soon, late) = (limits::PERSONA_TAKEN / 2, limits::PERSONA_TAKEN);
+    let cases = [
+        (late, CloseReason::PeerClosed, true),
+        (late, CloseReason::Io, true),
+        (late, CloseReason::PongTimeout, true),
+        (soon, CloseReason::PeerClosed, false),
+        (soon, CloseReason::Io, false),
+        (late, CloseReason::Protocol, false),
+        (late, CloseReason::QueryFlood, false),
+    ];
+    for (lived, reason, went_away) in cases {
+        let (mut desk, outputs) = away(1, address);
+        let (mut link, peer) = dials(&outputs)[0];
+        let until = loop {
+            desk.bring_up(link, peer);
+            desk.now = desk.now.after(lived);
+            desk.feed(Input::Ended { link, reason });
+            let due = desk.machine.peer(peer).unwrap().due().unwrap();
+            if due.since(desk.now) > limits::STABLE_AFTER {
+                break due;
+            }
+            desk.now = due;
+            link = dials(&desk.feed(Input::Tick))[0].0;
+        };
+        let own = dials(&desk.attach())[0].0;
+        desk.bring_up(own, peer);
+        desk.feed(Input::Lapsed);
+        let reason = CloseReason::PeerClosed;
+        desk.feed(Input::Ended { link: own, reason });
+        let dialled = loop {
+            desk.now = desk.machine.deadline().unwrap();
+            if !personas(&desk.feed(Input::Tick)).is_empty() {
+                break desk.now;
+            }
+        };
+        assert_eq!(dialled < until, went_away, "{reason:?} after {lived:?}");
+        assert!(went_away || dialled == until, "{reason:?} after {lived:?}");
+    }
+}
+
+/// Who was dialled when until `end`, in a network that is back at some moment, and takes nobody anywhere before it.
+fn dials_until(
+    desk: &mut Desk,
+    mut outputs: Vec<Output>,
+    back: Moment,
+    end: Moment,
+) -> Vec<(Moment, NodeId)> {
+    let mut dialled = Vec::new();
+    loop {
+        let mut open = VecDeque::from(dials(&outputs));
+        while let Some((link, peer)) = open.pop_front() {
+            dialled.push((desk.now, peer));
+            let then = if desk.now >= back {
+                desk.bring_up(link, peer)
+            } else {
+                let failure = Failure::Unreachable;
+                desk.feed(Input::DialFailed { link, failure })
+            };
+            open.extend(dials(&then));
+        }
+        match desk.machine.deadline().filter(|at| *at <= end) {
+            Some(at) => desk.now = at,
+            None => return dialled,
+        }
+        outputs = desk.feed(Input::Tick);
+    }
+}
+
+/// After hours without a network every peer has failed often enough to wait for an hour. As many as the floor needs are found within seconds all
+/// the same, and the search for them is no storm: nobody is dialled twice in half a minute, and one a second of all.
+#[test]
+fn p7_a_network_that_is_back_after_hours_is_noticed_within_seconds() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    const COUNT: usize = 60;
+    let (mut desk, outputs) = away(COUNT, address);
+    let back = desk.now.after(6 * HOUR);
+    let dialled = dials_until(&mut desk, outputs, back, back.after(HOUR));
+    let late: Vec<&(Moment, NodeId)> = dialled.iter().filter(|(at, _)| *at >= back).collect();
+    assert_eq!(late.len(), 3, "as many as the floor needs, and no more");
+    let took = late[2].0.since(back);
+    assert!(took <= 3 * limits::FLOOR_SEEKS_EVERY, "{took:?}");
+    // Once the doubled waits are long.
+    let steady = back.since_start().saturating_sub(HOUR);
+    let hour: Vec<&(Moment, NodeId)> = dialled
+        .iter()
+        .filter(|(at, _)| *at < back && at.since_start() >= steady)
+        .collect();
+    // One a second, and the few whose hour is over.
+    let most = usize::try_from(HOUR.as_secs()).unwrap() + 3 * COUNT;
+    assert!(
+        hour.len() <= most && hour.len() > most / 2,
+        "{}",
+        hour.len()
+    );
+    for peer in (0..COUNT).map(numbered) {
+        let times: Vec<Moment> = hour
+            .iter()
+            .filter(|(_, of)| *of == peer)
+            .map(|(at, _)| *at)
+            .collect();
+        let gaps = times.windows(2).map(|pair| pair[1].since(pair[0]));
+        assert!(gaps.min().unwrap() >= limits::FLOOR_AGAIN, "{times:?}");
+    }
+}
+
+/// A search is for the floor: when that is there, a peer that is gone waits as long as it must.
+#[test]
+fn p9_nobody_is_looked_for_while_the_floor_is_there_or_the_signer_or_in_a_drain() {
+    let ended: [fn(&mut Desk); 3] = [
+        |desk| {
+            // One more is wanted, and comes up: the floor is there.
+            let peer = numbered(7);
+            let link = dials(&desk.want(peer, 7, Tag::GossipOnly))[0].0;
+            desk.bring_up(link, peer);
+        },
+        |desk| {
+            desk.attach();
+        },
+        |desk| {
+            desk.feed(Input::Drain);
+        },
+    ];
+    for end in ended {
+        let (mut desk, outputs) = away(3, address);
+        let dialled = dials(&outputs);
+        for (link, peer) in &dialled[..2] {
+            desk.bring_up(*link, *peer);
+        }
+        let (mut link, peer) = dialled[2];
+        loop {
+            let failure = Failure::Unreachable;
+            desk.feed(Input::DialFailed { link, failure });
+            let due = desk.machine.peer(peer).unwrap().due().unwrap();
+            let next = desk.machine.deadline().unwrap();
+            if due.since(desk.now) > 2 * limits::FLOOR_AGAIN {
+                assert_eq!(next, desk.now.after(limits::FLOOR_AGAIN));
+                break;
+            }
+            desk.now = due;
+            link = dials(&desk.feed(Input::Tick))[0].0;
+        }
+        end(&mut desk);
+        let next = desk.machine.floor_due();
+        assert_eq!(next, None, "nobody is looked for");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Of gossip while no signer is there and after: the floor, personas, the catch-up.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::ACT_DEADLINE;
+use super::{ACT_DEADLINE, INIT_DEADLINE};
 use std::time::Duration;
 
 /// Gossip links that there shall be while no signer is there, unless the operator says otherwise. Five peers relay all that there is, and two
@@ -22,6 +22,19 @@ pub const PERSONA_OVERDUE: Duration = Duration::from_secs(2);
 /// The same for a dial by way of Tor, which has a circuit to build first: five seconds and the round trips of one for an address, ten for
 /// an onion service that is up, and no more than [`PROXY_DEADLINE`](super::PROXY_DEADLINE). Shorter, and each such dial would set off another.
 pub const PERSONA_OVERDUE_BY_PROXY: Duration = Duration::from_secs(15);
+
+/// A persona's link that its peer ends sooner than this after it came up was refused. Whoever turns somebody away for what it says of itself
+/// does so when it has heard that.
+pub const PERSONA_TAKEN: Duration = INIT_DEADLINE;
+
+/// While the gossip floor is short and nobody else is left to be dialled, whoever was only not there is looked for again after this, however
+/// long it would have to wait otherwise: a network that is back is noticed within a minute. One connection attempt in half a minute
+/// is less than any node makes that has lost a peer it wants.
+pub const FLOOR_AGAIN: Duration = Duration::from_secs(30);
+
+/// Between two such dials, of all peers together: a network that is gone costs one connection attempt a second, however many peers
+/// there are.
+pub const FLOOR_SEEKS_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a persona's link stays beside the node's own link with the same peer once that is up: by then the peer has taken the gossip
 /// filter that the node sent there at once, so nothing falls between the two. A peer whose messages take longer would not have got

@@ -130,6 +130,7 @@ impl SupervisorMachine {
         if self.draining || !peer.is_missing() {
             return None;
         }
+        peer.sought_from = None;
         let delay = peer.strain.next(limits::OUR_BACKOFF_MAX, &mut self.random);
         if !speaks {
             return self.persona_retry(now, id, delay);
@@ -179,15 +180,17 @@ impl SupervisorMachine {
         if peer.is_elsewhere() {
             peer.backoff = Backoff::hopeless();
         }
-        self.back_off(now, id)
+        self.back_off(now, id, false)
     }
 
-    /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time.
-    pub(super) fn back_off(&mut self, now: Moment, id: NodeId) -> Option<Duration> {
+    /// The next dial of a peer that failed us waits, and goes to its next address. `None`: no dial is due by time. `gone`: all that it
+    /// did was not to be there, or to go away.
+    pub(super) fn back_off(&mut self, now: Moment, id: NodeId, gone: bool) -> Option<Duration> {
         let speaks = self.live || self.speaks_for_node(id);
         let peer = self.peers.get_mut(&id)?;
         peer.next_address = peer.next_address.wrapping_add(1);
         let delay = peer.backoff.next(limits::BACKOFF_MAX, &mut self.random);
+        peer.sought_from = gone.then(|| now.after(limits::FLOOR_AGAIN));
         if self.draining || !peer.is_missing() {
             return None;
         }

@@ -42,7 +42,11 @@ pub(super) struct Floor {
     /// Whether they dial through a proxy, wherever it goes.
     by_proxy: bool,
     /// Peers that may be dialled under a persona, the best first.
-    bench: BTreeSet<(BenchKey, NodeId)>,
+    pub(super) bench: BTreeSet<(BenchKey, NodeId)>,
+    /// Peers that wait because they were not there, and when each may be looked for before that.
+    pub(super) gone: BTreeSet<(Moment, NodeId)>,
+    /// When one of them was last looked for.
+    pub(super) sought_at: Option<Moment>,
     standing: HashMap<NodeId, Standing>,
     /// The networks that gossip comes from, or will soon, and from how many peers.
     networks: HashMap<Network, usize>,
@@ -69,7 +73,7 @@ pub(super) struct Floor {
 /// The order of dialling under a persona: who was lost in this absence, who has failed least, who has ever been met, the heaviest, then
 /// by lot, so that no two nodes and no two starts lean on the same few of those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct BenchKey {
+pub(super) struct BenchKey {
     not_lost: bool,
     failures: u32,
     never_seen: bool,
@@ -81,6 +85,7 @@ struct BenchKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Standing {
     bench: Option<BenchKey>,
+    gone: Option<Moment>,
     up: bool,
     chosen: bool,
     coming: bool,
@@ -131,6 +136,8 @@ impl Floor {
             channel_peers: policy.channel_peers,
             by_proxy: policy.personas_by_proxy,
             bench: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            sought_at: None,
             standing: HashMap::new(),
             networks: HashMap::new(),
             up: 0,
@@ -158,6 +165,11 @@ impl Floor {
     /// Nothing is dialled any more.
     pub(super) fn stop(&mut self) {
         (self.personas, self.wanted, self.starts_at) = (false, 0, None);
+    }
+
+    /// Whether more gossip links are needed than there are or will be soon.
+    pub(super) fn is_short(&self) -> bool {
+        self.chosen.saturating_add(self.coming) < self.wanted
     }
 
     fn is_of_use(&self) -> bool {
@@ -196,6 +208,12 @@ impl Floor {
         }
         if let Some(key) = now.bench {
             self.bench.insert((key, id));
+        }
+        if let Some(from) = then.gone {
+            self.gone.remove(&(from, id));
+        }
+        if let Some(from) = now.gone {
+            self.gone.insert((from, id));
         }
         if let Some(network) = then.network
             && let Some(peers) = self.networks.get_mut(&network)
@@ -287,6 +305,7 @@ impl SupervisorMachine {
             let at = places.into_iter().flatten().next();
             Standing {
                 bench: (may_dial && peer.may_be_met_as_persona()).then_some(key),
+                gone: peer.may_be_sought_from().filter(|_| may_dial),
                 up,
                 chosen,
                 coming,
@@ -323,16 +342,9 @@ impl SupervisorMachine {
 
     fn dial_as_persona(&mut self, now: Moment, out: &mut Vec<Output>) {
         while self.dialing < limits::DIALS_IN_FLIGHT {
-            let short = self.floor.chosen.saturating_add(self.floor.coming) < self.floor.wanted;
-            let Some((key, first)) = self.floor.bench.first().copied() else {
+            let Some(id) = self.next_for_persona(now) else {
                 return;
             };
-            if !short && key.not_lost {
-                return;
-            }
-            // Beyond the floor only those who were lost, wherever they are.
-            let elsewhere = short.then(|| self.one_elsewhere()).flatten();
-            let id = elsewhere.unwrap_or(first);
             let persona = self.floor.persona(now);
             let link = self.next_link();
             let Some(peer) = self.peers.get_mut(&id) else {
@@ -349,6 +361,7 @@ impl SupervisorMachine {
             };
             peer.dialled = Some(address.address.clone());
             peer.reached = None;
+            (peer.persona_until, peer.sought_from) = (None, None);
             peer.persona = Some(PersonaLink {
                 id: link,
                 up_since: None,
@@ -367,6 +380,18 @@ impl SupervisorMachine {
                 persona: Some(persona),
             });
         }
+    }
+
+    /// Whom a persona dials next, if anybody.
+    fn next_for_persona(&mut self, now: Moment) -> Option<NodeId> {
+        let Some((key, first)) = self.floor.bench.first().copied() else {
+            return self.floor.seek(now);
+        };
+        if self.floor.is_short() {
+            return Some(self.one_elsewhere().unwrap_or(first));
+        }
+        // Beyond the floor only those who were lost, wherever they are.
+        (!key.not_lost).then_some(first)
     }
 
     /// The first of the bench's best in a network that no gossip comes from.
@@ -476,7 +501,8 @@ impl SupervisorMachine {
         }
         let retry_in = match failure {
             Some(Failure::WrongKey) => self.look_elsewhere(now, id),
-            Some(Failure::Unreachable | Failure::Handshake) => self.back_off(now, id),
+            Some(Failure::Unreachable) => self.back_off(now, id, true),
+            Some(Failure::Handshake) => self.back_off(now, id, false),
             Some(Failure::Ours) => self.try_soon(now, id),
             Some(Failure::NoWay) => self.find_a_way(now, id),
             Some(Failure::SignerAway | Failure::Duplicate) | None => None,

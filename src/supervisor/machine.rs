@@ -19,6 +19,7 @@ use super::hold_down::HoldDown;
 use super::peers::{Peers, Place};
 use super::relight::Relight;
 use super::roster::{Backoff, DialKey, Incumbent, OurSide, Peer, Wait};
+use super::seek::has_left;
 use super::seen::Seen;
 use crate::clock::Moment;
 use crate::limits;
@@ -234,15 +235,6 @@ impl SupervisorMachine {
         self.our_side.behind
     }
 
-    /// When the absence of the signer has lasted long enough for personas to dial, until it has. At once, while nothing has been heard
-    /// since the start: the absence begins then, even if nobody says anything.
-    pub fn floor_due(&self) -> Option<Moment> {
-        if !self.live && !self.draining && !self.floor.has_begun() {
-            return Some(Moment::START);
-        }
-        self.floor.starts_at()
-    }
-
     pub(super) fn is_live(&self) -> bool {
         self.live
     }
@@ -400,7 +392,8 @@ impl SupervisorMachine {
         self.dial_is_over(id, link);
         self.drop_contender(id, link);
         let retry_in = match failure {
-            Failure::Unreachable | Failure::Handshake => self.back_off(now, id),
+            Failure::Unreachable => self.back_off(now, id, true),
+            Failure::Handshake => self.back_off(now, id, false),
             Failure::WrongKey => self.look_elsewhere(now, id),
             Failure::Ours => {
                 self.our_side.failures = self.our_side.failures.saturating_add(1);
@@ -466,12 +459,7 @@ impl SupervisorMachine {
             peer.suspect |= reason == CloseReason::Mistag;
         }
         if self.is_persona(link) {
-            let failure = if reason.is_ours() {
-                let is_meant = matches!(reason, CloseReason::Persona | CloseReason::Promoted);
-                (!is_meant).then_some(Failure::Ours)
-            } else {
-                Some(Failure::Handshake)
-            };
+            let failure = self.persona_failure(now, link, reason);
             return self.persona_over(now, link, failure, out);
         }
         let Some(id) = self.owners.remove(&link) else {
@@ -510,7 +498,7 @@ impl SupervisorMachine {
         let blames_peer = !reason.is_ours();
         let retry_in = match reason {
             CloseReason::Lapse | CloseReason::SignerAway => None,
-            _ if blames_peer => self.back_off(now, id),
+            _ if blames_peer => self.back_off(now, id, has_left(lived, reason)),
             _ => self.try_soon(now, id),
         };
         if incumbent.up_since.is_none() {

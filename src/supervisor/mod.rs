@@ -30,6 +30,7 @@ mod peers;
 mod reaper;
 mod relight;
 mod roster;
+mod seek;
 mod seen;
 mod view;
 mod waits;

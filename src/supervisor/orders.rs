@@ -221,7 +221,7 @@ pub enum Output {
         /// The tag now.
         tag: Tag,
     },
-    /// A dial did not lead to a link; the next is due in `retry_in`, or when the signer returns.
+    /// A dial did not lead to a link; the next is due in `retry_in`, or when the signer returns; sooner if the gossip floor is short.
     Failed {
         /// Whom.
         peer: NodeId,

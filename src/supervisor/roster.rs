@@ -115,6 +115,8 @@ pub struct Peer {
     pub(super) persona_refused: bool,
     /// What is left of that wait while a signer is there: the next absence takes it up.
     pub(super) persona_barred: Option<Moment>,
+    /// It was last not there, or went away: the floor may look for it again from then on, before its wait is over.
+    pub(super) sought_from: Option<Moment>,
     /// Its gossip link was lost while no signer was there.
     pub(super) lost: bool,
     /// It has claimed a channel while no signer was there: it may be mis-tagged, so no persona dials it in this absence.
@@ -343,6 +345,13 @@ impl Peer {
     pub(super) fn may_be_met_as_persona(&self) -> bool {
         let waits = self.persona.is_some() || self.persona_until.is_some();
         self.is_missing() && !waits && !self.suspect
+    }
+
+    /// From when on it may be dialled under a persona though it has a failure to cool down.
+    pub(super) fn may_be_sought_from(&self) -> Option<Moment> {
+        let waits = self.persona.is_none() && self.persona_until.is_some();
+        let may = waits && self.is_missing() && !self.suspect && !self.persona_refused;
+        self.sought_from.filter(|_| may)
     }
 
     /// Where it stands.

@@ -84,8 +84,12 @@ pub struct Known {
     urgency: Urgency,
     /// Failures of the peer's in a row, since the attach with this number.
     failures: (u32, u32),
-    /// A failure cools down until then, at the latest.
-    not_before: Moment,
+    /// A failure cools down until then.
+    cools: Wait,
+    /// It has turned a persona away, and no other may come before then, though the signer has been back meanwhile.
+    barred: Wait,
+    /// It was not there, or went away: the floor may look for it from then on.
+    sought_from: Option<Moment>,
     pub dial: Option<LinkId>,
     /// The admitted link under our own key.
     pub link: Option<Admitted>,
@@ -101,6 +105,30 @@ pub struct Known {
     pub suspect: bool,
 }
 
+/// A wait with jitter: it ends between the two.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wait {
+    least: Moment,
+    most: Moment,
+}
+
+impl Wait {
+    fn until(at: Moment) -> Self {
+        Self {
+            least: at,
+            most: at,
+        }
+    }
+
+    /// Both are waited for.
+    fn and(self, other: Self) -> Self {
+        Self {
+            least: self.least.max(other.least),
+            most: self.most.max(other.most),
+        }
+    }
+}
+
 /// What was counted of a peer in the hour with that number.
 #[derive(Debug, Clone, Copy, Default)]
 struct Hour {
@@ -111,6 +139,8 @@ struct Hour {
     stable: u32,
     /// Failures that were ours or the signer's.
     ours: u32,
+    /// Dials before the end of a wait, because the floor was short.
+    sought: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +176,17 @@ struct Link {
     persona: bool,
     outbound: bool,
     stage: Stage,
+    /// Lapses before its handshake was done.
+    lapses: u32,
+}
+
+/// What was seen of a dial or link that is over, beside who is to blame.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fault {
+    /// The peer has turned a persona away.
+    refusal: bool,
+    /// It was not there, or has gone away.
+    gone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +209,8 @@ pub struct Figures {
     pub relit_peers: u64,
     pub personas: u64,
     pub most_dialing: usize,
+    /// Dials before the end of a wait, because the floor was short.
+    pub sought: u64,
 }
 
 /// The machine and its account.
@@ -198,6 +241,8 @@ pub struct Desk {
     /// Since when the floor is short, if it is.
     short_since: Option<Moment>,
     pub gossip_up: usize,
+    /// When a peer was last dialled before the end of its wait.
+    sought_at: Option<Moment>,
     /// When the personas of the last hour were made.
     minted: VecDeque<Moment>,
     outputs: Vec<Output>,
@@ -285,6 +330,7 @@ impl Desk {
             said_missing: 0,
             short_since: None,
             gossip_up: 0,
+            sought_at: None,
             minted: VecDeque::new(),
             outputs: Vec::new(),
         }
@@ -347,8 +393,16 @@ impl Desk {
         if self.floor_from.is_none() && !self.live {
             self.floor_from = Some(now.after(limits::PERSONA_GRACE));
         }
+        let subject = match &input {
+            Input::Unwant(peer) | Input::Urgency(peer, _) => Some(self.index[peer]),
+            Input::DialFailed { link, .. } | Input::Ended { link, .. } | Input::Withdrawn(link) => {
+                self.links.get(link).map(|link| link.peer)
+            }
+            _ => None,
+        };
         let failed = self.before(now, &input);
         let ticked = matches!(input, Input::Tick);
+        let lapsed = matches!(input, Input::Lapsed);
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
         self.machine.handle(now, input, &mut outputs);
@@ -364,7 +418,20 @@ impl Desk {
         if let Some(failed) = failed {
             self.check_backoff(now, failed, &outputs);
         }
+        if let Some(peer) = subject.filter(|peer| self.machine.peer(self.ids[*peer]).is_none()) {
+            // Of a stranger that has gone nothing is remembered. Who is wanted is not forgotten: `check_peer` sees to that.
+            let known = &mut self.peers[peer];
+            (known.failures, known.wrong) = ((0, self.attaches), 0);
+        }
         self.check_after(now, ticked);
+        if lapsed {
+            let mut links = self.links.iter();
+            let waits = links.find(|(_, link)| link.stage == Stage::Waiting);
+            assert!(
+                waits.is_none(),
+                "P6: nobody has answered {waits:?} at the lapse"
+            );
+        }
         outputs
     }
 
@@ -386,7 +453,8 @@ impl Desk {
                 self.turn_hour(now, peer);
                 let known = &mut self.peers[peer];
                 known.hour.wishes += 1;
-                (known.wanted, known.not_before) = (true, now);
+                known.wanted = true;
+                (known.cools, known.barred) = (Wait::until(now), Wait::until(now));
                 if !addresses.is_empty() {
                     (known.addresses, known.wrong) = (addresses.clone(), 0);
                 }
@@ -400,6 +468,7 @@ impl Desk {
                 let peer = self.index[peer];
                 let known = &mut self.peers[peer];
                 (known.wanted, known.said, known.weight) = (false, None, 0);
+                known.barred = Wait::until(now);
                 known.addresses.clear();
                 known.urgency = Urgency::default();
                 self.open.peers.remove(&peer);
@@ -487,7 +556,8 @@ impl Desk {
         let wait = self.hold_down.attached(now, self.policy.hold_down);
         self.return_due = Some(now.after(wait));
         for peer in &mut self.peers {
-            (peer.not_before, peer.wrong, peer.suspect) = (now, 0, false);
+            (peer.wrong, peer.suspect) = (0, false);
+            peer.cools = Wait::until(now);
         }
         self.open = Open::default();
         if wait.is_zero() {
@@ -518,6 +588,10 @@ impl Desk {
         for peer in 0..self.peers.len() {
             self.doom_if_stray(peer);
             self.refresh(peer);
+            if self.tag(peer) == Tag::ChannelBearing {
+                // It waits for the signer now, and for nothing else.
+                self.peers[peer].cools = Wait::until(now);
+            }
         }
     }
 
@@ -528,8 +602,9 @@ impl Desk {
             persona: false,
             outbound,
             stage: Stage::Waiting,
+            lapses: 0,
         });
-        entry.stage = Stage::Waiting;
+        (entry.stage, entry.lapses) = (Stage::Waiting, self.figures.lapses);
         if !entry.persona {
             self.peers[peer].waiting = Some(link);
         }
@@ -542,7 +617,7 @@ impl Desk {
         entry.stage = Stage::Up;
         let (peer, persona) = (entry.peer, entry.persona);
         let known = &mut self.peers[peer];
-        known.wrong = 0;
+        (known.wrong, known.cools) = (0, Wait::until(now));
         if persona {
             known.persona_up = Some(now);
         } else {
@@ -594,7 +669,11 @@ impl Desk {
         if gone.persona {
             known.persona = None;
         }
-        self.blame(now, gone.peer, link, blames)
+        let fault = Fault {
+            refusal: gone.persona && failure == Failure::Handshake,
+            gone: failure == Failure::Unreachable,
+        };
+        self.blame(now, gone.peer, link, blames, fault)
     }
 
     fn withdrawn(&mut self, now: Moment, link: LinkId) -> Option<Failed> {
@@ -636,16 +715,36 @@ impl Desk {
         self.refresh(gone.peer);
         let blames = match reason {
             _ if succeeded => Blame::Nobody,
-            CloseReason::Lapse | CloseReason::SignerAway | CloseReason::Persona => Blame::Nobody,
+            CloseReason::Lapse
+            | CloseReason::SignerAway
+            | CloseReason::Persona
+            | CloseReason::Promoted => Blame::Nobody,
             reason if reason.is_ours() => Blame::Us,
             _ => Blame::Peer,
         };
-        self.blame(now, gone.peer, link, blames)
+        let left = matches!(
+            reason,
+            CloseReason::PeerClosed | CloseReason::Io | CloseReason::PongTimeout
+        );
+        let has_left = left && up.is_some_and(|since| now.since(since) >= limits::PERSONA_TAKEN);
+        let fault = Fault {
+            refusal: gone.persona && !has_left,
+            gone: has_left,
+        };
+        self.blame(now, gone.peer, link, blames, fault)
     }
 
     /// How long the next dial must wait.
-    fn blame(&mut self, now: Moment, peer: usize, link: LinkId, blame: Blame) -> Option<Failed> {
+    fn blame(
+        &mut self,
+        now: Moment,
+        peer: usize,
+        link: LinkId,
+        blame: Blame,
+        fault: Fault,
+    ) -> Option<Failed> {
         let attaches = self.attaches;
+        let waits_for_signer = !self.live && self.tag(peer) == Tag::ChannelBearing;
         let known = &mut self.peers[peer];
         known.hour.ours += u32::from(blame == Blame::Us);
         if known.failures.1 != attaches {
@@ -668,7 +767,21 @@ impl Desk {
                 (wait / 2, wait)
             }
         };
-        known.not_before = known.not_before.max(now.after(most));
+        let wait = Wait {
+            least: now.after(least),
+            most: now.after(most),
+        };
+        // Who has another link, or is being dialled, waits for nothing.
+        let busy = known.link.is_some() || known.dial.is_some();
+        if !busy && !waits_for_signer {
+            known.cools = known.cools.and(wait);
+        }
+        let of_peer = blame != Blame::Us;
+        if fault.refusal && of_peer && !busy {
+            known.barred = known.barred.and(wait);
+        }
+        let gone = fault.gone && of_peer;
+        known.sought_from = gone.then(|| now.after(limits::FLOOR_AGAIN));
         Some(Failed {
             peer,
             link,
@@ -779,6 +892,13 @@ impl Desk {
             assert!(known.persona.is_none(), "two personas at peer {peer}");
             assert!(!known.suspect, "a persona dials who claims a channel");
             assert!(self.policy.personas, "personas are off");
+            assert!(
+                now >= known.barred.least,
+                "peer {peer} has refused a persona, and meets one: {known:?}"
+            );
+            if now < known.cools.least {
+                self.check_sought(now, peer);
+            }
         } else {
             assert!(
                 self.live,
@@ -790,6 +910,26 @@ impl Desk {
                 "channel peer {peer} is dialled in a hold-down"
             );
         }
+    }
+
+    /// Before the end of its wait a peer is dialled only for a floor that is short, if it was only not there, and one at a time.
+    fn check_sought(&self, now: Moment, peer: usize) {
+        let known = &self.peers[peer];
+        let from = known.sought_from;
+        assert!(
+            from.is_some_and(|from| from <= now),
+            "P9: peer {peer} is dialled too soon: {known:?}"
+        );
+        let last = self.sought_at;
+        assert!(
+            last.is_none_or(|at| now.since(at) >= limits::FLOOR_SEEKS_EVERY),
+            "P9: peers are sought at once"
+        );
+        let chosen = |known: &&Known| known.counts && known.wanted;
+        assert!(
+            self.peers.iter().filter(chosen).count() < self.policy.gossip_floor,
+            "peer {peer} is sought though the floor is there"
+        );
     }
 
     fn turn_hour(&mut self, now: Moment, peer: usize) {
@@ -815,10 +955,18 @@ impl Desk {
         let (_, this_hour, hour_before) = self.attaches_an_hour;
         let known = &mut self.peers[peer];
         known.dialled = Some(address);
+        let is_sought = persona.is_some() && now < known.cools.least;
         let hour = &mut known.hour;
         hour.dials += 1;
+        if is_sought {
+            hour.sought += 1;
+            self.figures.sought += 1;
+            self.sought_at = Some(now);
+        }
         // A wait that doubles from half a second at least makes 13 dials in an hour; each attach, wish and stable link starts it anew.
-        let most = 16 * (1 + this_hour + hour_before + hour.wishes + hour.stable) + hour.ours;
+        let most = 16 * (1 + this_hour + hour_before + hour.wishes + hour.stable)
+            + hour.ours
+            + hour.sought;
         assert!(hour.dials <= most, "P9: peer {peer} in an hour: {hour:?}");
         self.figures.most_dials_an_hour = self.figures.most_dials_an_hour.max(hour.dials);
         self.figures.dials += 1;
@@ -848,6 +996,7 @@ impl Desk {
             persona: persona.is_some(),
             outbound: true,
             stage: Stage::Dialing,
+            lapses: 0,
         };
         assert!(
             self.links.insert(link, new).is_none(),
@@ -859,6 +1008,10 @@ impl Desk {
         let entry = self.links.get_mut(&link).expect("who is admitted is there");
         assert_eq!(entry.stage, Stage::Waiting, "a verdict too many");
         entry.stage = Stage::Admitted;
+        assert_eq!(
+            entry.lapses, self.figures.lapses,
+            "P6: let in on a handshake of a session that is over"
+        );
         let (peer, persona) = (entry.peer, entry.persona);
         assert_eq!(tag, self.tag(peer), "admitted as what it is not");
         let channel = tag == Tag::ChannelBearing;
@@ -1047,16 +1200,25 @@ impl Desk {
         let Some(short_since) = self.short_since else {
             return;
         };
-        for peer in 0..self.peers.len() {
+        let short_since = short_since.max(from);
+        let may = |peer: &usize| {
+            let known = &self.peers[*peer];
+            let may = known.is_dialable() && !known.suspect && !known.is_up();
+            may && self.tag(*peer) == Tag::GossipOnly
+        };
+        let waiting: Vec<usize> = (0..self.peers.len()).filter(may).collect();
+        // Those who were not there are looked for in turn.
+        let round = limits::PERSONA_OVERDUE * u32::try_from(waiting.len()).unwrap();
+        for peer in waiting {
             let known = &self.peers[peer];
-            let may = known.is_dialable()
-                && !known.suspect
-                && !known.is_up()
-                && self.tag(peer) == Tag::GossipOnly;
-            let Some(ready) = ready_since(peer).filter(|_| may) else {
+            let Some(ready) = ready_since(peer) else {
                 continue;
             };
-            let since = ready.max(known.not_before).max(from).max(short_since);
+            let sought = known
+                .sought_from
+                .map(|from| from.max(short_since).after(round));
+            let free = sought.map_or(known.cools.most, |sought| sought.min(known.cools.most));
+            let since = ready.max(free).max(known.barred.most).max(short_since);
             assert!(
                 now.since(since) <= FLOOR_WITHIN,
                 "P7: {} gossip links are missing, and peer {peer} waits since {:?}: {known:?}",

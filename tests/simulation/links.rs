@@ -49,6 +49,8 @@ pub enum Event {
     Inbound(usize),
     Recorded(LinkId),
     Whim,
+    /// The node has changed its mind about a peer again.
+    Regret(usize),
     Audit,
 }
 
@@ -260,7 +262,8 @@ impl Links {
                 break;
             };
             let possible = self.could_have_floor();
-            self.report.pass(&self.desk, possible, self.agenda.now(), next);
+            self.report
+                .pass(&self.desk, possible, self.agenda.now(), next);
             if planned.is_some_and(|at| at <= next) {
                 if let Some(event) = self.agenda.take() {
                     self.happens(event);
@@ -278,7 +281,8 @@ impl Links {
             }
         }
         let possible = self.could_have_floor();
-        self.report.pass(&self.desk, possible, self.agenda.now(), until);
+        self.report
+            .pass(&self.desk, possible, self.agenda.now(), until);
         self.agenda.pass(until);
     }
 
@@ -309,6 +313,7 @@ impl Links {
                 }
             }
             Event::Whim => self.whim(),
+            Event::Regret(peer) => self.regret(peer),
             Event::Audit => self.audit(),
         }
     }
@@ -470,6 +475,7 @@ impl Links {
                 let peer = self.links.get(&link).map(|entry| entry.peer);
                 if let Some(peer) = peer {
                     self.feed(Input::Tag(self.desk.id(peer), Tag::ChannelBearing));
+                    self.will_regret(peer);
                     let later = up_to(&mut self.random, 20 * MILLI);
                     self.agenda.after(later, Event::Recorded(link));
                 }
@@ -617,9 +623,8 @@ impl Links {
         if let Some((_, _, could)) = self.could.filter(fresh) {
             return could;
         }
-        let is_there = |peer| {
-            self.manners(peer) == Manners::Honest && self.is_there(peer) && self.path(peer)
-        };
+        let is_there =
+            |peer| self.manners(peer) == Manners::Honest && self.is_there(peer) && self.path(peer);
         let could = self.desk.could_have_floor(is_there);
         self.could = Some((now, session, could));
         could
@@ -695,11 +700,16 @@ impl Links {
     }
 
     fn whim(&mut self) {
+        if self.paradise {
+            // A link that is closed for a whim is missing for a moment.
+            return;
+        }
         let next = between(&mut self.random, SECOND, 2 * HOUR);
         self.agenda.after(next, Event::Whim);
         let peer = self.random.usize(..self.tempers.len());
         let id = self.desk.id(peer);
-        match self.random.u8(..12) {
+        let whim = self.random.u8(..12);
+        match whim {
             0 | 1 => {
                 let urgency = Urgency {
                     pending_htlcs: self.random.u32(..3),
@@ -733,6 +743,30 @@ impl Links {
                 self.feed(Input::Behind(false));
             }
             _ => {}
+        }
+        if matches!(whim, 2 | 3) {
+            self.will_regret(peer);
+        }
+        self.desk.check_peer(self.now(), peer);
+    }
+
+    /// Channels are opened, and closed again: else there would be no gossip peers left after some days, nor any at all.
+    fn will_regret(&mut self, peer: usize) {
+        let later = between(&mut self.random, MINUTE, 4 * HOUR);
+        self.agenda.after(later, Event::Regret(peer));
+    }
+
+    /// A peer is again what it was in the beginning.
+    fn regret(&mut self, peer: usize) {
+        if self.paradise {
+            return;
+        }
+        let temper = self.tempers[peer];
+        let known = self.desk.known(peer);
+        if temper.wanted && !known.wanted {
+            self.want(peer);
+        } else if known.wanted && self.desk.tag(peer) != temper.tag {
+            self.feed(Input::Tag(self.desk.id(peer), temper.tag));
         }
         self.desk.check_peer(self.now(), peer);
     }

@@ -68,7 +68,8 @@ impl Report {
     pub fn close(&mut self, figures: Figures) {
         self.figures = figures;
         if !self.possible.is_zero() {
-            self.shares.push(share(self.there_when_possible, self.possible));
+            self.shares
+                .push(share(self.there_when_possible, self.possible));
         }
     }
 
@@ -96,6 +97,7 @@ impl Report {
         let (all, one) = (&mut self.figures, &other.figures);
         all.inputs += one.inputs;
         all.dials += one.dials;
+        all.sought += one.sought;
         all.lapses += one.lapses;
         all.relights += one.relights;
         all.relit_peers += one.relit_peers;
@@ -118,7 +120,7 @@ impl Report {
         let peer_hours = self.scale.peers as f64 * self.lasted.as_secs_f64() / 3600.0;
         let figures = &self.figures;
         let mut text = format!(
-            "away {:.1} % in {} lapses; floor there {:.2} % of that, and {:.2} % of the {:.1} % in which it could be; {} personas; {} dials, {:.2} per peer and hour, {} at most; \
+            "away {:.1} % in {} lapses; floor there {:.2} % of that, and {:.2} % of the {:.1} % in which it could be; {} personas; {} dials, {:.2} per peer and hour, {} at most, {} of them before a wait was over; \
              {} at once at most; {} relights of {} peers, those who were there back after {median:.1?} (median), {worst:.1?} (worst); \
              {} inputs",
             share(self.away, self.lasted),
@@ -130,6 +132,7 @@ impl Report {
             figures.dials,
             figures.dials as f64 / peer_hours.max(1e-9),
             figures.most_dials_an_hour,
+            figures.sought,
             figures.most_dialing,
             figures.relights,
             figures.relit_peers,

@@ -163,7 +163,8 @@ impl Roster {
                 break;
             };
             let possible = self.could_have_floor();
-            self.report.pass(&self.desk, possible, self.agenda.now(), next);
+            self.report
+                .pass(&self.desk, possible, self.agenda.now(), next);
             if planned.is_some_and(|at| at <= next) {
                 if let Some(event) = self.agenda.take() {
                     self.happens(event);
@@ -178,7 +179,8 @@ impl Roster {
             }
         }
         let possible = self.could_have_floor();
-        self.report.pass(&self.desk, possible, self.agenda.now(), until);
+        self.report
+            .pass(&self.desk, possible, self.agenda.now(), until);
         self.agenda.pass(until);
     }
 
