@@ -1157,7 +1157,8 @@ impl Desk {
                 assert!(due.since(now) <= limits::BACKOFF_MAX, "P9: too long a wait");
             }
             PeerState::Held => assert!(
-                !self.live || channel && self.held_down(now),
+                // Until the tick that ends it, which may be due at this very moment.
+                !self.live || channel && self.hold_down.until.is_some(),
                 "P8: peer {peer} is held, and the signer is there"
             ),
             _ => {}
