@@ -60,7 +60,7 @@ pub fn ids(count: usize) -> &'static [NodeId] {
 }
 
 /// How long a gossip peer that is there, answers and waits for nothing may be left out while the floor is short: a few rounds of
-/// those who do not answer in `PERSONA_OVERDUE`.
+/// those who do not answer in `PERSONA_OVERDUE`. Where there are many of those, as long as they take in turn.
 pub const FLOOR_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long after a return a channel peer may be without a dial: the teardown of its old link.
@@ -95,8 +95,8 @@ pub struct Known {
     pub link: Option<Admitted>,
     pub persona: Option<LinkId>,
     persona_up: Option<Moment>,
-    /// An inbound link, or a dial, whose handshake is done and that has no verdict.
-    waiting: Option<LinkId>,
+    /// Inbound links, and a dial, whose handshake is done and that have no verdict.
+    waiting: Vec<LinkId>,
     counts: bool,
     /// Dialled under our own key, or let in, under which session.
     tried: u32,
@@ -606,7 +606,7 @@ impl Desk {
         });
         (entry.stage, entry.lapses) = (Stage::Waiting, self.figures.lapses);
         if !entry.persona {
-            self.peers[peer].waiting = Some(link);
+            self.peers[peer].waiting.push(link);
         }
     }
 
@@ -665,7 +665,7 @@ impl Desk {
         }
         let known = &mut self.peers[gone.peer];
         known.dial.take_if(|dial| *dial == link);
-        known.waiting.take_if(|waiting| *waiting == link);
+        known.waiting.retain(|waiting| *waiting != link);
         if gone.persona {
             known.persona = None;
         }
@@ -683,7 +683,7 @@ impl Desk {
         }
         let gone = self.links.remove(&link)?;
         let waiting = &mut self.peers[gone.peer].waiting;
-        waiting.take_if(|waiting| *waiting == link);
+        waiting.retain(|waiting| *waiting != link);
         None
     }
 
@@ -707,7 +707,7 @@ impl Desk {
             known.failures = (0, self.attaches);
             known.hour.stable += 1;
         }
-        let succeeded = known.waiting.is_some() && !gone.persona;
+        let succeeded = !known.waiting.is_empty() && !gone.persona;
         let fresh = ended.is_some_and(|ended| ended.up.is_none() && !ended.doomed);
         if fresh && !reason.is_ours() && !succeeded {
             self.open.failed(gone.peer);
@@ -848,7 +848,7 @@ impl Desk {
                 entry.stage = Stage::Refused;
                 self.peers[entry.peer]
                     .waiting
-                    .take_if(|waiting| *waiting == *link);
+                    .retain(|waiting| waiting != link);
             }
             Output::Close { link, .. } => {
                 assert!(self.links.contains_key(link), "what is closed is there");
@@ -1030,7 +1030,7 @@ impl Desk {
         let attaches = self.attaches;
         let known = &mut self.peers[peer];
         if !persona {
-            known.waiting.take_if(|waiting| *waiting == link);
+            known.waiting.retain(|waiting| *waiting != link);
             assert!(known.link.is_none(), "two links of peer {peer}");
             known.tried = attaches;
             known.link = Some(Admitted {
@@ -1208,8 +1208,10 @@ impl Desk {
             may && self.tag(*peer) == Tag::GossipOnly
         };
         let waiting: Vec<usize> = (0..self.peers.len()).filter(may).collect();
-        // Those who were not there are looked for in turn.
+        // Those who were not there are looked for in turn; of others, so many at once as are missing.
         let round = limits::PERSONA_OVERDUE * u32::try_from(waiting.len()).unwrap();
+        let missing = u32::try_from(self.missing()).unwrap();
+        let within = FLOOR_WITHIN.max(round / missing);
         for peer in waiting {
             let known = &self.peers[peer];
             let Some(ready) = ready_since(peer) else {
@@ -1221,7 +1223,7 @@ impl Desk {
             let free = sought.map_or(known.cools.most, |sought| sought.min(known.cools.most));
             let since = ready.max(free).max(known.barred.most).max(short_since);
             assert!(
-                now.since(since) <= FLOOR_WITHIN,
+                now.since(since) <= within,
                 "P7: {} gossip links are missing, and peer {peer} waits since {:?}: {known:?}",
                 self.missing(),
                 since.since_start()
