@@ -69,12 +69,11 @@ impl Table {
     /// `not a secret: `, the kind, the index, the mark.
     pub(super) fn handle(&self, kind: Kind, index: usize) -> [u8; KEY_LEN] {
         let mut handle = [0; KEY_LEN];
-        let number = [kind as u8, u8::try_from(index).unwrap_or(u8::MAX)];
-        let bytes = Self::LABEL.iter().chain(&number).chain(&self.mark);
-        handle
-            .iter_mut()
-            .zip(bytes)
-            .for_each(|(to, from)| *to = *from);
+        let (label, rest) = handle.split_at_mut(Self::LABEL.len());
+        let (number, mark) = rest.split_at_mut(2);
+        label.copy_from_slice(&Self::LABEL);
+        number.copy_from_slice(&[kind as u8, u8::try_from(index).unwrap_or(u8::MAX)]);
+        mark.copy_from_slice(&self.mark);
         handle
     }
 
