@@ -106,10 +106,12 @@ impl Caller {
         unparked: Option<OwnedSemaphorePermit>,
     ) -> Option<Self> {
         let ticker = slot.progress();
+        // In memory of its own, which is free again once there is a link.
+        let shaking = Box::pin(self.shake(&ticker));
         let result = tokio::select! {
             biased;
             () = slot.lost() => Err(HandshakeFailure::Crowded),
-            result = self.shake(&ticker) => result,
+            result = shaking => result,
         };
         drop((slot, unparked));
         let result = match result {

@@ -226,10 +226,32 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
         direction: Direction::Outbound,
         identity: as_whom.identity(),
     };
+    // In memory of its own, which is free again once there is a link: the task keeps what its largest step needs for as long as it lives.
+    let reaching = reach_peer(&env, &origin, peer, &address, as_whom, cancel);
+    let connected = Box::pin(reaching).await;
+    authenticated.store(connected.is_ok(), Ordering::Release);
+    let result = match connected {
+        Ok(connected) => establish(&env, connected, &origin).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = result {
+        env.report(Report::DialFailed { link, failure }).await;
+    }
+}
+
+/// Connects and shakes hands, unless the dial is given up or the session that it asks lapses.
+async fn reach_peer(
+    env: &Env,
+    origin: &Origin,
+    peer: NodeId,
+    address: &KnownAddress,
+    as_whom: DialAs,
+    cancel: oneshot::Receiver<CloseReason>,
+) -> Result<Connected, HandshakeFailure> {
     // Set when the connection is there: before that no handshake begins.
     let started = OnceLock::new();
     let asks_signer = matches!(as_whom, DialAs::Node { .. });
-    let work = shake(&env, peer, &address, as_whom, &started);
+    let work = shake(env, peer, address, as_whom, &started);
     let cancelled = async {
         match cancel.await {
             Ok(reason) => reason,
@@ -247,16 +269,9 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
         } => connected,
     };
     if let Some(started) = started.get() {
-        note_handshake(&env, &origin, *started, connected.as_ref().err());
+        note_handshake(env, origin, *started, connected.as_ref().err());
     }
-    authenticated.store(connected.is_ok(), Ordering::Release);
-    let result = match connected {
-        Ok(connected) => establish(&env, connected, &origin).await,
-        Err(failure) => Err(failure),
-    };
-    if let Err(failure) = result {
-        env.report(Report::DialFailed { link, failure }).await;
-    }
+    connected
 }
 
 /// Connects and goes through the acts as initiator.
@@ -418,7 +433,8 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>, mut obituary: Obituary) {
     }
     obituary.reason = reason;
     obituary.state.outbox.close(reason);
-    let undelivered = task.finish(reason).await;
+    // Last words are rare and take room: not in the task's own memory.
+    let undelivered = Box::pin(task.finish(reason)).await;
     let closing = obituary.bury();
     // What a dead scope has not delivered is never delivered.
     for delivery in undelivered.into_iter().filter(|_| dead.is_none()) {
@@ -428,11 +444,11 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>, mut obituary: Obituary) {
     obituary.publish();
     if reason == CloseReason::Draining {
         // A drain is over when the peers have taken what was flushed, or have had the time to. Elsewhere nobody waits for that.
-        linger(env, closing).await;
+        Box::pin(linger(env, closing)).await;
         obituary.report().await;
     } else {
         obituary.report().await;
-        linger(env, closing).await;
+        Box::pin(linger(env, closing)).await;
     }
 }
 
@@ -570,5 +586,21 @@ impl Drop for Obituary {
             orphan.publish();
             runtime.spawn(orphan.report());
         }
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes that the task of a call's link takes.
+    fn size_of_task<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A link holds its task for as long as it lives, with room for the largest step of it. Debug builds, which are larger.
+    #[test]
+    fn p9_a_link_s_task_is_small() {
+        let size = size_of_task(dial);
+        assert!(size <= 2560, "{size} bytes: box what is rare");
     }
 }

@@ -156,11 +156,12 @@ impl LinkTask {
         }
     }
 
+    /// What is rare is awaited in a box: the task has room for its largest step for as long as it lives.
     async fn round(&mut self) -> Result<(), CloseReason> {
         // A peer that never stops sending takes its turn with the other links of this thread.
         consume_budget().await;
         if let Some(reason) = self.state().close_requested()
-            && self.may_go(reason).await?
+            && Box::pin(self.may_go(reason)).await?
         {
             return Err(reason);
         }
@@ -168,7 +169,7 @@ impl LinkTask {
             return Err(reason);
         }
         if self.state().take_probe() {
-            self.probe().await?;
+            Box::pin(self.probe()).await?;
         }
         self.pump_out().await?;
         self.pump_inbox();
@@ -326,7 +327,7 @@ impl LinkTask {
         taken?;
         self.keep_little();
         if self.probing {
-            self.alive().await?;
+            Box::pin(self.alive()).await?;
         }
         if failed {
             Err(CloseReason::Transport)
@@ -394,7 +395,7 @@ impl LinkTask {
         }
         match self.machine.receive(ambient, &message) {
             Received::Up(init) => {
-                self.up(message).await;
+                Box::pin(self.up(message)).await;
                 self.catch_up(&init);
             }
             Received::Deliver { lease } => {

@@ -55,7 +55,7 @@ impl LinkTask {
                 match self.seal_some()? {
                     Many::From(_) => {}
                     Many::Held if self.ending == Ending::Quick => break,
-                    Many::Held => self.promote().await?,
+                    Many::Held => Box::pin(self.promote()).await?,
                     Many::Nothing => break,
                 }
             }
