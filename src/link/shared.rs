@@ -164,9 +164,16 @@ impl LinkShared {
 
     /// Resets the connection at once, whoever else holds the descriptor, and tells the task why.
     pub(crate) fn reset(&self, reason: CloseReason) {
+        self.cut(reason);
+        self.state.wake.notify_one();
+    }
+
+    /// [`reset`](Self::reset) without waking the task: it finds out by itself if it waits for the socket, and must be woken if it waits
+    /// for something else.
+    pub(crate) fn cut(&self, reason: CloseReason) {
         // The reason first: whoever sees the reset can also see why.
         self.state.outbox.end(reason);
-        self.state.request_close(reason);
+        self.state.set_close(reason);
         reset_socket(&self.socket);
     }
 
@@ -302,12 +309,15 @@ impl LinkState {
 
     /// Asks the link's task to close. The first reason stays, unless it is the one that hears the peer out: that gives way to any other.
     pub(crate) fn request_close(&self, reason: CloseReason) {
+        self.set_close(reason);
+        self.wake.notify_one();
+    }
+
+    fn set_close(&self, reason: CloseReason) {
         let mut close = self.close.lock().unwrap_or_else(PoisonError::into_inner);
         if close.is_none_or(|first| first == CloseReason::Persona) {
             *close = Some(reason);
         }
-        drop(close);
-        self.wake.notify_one();
     }
 
     /// When the link was last of use: something other than a ping or a pong came.
