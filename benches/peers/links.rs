@@ -17,7 +17,7 @@ use pilotlight::telemetry::{Event, Next};
 use tokio::runtime::Runtime;
 
 use crate::Effort;
-use crate::child::{Child, measure, raise_descriptors};
+use crate::child::{Child, measure, processor_time, raise_descriptors};
 use crate::crowd::{address, key};
 use crate::ldk::Ldk;
 use crate::node::{Distant, Ours, Running, Stack, ldk_dial, ldk_listen, runtime};
@@ -37,6 +37,7 @@ pub(crate) fn run(what: &str, stack: Stack, number: u64) -> Vec<f64> {
         "fence" => measure_fence(number),
         "relight" => measure_relight(number),
         "start" => measure_start(number),
+        "scale" => measure_scale(number),
         _ => panic!("measure {what}?"),
     }
 }
@@ -364,6 +365,65 @@ fn measure_start(peers: u64) -> Vec<f64> {
     let (took, known) = start("full");
     assert_eq!(known, peers);
     vec![took - empty, took]
+}
+
+/// What a node with so many links costs: nanoseconds of processor time a message on ten of them, µs of a lapse's fence, ms until the last
+/// far side has seen its end, ms until all are up again, bytes a link, ms of a start that knows as many peers.
+fn measure_scale(links: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::ZERO, false);
+    let mut network = Network::new(Stack::Ours, links, signer);
+    network.introduce(Tag::ChannelBearing);
+    let known = settled();
+    network.light();
+    network.until_up(1);
+    let each = (settled() - known) / links as f64;
+    let message = message_cost(&mut network);
+    let start = Instant::now();
+    let (_, node) = network.ours();
+    let session = node.session.take().unwrap();
+    let lapse = session.lapse(LapseReason::Requested).unwrap();
+    network.until_ended(1);
+    let teardown = start.elapsed().as_secs_f64() * 1e3;
+    let start = Instant::now();
+    network.light();
+    network.until_up(2);
+    let relight = start.elapsed().as_secs_f64() * 1e3;
+    let fence = lapse.fence.as_secs_f64() * 1e6;
+    let start = measure_start(links)[1];
+    vec![message, fence, teardown, relight, each, start]
+}
+
+/// Nanoseconds of this process's time for a message that it sends: on ten links in turn, the others idle.
+fn message_cost(network: &mut Network) -> f64 {
+    const MESSAGES: usize = 200_000;
+    let links = network.links;
+    let (runtime, node) = network.ours();
+    let mut message = CHANNEL.to_be_bytes().to_vec();
+    message.resize(430, 0);
+    let message = Bytes::from(message);
+    runtime.block_on(async {
+        let mut handles = Vec::new();
+        for number in 1..=links.min(10) {
+            let peer = key(number).node_id();
+            handles.extend(node.supervisor.link(peer).await.unwrap());
+        }
+        let send = async |messages: usize| {
+            let mut last = Vec::new();
+            for at in 0..messages {
+                let receipt = handles[at % handles.len()].send(message.clone()).await;
+                if at + handles.len() >= messages {
+                    last.push(receipt.unwrap());
+                }
+            }
+            for receipt in last {
+                receipt.flushed().await.unwrap();
+            }
+        };
+        send(MESSAGES / 10).await;
+        let before = processor_time("self");
+        send(MESSAGES).await;
+        (processor_time("self") - before) * 1e9 / MESSAGES as f64
+    })
 }
 
 /// Both stacks in turn, so often: the figures of either, by place.
