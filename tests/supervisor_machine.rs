@@ -588,6 +588,22 @@ fn p9_a_link_that_a_hold_down_keeps_out_is_no_guest() {
 }
 
 /// What the node says of a peer meanwhile counts at once.
+/// Its link is there already: were another dialled beside it, it would wait unanswered for as long as that one lives.
+#[test]
+fn p9_a_link_that_waits_out_a_hold_down_is_let_in_when_its_peer_bears_no_channel_any_more() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    flap(&mut desk, 3);
+    desk.attach();
+    assert_eq!(dials(&desk.want(peer, 0, Tag::ChannelBearing)), []);
+    let link = LinkId::new(1);
+    assert_eq!(desk.authenticated(link, peer, Direction::Inbound), []);
+    let outputs = desk.feed(Input::Tag(peer, Tag::GossipOnly));
+    assert_eq!(dials(&outputs), []);
+    let tag = Tag::GossipOnly;
+    assert!(outputs.contains(&Output::Admit { link, tag }));
+}
+
 #[test]
 fn a_peer_that_becomes_a_channel_peer_is_held_down_and_one_that_is_none_any_more_is_not() {
     let mut desk = Desk::new();

@@ -183,15 +183,15 @@ impl SupervisorMachine {
                 addresses,
                 tag,
                 weight,
-            } => self.want(peer, addresses, tag, weight, out),
+            } => self.want(now, peer, addresses, tag, weight, out),
             Input::Recall {
                 peer,
                 seen_ago,
                 failures,
             } => self.recall(now, peer, seen_ago, failures),
             Input::Unwant(peer) => self.unwant(peer, out),
-            Input::Tag(peer, tag) => self.say(peer, tag, out),
-            Input::Declare(peers) => self.declare(&peers, out),
+            Input::Tag(peer, tag) => self.say(now, peer, tag, out),
+            Input::Declare(peers) => self.declare(now, &peers, out),
             Input::Urgency(peer, urgency) => self.set_urgency(peer, urgency, out),
             Input::Height(height) => return self.set_height(height, out),
             Input::Attached(epoch) => self.attached(now, epoch, out),
@@ -316,21 +316,23 @@ impl SupervisorMachine {
             .map(|(id, _)| id)
             .collect();
         for id in held {
-            if let Some(peer) = self.peers.get_mut(&id)
-                && peer.incumbent.is_none()
-                && let Some(contender) = peer.contender.take()
-            {
-                self.admit(now, id, contender.link, contender.direction, out);
-            }
-            if self
-                .peers
-                .get(&id)
-                .is_some_and(|peer| peer.wait == Wait::Held)
-            {
-                self.set_wait(id, Wait::None);
-            }
-            self.pursue(id, out);
+            self.release_one(now, id, out);
         }
+    }
+
+    /// Whoever waits to be let in is let in if nobody else has its place; else the peer is dialled.
+    pub(super) fn release_one(&mut self, now: Moment, id: NodeId, out: &mut Vec<Output>) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.incumbent.is_none()
+            && let Some(contender) = peer.contender.take()
+        {
+            self.admit(now, id, contender.link, contender.direction, out);
+        }
+        let is_held = |peer: &Peer| peer.wait == Wait::Held;
+        if self.peers.get(&id).is_some_and(is_held) {
+            self.set_wait(id, Wait::None);
+        }
+        self.pursue(id, out);
     }
 
     /// Whether a peer waits because the signer flaps.

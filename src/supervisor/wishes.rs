@@ -6,6 +6,7 @@
 use super::machine::{Output, SupervisorMachine};
 use super::roster::{Urgency, Wait};
 use crate::address::KnownAddress;
+use crate::clock::Moment;
 use crate::limits;
 use crate::link::{CloseReason, Tag};
 use crate::node_id::NodeId;
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 impl SupervisorMachine {
     pub(super) fn want(
         &mut self,
+        now: Moment,
         id: NodeId,
         addresses: Vec<KnownAddress>,
         tag: Option<Tag>,
@@ -44,7 +46,7 @@ impl SupervisorMachine {
         }
         out.push(Output::Save(peer.record(id)));
         if let Some(tag) = tag {
-            self.say(id, tag, out);
+            self.say(now, id, tag, out);
         }
         // Asked for by name: an earlier failure is no reason to wait. Who is held already is said to be so again, for whoever asks
         // now must hear at once that no signer is there (P5). And who cannot be dialled any more waits for nothing.
@@ -102,7 +104,7 @@ impl SupervisorMachine {
     }
 
     /// The node says what a peer is.
-    pub(super) fn say(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
+    pub(super) fn say(&mut self, now: Moment, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
         // A full table must not make a channel peer look like a stranger: those the node vouches for have no bound but the node's.
         if tag == Tag::GossipOnly && !self.peers.contains(&id) && self.is_full() {
             return;
@@ -113,11 +115,11 @@ impl SupervisorMachine {
             out.push(Output::Save(peer.record(id)));
         }
         if before != tag {
-            self.retagged(id, tag, out);
+            self.retagged(now, id, tag, out);
         }
     }
 
-    fn retagged(&mut self, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
+    fn retagged(&mut self, now: Moment, id: NodeId, tag: Tag, out: &mut Vec<Output>) {
         out.push(Output::Tagged { peer: id, tag });
         if tag == Tag::ChannelBearing && !self.floor.meets_channel_peers() {
             self.close_persona(id, out);
@@ -136,24 +138,21 @@ impl SupervisorMachine {
             });
         }
         self.requeue(id);
-        self.follow_hold_down(id, out);
+        self.follow_hold_down(now, id, out);
     }
 
     /// A peer that has become a channel peer waits for the signer, and waits out the hold-down; one that is none any more may not have to.
-    fn follow_hold_down(&mut self, id: NodeId, out: &mut Vec<Output>) {
+    fn follow_hold_down(&mut self, now: Moment, id: NodeId, out: &mut Vec<Output>) {
         let speaks = self.speaks_for_node(id);
         match self.peers.get(&id).map(|peer| peer.wait) {
             Some(Wait::Queued(_) | Wait::Backoff { .. }) if !speaks => self.hold(id, out),
-            Some(Wait::Held) if speaks => {
-                self.set_wait(id, Wait::None);
-                self.pursue(id, out);
-            }
+            Some(Wait::Held) if speaks => self.release_one(now, id, out),
             _ => {}
         }
     }
 
     /// The list is the whole truth: whoever is not in it has no channel with the node.
-    pub(super) fn declare(&mut self, channel_peers: &[NodeId], out: &mut Vec<Output>) {
+    pub(super) fn declare(&mut self, now: Moment, channel_peers: &[NodeId], out: &mut Vec<Output>) {
         let before: Vec<(NodeId, Tag)> = self
             .peers
             .iter()
@@ -165,7 +164,7 @@ impl SupervisorMachine {
             .take(limits::PEERS_MAX)
             .collect();
         for id in &listed {
-            self.say(*id, Tag::ChannelBearing, out);
+            self.say(now, *id, Tag::ChannelBearing, out);
         }
         self.declared = true;
         for (id, tag) in before {
@@ -180,7 +179,7 @@ impl SupervisorMachine {
             }
             let tag_now = self.tag_of(id);
             if tag_now != tag {
-                self.retagged(id, tag_now, out);
+                self.retagged(now, id, tag_now, out);
             }
         }
     }
