@@ -160,6 +160,113 @@ fn p9_a_peer_that_lists_nothing_or_too_much_or_nonsense_is_not_asked_any_more() 
     assert_eq!(sync.take(at(1), &end(false), &Even), unserved);
 }
 
+/// Lacks whatever it is told of, and a channel more each time that nobody has listed.
+struct Nothing;
+
+impl ChannelGraph for Nothing {
+    fn lacking(&self, channels: &[ChannelSummary]) -> Vec<ShortChannelId> {
+        let ids = channels.iter().map(|channel| channel.short_channel_id);
+        ids.chain([ShortChannelId::from_u64(u64::MAX)]).collect()
+    }
+}
+
+/// Channels in each of the replies below.
+const LISTED: u64 = 4000;
+
+fn nth_reply(nth: u64, last: bool) -> Vec<u8> {
+    let block = u32::try_from(nth * 10).unwrap();
+    reply(nth * LISTED..(nth + 1) * LISTED, block, last, None)
+}
+
+#[test]
+fn p9_a_peer_that_lists_more_channels_than_there_can_be_is_not_asked_any_more() {
+    let (mut sync, _) = RangeSync::begin(BITCOIN_MAINNET, at(0));
+    let most = limits::RANGE_IDS_MAX as u64 / LISTED;
+    for nth in 0..most {
+        assert_eq!(sync.take(at(1), &nth_reply(nth, false), &Even), Step::Wait);
+    }
+    let outcome = sync.take(at(1), &nth_reply(most, false), &Even);
+    assert_eq!(outcome, Step::Over(Outcome::Unserved));
+}
+
+/// Of what the node lacks no more is asked for than a catch-up can need, and nothing that the peer has not listed.
+#[test]
+fn p9_so_many_channels_are_asked_for_and_no_more() {
+    let (mut sync, _) = RangeSync::begin(BITCOIN_MAINNET, at(0));
+    let replies = 2 * limits::QUERIED_IDS_MAX as u64 / LISTED;
+    let mut step = Step::Wait;
+    for nth in 0..replies {
+        step = sync.take(at(1), &nth_reply(nth, nth + 1 == replies), &Nothing);
+    }
+    let mut asked = Vec::new();
+    while let Step::Send(query) = step {
+        asked.extend(
+            QueryShortChannelIds::decode(&query)
+                .unwrap()
+                .short_channel_ids,
+        );
+        step = sync.take(at(2), &end(true), &Nothing);
+    }
+    assert_eq!(step, Step::Over(Outcome::Served));
+    let expected = (0..limits::QUERIED_IDS_MAX as u64).map(ShortChannelId::from_u64);
+    assert!(asked.iter().copied().eq(expected), "{}", asked.len());
+}
+
+#[test]
+fn answers_of_another_chain_and_answers_out_of_turn_count_for_nothing() {
+    let begin = || RangeSync::begin(BITCOIN_MAINNET, at(0)).0;
+    let unserved = Step::Over(Outcome::Unserved);
+    let mut other = reply(0..2, 0, true, None);
+    other[2] ^= 1;
+    assert_eq!(begin().take(at(1), &other, &Even), unserved);
+    // A reply that comes after the last: what is asked for is settled.
+    let mut sync = begin();
+    assert!(matches!(
+        sync.take(at(1), &reply(0..2, 0, true, None), &Even),
+        Step::Send(_)
+    ));
+    assert_eq!(
+        sync.take(at(2), &reply(2..4, 20, true, None), &Even),
+        Step::Wait
+    );
+    assert_eq!(sync.deadline(), at(1).after(limits::QUERY_DEADLINE));
+    let mut other = end(true);
+    other[2] ^= 1;
+    assert_eq!(sync.take(at(3), &other, &Even), unserved);
+}
+
+/// A peer may end its answer by its blocks alone: `sync_complete` was once another field (BOLT 7).
+#[test]
+fn an_answer_that_covers_all_blocks_is_whole() {
+    let (mut sync, _) = RangeSync::begin(BITCOIN_MAINNET, at(0));
+    let whole = ReplyChannelRange {
+        chain_hash: BITCOIN_MAINNET,
+        first_blocknum: 0,
+        number_of_blocks: u32::MAX,
+        sync_complete: false,
+        short_channel_ids: vec![ShortChannelId::from_u64(1)],
+    };
+    assert!(matches!(
+        sync.take(at(1), &whole.encode(), &Even),
+        Step::Send(_)
+    ));
+}
+
+/// Once a peer has served the range everything is never asked for, however many do not.
+#[test]
+fn everything_is_not_asked_for_once_a_range_was_served() {
+    let desk = Arc::new(SyncDesk::new(Some(Arc::new(Even))));
+    let mut now = at(0);
+    let turn = SyncDesk::turn(&desk, now).unwrap();
+    assert!(!turn.end(now, Outcome::Served));
+    now = now.after(limits::RANGE_AGAIN);
+    for _ in 0..2 * limits::DUMP_AFTER {
+        let turn = SyncDesk::turn(&desk, now).unwrap();
+        assert!(!turn.end(now, Outcome::Unserved));
+        now = now.after(limits::RANGE_RETRY);
+    }
+}
+
 #[test]
 fn one_link_at_a_time_asks_for_the_range_and_everything_only_when_nobody_serves_it() {
     let desk = Arc::new(SyncDesk::new(Some(Arc::new(Even))));

@@ -272,7 +272,7 @@ fn is_this_machine(ip: IpAddr) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
     use super::*;
 
     use crate::clock::ManualClock;
@@ -369,6 +369,182 @@ mod tests {
             );
             assert!(dial(None, address).await.is_ok(), "{address}");
         }
+    }
+
+    fn ways() -> Ways {
+        Ways {
+            resolver: Arc::new(Turning(Mutex::default())),
+            proxy: None,
+            everything: false,
+            personas: false,
+            announced: Vec::new(),
+        }
+    }
+
+    async fn dial(
+        reach: &Reach,
+        clock: &ManualClock,
+        address: &str,
+        origin: AddressOrigin,
+        persona: Option<&Circuit>,
+    ) -> Result<PeerAddress, HandshakeFailure> {
+        let known = KnownAddress {
+            address: address.parse().unwrap(),
+            origin,
+        };
+        let known = &known;
+        let dialled = reach.connect(clock, Target { known, persona }).await;
+        dialled.map(|(_, reached)| reached)
+    }
+
+    /// Where nobody listens any more.
+    async fn nobody() -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn neither_ourselves_nor_what_is_no_machine_is_dialled_even_by_hand() {
+        let mut ways = ways();
+        ways.announced = ["192.0.2.1:9735", "me.example:9735"]
+            .map(|text| text.parse().unwrap())
+            .to_vec();
+        let reach = Reach::new(ways, Circuit::new().unwrap());
+        reach.listens(at("127.0.0.1:9735"));
+        for (place, label) in [
+            ("192.0.2.1:9735", "own_address"),
+            ("[::ffff:192.0.2.1]:9735", "own_address"),
+            ("127.0.0.1:9735", "own_address"),
+            ("127.0.0.1:0", "not_routable"),
+            ("255.255.255.255:9735", "not_routable"),
+            ("224.0.0.1:9735", "not_routable"),
+            ("0.0.0.0:9735", "not_routable"),
+        ] {
+            let refused = reach.check(at(place), AddressOrigin::ByHand).unwrap_err();
+            assert_eq!(refused.label(), label, "{place}");
+        }
+        assert!(
+            reach
+                .check(at("192.0.2.1:9736"), AddressOrigin::ByHand)
+                .is_ok()
+        );
+    }
+
+    /// Through a proxy, too: it is not asked for what must not be dialled. Nobody is there, so whoever asks it fails otherwise.
+    #[tokio::test]
+    async fn the_proxy_is_not_asked_for_an_address_that_must_not_be_dialled() {
+        let mut ways = ways();
+        (ways.proxy, ways.everything) = (Some(nobody().await), true);
+        ways.announced = vec!["192.0.2.1:9735".parse().unwrap()];
+        let reach = Reach::new(ways, Circuit::new().unwrap());
+        reach.personas_avoid(Box::new(|ip| ip == at("192.0.2.9:1").ip()));
+        let (clock, persona) = (ManualClock::new(), Circuit::new().unwrap());
+        let (by_hand, learned) = (AddressOrigin::ByHand, AddressOrigin::Learned);
+        for (address, origin, persona, label) in [
+            ("192.0.2.1:9735", by_hand, None, "own_address"),
+            ("10.0.0.1:9735", learned, None, "not_routable"),
+            ("192.0.2.9:9735", by_hand, Some(&persona), "banned"),
+            // What may be dialled is asked for.
+            ("192.0.2.9:9735", by_hand, None, "proxy"),
+            ("10.0.0.1:9735", by_hand, None, "proxy"),
+        ] {
+            let refused = dial(&reach, &clock, address, origin, persona).await;
+            assert_eq!(refused.unwrap_err().label(), label, "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn p9_of_a_names_answers_the_first_few_are_tried_each_once() {
+        let mut ways = ways();
+        let mut answers: Vec<SocketAddr> = (1..=9)
+            .map(|host| at(&format!("127.0.0.{host}:1")))
+            .collect();
+        answers.insert(1, answers[0]);
+        ways.resolver = Arc::new(Turning(Mutex::new(vec![answers.clone()])));
+        let reach = Reach::new(ways, Circuit::new().unwrap());
+        let PeerAddress::Dns { name, .. } = "node.example:1".parse().unwrap() else {
+            unreachable!();
+        };
+        let found = reach.look_up(&ManualClock::new(), &name, 1).await.unwrap();
+        answers.remove(1);
+        assert_eq!(found, answers[..limits::RESOLVED_MAX]);
+    }
+
+    /// That one answer does not take us says more than that another must not be dialled.
+    #[tokio::test]
+    async fn what_is_told_of_a_name_is_the_failure_of_an_answer_that_was_dialled() {
+        let mut ways = ways();
+        let port = nobody().await.port();
+        let answers = vec![at("127.0.0.1:1"), at("255.255.255.255:1")];
+        ways.resolver = Arc::new(Turning(Mutex::new(vec![answers])));
+        let reach = Reach::new(ways, Circuit::new().unwrap());
+        let address = format!("node.example:{port}");
+        let clock = ManualClock::new();
+        let failed = dial(&reach, &clock, &address, AddressOrigin::ByHand, None).await;
+        assert_eq!(failed.unwrap_err().label(), "connect");
+    }
+
+    /// Listens and takes nobody: its queue is full, so the kernel answers no further connection.
+    async fn silent(ip: &str, port: u16) -> (tokio::net::TcpListener, TcpStream) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::new(ip.parse().unwrap(), port))
+            .unwrap();
+        let listener = socket.listen(0).unwrap();
+        let first = TcpStream::connect(listener.local_addr().unwrap()).await;
+        (listener, first.unwrap())
+    }
+
+    /// A dial ends however silent the other side is: at one address, at all of a name's answers together, at a proxy. The clock is moved by
+    /// hand, once the dial waits.
+    #[tokio::test]
+    async fn p9_a_dial_that_nobody_answers_ends_in_time() {
+        let (by_hand, clock) = (AddressOrigin::ByHand, ManualClock::new());
+        let after = async |reach: &Reach, address: &str, deadline| {
+            let dialling = dial(reach, &clock, address, by_hand, None);
+            let moving = async {
+                clock.advance(deadline);
+            };
+            let both = async { tokio::join!(dialling, moving).0 };
+            let guard = std::time::Duration::from_secs(60);
+            let ended = tokio::time::timeout(guard, both).await;
+            ended.expect("it hangs").unwrap_err()
+        };
+        let first = silent("127.0.0.1", 0).await;
+        let place = first.0.local_addr().unwrap();
+        let reach = Reach::new(ways(), Circuit::new().unwrap());
+        let failed = after(&reach, &place.to_string(), limits::CONNECT_DEADLINE).await;
+        assert!(
+            matches!(failed, HandshakeFailure::ConnectTimeout),
+            "{failed}"
+        );
+
+        // As many as are tried; the deadline of all comes before that of the third.
+        let others = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
+        let mut silents = Vec::new();
+        let mut answers = vec![place];
+        for ip in others {
+            silents.push(silent(ip, place.port()).await);
+            answers.push(SocketAddr::new(ip.parse().unwrap(), place.port()));
+        }
+        let mut by_name = ways();
+        by_name.resolver = Arc::new(Turning(Mutex::new(vec![answers])));
+        let reach = Reach::new(by_name, Circuit::new().unwrap());
+        let name = format!("node.example:{}", place.port());
+        let failed = after(&reach, &name, limits::DIAL_DEADLINE).await;
+        assert!(
+            matches!(failed, HandshakeFailure::ConnectTimeout),
+            "{failed}"
+        );
+
+        let mut by_proxy = ways();
+        (by_proxy.proxy, by_proxy.everything) = (Some(place), true);
+        let reach = Reach::new(by_proxy, Circuit::new().unwrap());
+        let failed = after(&reach, "node.example:1", limits::PROXY_DEADLINE).await;
+        assert!(
+            matches!(failed, HandshakeFailure::Proxy(ProxyError::TimedOut)),
+            "{failed}"
+        );
     }
 
     #[test]
