@@ -1,5 +1,5 @@
-//! How the daemon reaches its peers where its configuration says how: through `tor.proxy`, and under a persona by `gossip.channel_peers`. The
-//! real binary on both sides, over real sockets of loopback; between them a real SOCKS5 proxy that stands for Tor.
+//! What the settings of the daemon do to its links: whether and how a peer is reached without a signer, through `tor.proxy` or not, what is
+//! asked of it and what it may say. The real binary over real sockets of loopback; a real SOCKS5 proxy stands for Tor.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,11 +17,29 @@ mod socks;
 mod support;
 
 use pilotlight::address::{OnionService, PeerAddress};
-use pilotlight::node_id::LocalKey;
+use pilotlight::link::raw::RawLink;
+use pilotlight::node_id::{LocalKey, NodeId};
+use pilotlight::wire::{BITCOIN_MAINNET, Init, MessageType, Ping};
 use serde_json::Value;
 use socks::Socks;
 use std::fs;
-use support::Daemon;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use support::{Daemon, HANG};
+use tokio::net::TcpListener;
+
+fn key(number: u8) -> LocalKey {
+    LocalKey::from_bytes(&mut [number; 32]).unwrap()
+}
+
+/// The node's key, for a daemon that is told to hold a copy of it.
+fn key_file(folder: &Path) -> std::path::PathBuf {
+    let file = folder.join("node.key");
+    fs::write(&file, format!("{NODE:02x}").repeat(32)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    file
+}
 
 /// A daemon with a configuration, whose signer is in the process.
 fn configured(configuration: &str) -> Daemon {
@@ -32,13 +50,16 @@ fn configured(configuration: &str) -> Daemon {
     })
 }
 
+const NODE: u8 = 61;
+
 /// The same, whose signer would have to dial in, and does not.
 fn without_signer(configuration: &str) -> Daemon {
-    let node = LocalKey::from_bytes(&mut [61; 32]).unwrap().node_id();
+    let node = key(NODE).node_id();
     Daemon::start_with(|command, folder| {
         let file = folder.join("pilotlight.toml");
         fs::write(&file, configuration).unwrap();
         command.arg("--config").arg(file);
+        command.arg("--key-file").arg(key_file(folder));
         command.args(["--signer", "gateway", "--signer-listen", "127.0.0.1:0"]);
         command.args(["--node-id", &node.to_string()]);
     })
@@ -123,5 +144,124 @@ fn a_persona_meets_a_channel_peer_where_gossip_channel_peers_says_so_and_nowhere
             ("held".into(), "up".into())
         );
         assert_eq!(far.ask(&["peer", "list"]).as_array().unwrap().len(), 0);
+    }
+}
+
+/// A gossip peer that the test plays.
+struct Far {
+    id: NodeId,
+    key: Arc<LocalKey>,
+    listener: TcpListener,
+}
+
+impl Far {
+    async fn listen() -> Self {
+        let key = Arc::new(key(62));
+        Self {
+            id: key.node_id(),
+            key,
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        }
+    }
+
+    fn is_known_to(&self, daemon: &Daemon) {
+        let peer = format!("{}@{}", self.id, self.listener.local_addr().unwrap());
+        daemon.ask(&["peer", "add", &peer, "--tag", "gossip-only"]);
+    }
+
+    /// The daemon's link, once both `init`s have passed.
+    async fn accept(&self) -> RawLink {
+        let greeting = async {
+            let (socket, _) = self.listener.accept().await.unwrap();
+            let mut link = RawLink::accept(socket, Arc::clone(&self.key))
+                .await
+                .unwrap();
+            let init = Init::gossip(vec![BITCOIN_MAINNET]).encode();
+            link.send(&init).await.unwrap();
+            let first = link.receive().await.unwrap().unwrap();
+            assert_eq!(MessageType::of(&first).unwrap(), MessageType::INIT);
+            link
+        };
+        tokio::time::timeout(HANG, greeting).await.expect("a link")
+    }
+}
+
+/// What the daemon has sent up to its answers to two pings: what it asks for as a link comes up is among it.
+async fn said(link: &mut RawLink) -> Vec<MessageType> {
+    let ping = Ping {
+        num_pong_bytes: 1,
+        ignored: 0,
+    };
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        link.send(&ping.encode()).await.unwrap();
+        loop {
+            let receiving = tokio::time::timeout(HANG, link.receive()).await;
+            let message = receiving.expect("an answer").unwrap().unwrap();
+            match MessageType::of(&message).unwrap() {
+                MessageType::PONG => break,
+                kind => said.push(kind),
+            }
+        }
+    }
+    said
+}
+
+/// Without a signer a gossip peer is met under a persona, asked for what was missed; under the node's own key, where a copy is held; or held.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_identity_and_gossip_say_is_what_a_gossip_peer_meets_without_a_signer() {
+    let filter = vec![MessageType::GOSSIP_TIMESTAMP_FILTER];
+    for (configuration, identity, asked) in [
+        ("", "persona", filter.clone()),
+        ("gossip.auto_sync = false", "persona", Vec::new()),
+        ("identity = \"cached\"", "node", filter),
+    ] {
+        let node = without_signer(configuration);
+        let far = Far::listen().await;
+        far.is_known_to(&node);
+        let mut link = far.accept().await;
+        let is_node = link.remote() == key(NODE).node_id();
+        assert_eq!(is_node, identity == "node", "{configuration}");
+        assert_eq!(said(&mut link).await, asked, "{configuration}");
+        let shown = until_state(&node, "up");
+        assert_eq!(shown["identity"], identity, "{configuration}");
+        assert_eq!(node.ask(&["info"])["mode"], "waiting");
+    }
+    let node = without_signer("gossip.redial = \"hold\"");
+    let far = Far::listen().await;
+    far.is_known_to(&node);
+    until_state(&node, "held");
+    // The floor has been looked at, and is told to lack all: nobody was dialled for it.
+    let metrics = || node.request("GET", "/metrics", "", "").body;
+    let begun = std::time::Instant::now();
+    while !metrics().contains("\npilotlight_gossip_floor_missing 5") {
+        assert!(begun.elapsed() < HANG, "{}", metrics());
+    }
+    assert_eq!(only_peer(&node)["state"], "held");
+}
+
+/// What a gossip peer says that it should not, without a signer: refused and counted, or let pass and counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_firewall_that_observes_counts_what_it_would_do() {
+    for (configuration, action) in [("", "dropped"), ("firewall = \"observe\"", "would_drop")] {
+        let node = configured(configuration);
+        let far = Far::listen().await;
+        far.is_known_to(&node);
+        let mut link = far.accept().await;
+        until_state(&node, "up");
+        node.ask(&["signer", "lapse"]);
+        let onion_message = [&513_u16.to_be_bytes()[..], &[0; 40]].concat();
+        link.send(&onion_message).await.unwrap();
+        said(&mut link).await;
+        let metrics = node.request("GET", "/metrics", "", "").body;
+        let counted: Vec<&str> = metrics
+            .lines()
+            .filter(|line| line.starts_with("pilotlight_messages_refused_total{"))
+            .collect();
+        let expected = format!("action=\"{action}\"");
+        assert!(
+            counted.len() == 1 && counted[0].contains(&expected) && counted[0].ends_with(" 1"),
+            "{configuration}: {counted:?}"
+        );
     }
 }
