@@ -1324,6 +1324,77 @@ fn p7_a_dial_by_way_of_tor_is_waited_for_longer() {
     }
 }
 
+/// Where there are others to be dialled an onion service comes after them, and one that was lost and keeps silent does not leave the floor short
+/// for long.
+#[test]
+fn p7_a_silent_onion_service_keeps_no_other_peer_from_being_dialled() {
+    let at = |index: usize| {
+        if index > 0 {
+            return address(index);
+        }
+        let service = OnionService::of_key([9; 32]);
+        KnownAddress::from(PeerAddress::Onion {
+            service,
+            port: 9735,
+        })
+    };
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 1,
+        personas: true,
+        onions: true,
+        ..OWN_KEY_ONLY
+    });
+    for index in 0..3 {
+        desk.feed(Input::Want {
+            peer: numbered(index),
+            addresses: vec![at(index)],
+            tag: Some(Tag::GossipOnly),
+            // The onion service is the heaviest.
+            weight: Some(3 - u32::try_from(index).unwrap()),
+        });
+    }
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    let dialled = dials(&desk.feed(Input::Tick));
+    assert_eq!(dialled.len(), 1);
+    assert_eq!(dialled[0].1, numbered(1));
+    // That one refuses, and the onion service is lost: it goes first, and after two seconds another beside it.
+    let back = desk.attach();
+    let failure = Failure::SignerAway;
+    let link = dialled[0].0;
+    desk.feed(Input::DialFailed { link, failure });
+    let (link, onion) = *dials(&back)
+        .iter()
+        .find(|(_, peer)| *peer == numbered(0))
+        .unwrap();
+    desk.bring_up(link, onion);
+    desk.feed(Input::Lapsed);
+    for (link, _) in dials(&back).into_iter().filter(|(_, of)| *of != onion) {
+        desk.feed(Input::DialFailed { link, failure });
+    }
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    assert_eq!(dials(&desk.feed(Input::Tick)), [], "the floor is whole");
+    let reason = CloseReason::PeerClosed;
+    let beside = dials(&desk.feed(Input::Ended { link, reason }));
+    assert_eq!(
+        beside[0].1,
+        numbered(1),
+        "at once, while the lost one cools down"
+    );
+    let link = beside[0].0;
+    let failure = Failure::Unreachable;
+    let next = dials(&desk.feed(Input::DialFailed { link, failure }));
+    assert_eq!(next[0].1, numbered(2));
+    // That one keeps silent. The lost one is dialled again, and keeps silent too: the first gets its turn in two seconds.
+    let begun = desk.now;
+    let mut after = Vec::new();
+    while desk.now < begun.after(limits::BACKOFF_FIRST + limits::PERSONA_OVERDUE) {
+        desk.now = desk.now.after(Duration::from_millis(250));
+        after.extend(dials(&desk.feed(Input::Tick)));
+    }
+    let order: Vec<NodeId> = after.iter().map(|(_, peer)| *peer).collect();
+    assert_eq!(order, [onion, numbered(1)]);
+}
+
 /// The node has said meanwhile that the peer bears a channel. Only who dials us again and again waits for its refusal; our own dial ends at
 /// once, and is made again when the signer returns.
 #[test]

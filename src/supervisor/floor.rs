@@ -16,7 +16,7 @@
 use super::machine::{Failure, Input, Output, Policy, SupervisorMachine};
 use super::roster::{Peer, PersonaLink};
 use super::seen::Seen;
-use crate::address::PeerAddress;
+use crate::address::{KnownAddress, PeerAddress};
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::{CloseReason, LinkId, Tag};
@@ -70,12 +70,13 @@ pub(super) struct Floor {
     returned_at: Option<Moment>,
 }
 
-/// The order of dialling under a persona: who was lost in this absence, who has failed least, who has ever been met, the heaviest, then
-/// by lot, so that no two nodes and no two starts lean on the same few of those.
+/// The order of dialling under a persona: who was lost in this absence, who has failed least, who is not reached by way of Tor, who has
+/// ever been met, the heaviest, then by lot, so that no two nodes and no two starts lean on the same few of those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BenchKey {
     not_lost: bool,
     failures: u32,
+    by_proxy: bool,
     never_seen: bool,
     weight: Reverse<u32>,
     lot: u32,
@@ -170,6 +171,22 @@ impl Floor {
     /// Whether more gossip links are needed than there are or will be soon.
     pub(super) fn is_short(&self) -> bool {
         self.chosen.saturating_add(self.coming) < self.wanted
+    }
+
+    /// Whether the next dial of a peer under a persona has a circuit of Tor's to wait for.
+    fn goes_by_proxy(&self, peer: &Peer) -> bool {
+        let is_onion = |known: &KnownAddress| known.address.is_onion();
+        self.by_proxy || peer.address().is_some_and(is_onion)
+    }
+
+    /// How long a persona's dial counts as one that comes up: by way of Tor longer, unless another peer could be dialled without.
+    fn patience(&self, peer: &Peer) -> Duration {
+        let mut best = self.bench.iter().take(limits::PERSONA_CHOICE);
+        if self.goes_by_proxy(peer) && best.all(|(other, _)| other.by_proxy) {
+            limits::PERSONA_OVERDUE_BY_PROXY
+        } else {
+            limits::PERSONA_OVERDUE
+        }
     }
 
     fn is_of_use(&self) -> bool {
@@ -294,6 +311,7 @@ impl SupervisorMachine {
             let key = BenchKey {
                 not_lost: !peer.lost,
                 failures: peer.backoff.failures(),
+                by_proxy: self.floor.goes_by_proxy(peer),
                 never_seen: peer.seen.is_none(),
                 weight: Reverse(peer.weight),
                 lot: peer.lot,
@@ -347,17 +365,12 @@ impl SupervisorMachine {
             };
             let persona = self.floor.persona(now);
             let link = self.next_link();
+            let patience = self.peers.get(&id).map(|peer| self.floor.patience(peer));
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
             };
             let Some(address) = peer.address().cloned() else {
                 return;
-            };
-            let by_proxy = self.floor.by_proxy || address.address.is_onion();
-            let patience = if by_proxy {
-                limits::PERSONA_OVERDUE_BY_PROXY
-            } else {
-                limits::PERSONA_OVERDUE
             };
             peer.dialled = Some(address.address.clone());
             peer.reached = None;
@@ -365,7 +378,7 @@ impl SupervisorMachine {
             peer.persona = Some(PersonaLink {
                 id: link,
                 up_since: None,
-                overdue_at: Some(now.after(patience)),
+                overdue_at: patience.map(|patience| now.after(patience)),
                 retire_at: None,
             });
             self.owners.insert(link, id);
