@@ -28,6 +28,8 @@
 
 #[path = "simulation/agenda.rs"]
 mod agenda;
+#[path = "simulation/cost.rs"]
+mod cost;
 #[path = "simulation/desk.rs"]
 mod desk;
 #[path = "simulation/far.rs"]
@@ -275,6 +277,21 @@ fn p1_to_p9_fifty_links_keep_their_word_for_hours() {
     };
     let all = simulate("links", links_run, 1000, 8, scale);
     assert!(all.relights() > 0);
+}
+
+/// What ten thousand peers cost the machine, and that ten times as many as a thousand do not cost a hundred times as much.
+#[test]
+#[ignore = "measures; run by name, optimised: cargo test --config profile.dev.opt-level=2 --test simulation -- --ignored --nocapture cost"]
+fn cost_of_a_wish_and_of_a_step() {
+    let [few, many] = [1_000_usize, 10_000].map(|peers| {
+        let (wishes, step) = cost::measure(peers);
+        println!(
+            "{peers} peers: all wishes {wishes:?}, one step {step:?} (medians of processor time)"
+        );
+        (wishes, step)
+    });
+    assert!(many.0 < 40 * few.0, "a wish walks over all peers");
+    assert!(many.1 < 10 * few.1, "a step walks over all peers");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use pilotlight::supervisor::machine::{
     Failure, Input, Output, PeerState, Policy, SupervisorMachine, Urgency,
 };
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -213,6 +213,32 @@ pub struct Figures {
     pub sought: u64,
 }
 
+/// Which peer an id is. The ids are the simulation's own, so eight of their bytes tell them apart.
+struct Index(HashMap<u64, usize>);
+
+impl Index {
+    fn of(ids: &[NodeId]) -> Self {
+        let numbered = ids.iter().enumerate();
+        let index: HashMap<_, _> = numbered
+            .map(|(number, id)| (Self::key(id), number))
+            .collect();
+        assert_eq!(index.len(), ids.len(), "two ids that look alike");
+        Self(index)
+    }
+
+    fn key(id: &NodeId) -> u64 {
+        u64::from_be_bytes(*id.as_bytes().last_chunk().unwrap())
+    }
+}
+
+impl std::ops::Index<&NodeId> for Index {
+    type Output = usize;
+
+    fn index(&self, id: &NodeId) -> &usize {
+        &self.0[&Self::key(id)]
+    }
+}
+
 /// The machine and its account.
 pub struct Desk {
     pub machine: SupervisorMachine,
@@ -220,8 +246,8 @@ pub struct Desk {
     pub trace: Option<VecDeque<String>>,
     peers: Vec<Known>,
     ids: &'static [NodeId],
-    index: HashMap<NodeId, usize>,
-    links: BTreeMap<LinkId, Link>,
+    index: Index,
+    links: HashMap<LinkId, Link>,
     policy: Policy,
     declared: bool,
     pub live: bool,
@@ -310,12 +336,8 @@ impl Desk {
             trace: trace.then(VecDeque::new),
             peers: vec![Known::default(); count],
             ids,
-            index: ids
-                .iter()
-                .enumerate()
-                .map(|(index, id)| (*id, index))
-                .collect(),
-            links: BTreeMap::new(),
+            index: Index::of(ids),
+            links: HashMap::new(),
             policy,
             declared: false,
             live: false,
@@ -477,8 +499,9 @@ impl Desk {
             Input::Tag(peer, tag) => self.say(self.index[peer], *tag),
             Input::Declare(list) => {
                 self.declared = true;
+                let listed: BTreeSet<_> = list.iter().copied().collect();
                 for peer in 0..self.peers.len() {
-                    if list.contains(&self.ids[peer]) {
+                    if listed.contains(&self.ids[peer]) {
                         self.say(peer, Tag::ChannelBearing);
                     } else if self.peers[peer].said == Some(Tag::ChannelBearing) {
                         self.say(peer, Tag::GossipOnly);
@@ -1198,7 +1221,9 @@ impl Desk {
         else {
             return;
         };
-        let Some(short_since) = self.short_since else {
+        // Who waits has waited no longer than the floor has been short.
+        let long = |since: &Moment| now.since(*since) > FLOOR_WITHIN;
+        let Some(short_since) = self.short_since.filter(long) else {
             return;
         };
         let short_since = short_since.max(from);

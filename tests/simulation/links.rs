@@ -175,7 +175,7 @@ impl Links {
             desk: Desk::new(scale.peers, seed, policy, trace),
             agenda: Agenda::new(),
             tempers: (0..scale.peers)
-                .map(|_| Temper::draw(&mut random))
+                .map(|_| Temper::draw(&mut random, 100))
                 .collect(),
             cuts: script::cuts(&mut random, scale.lasts()),
             links: BTreeMap::new(),

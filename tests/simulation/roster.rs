@@ -11,10 +11,20 @@ use pilotlight::clock::Moment;
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, Direction, LinkId, Tag};
 use pilotlight::supervisor::machine::{Failure, Input, Output, Policy, Urgency};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 const MILLI: Duration = Duration::from_millis(1);
+
+/// After every step whatever it can have changed is checked. After so many, one peer more, in turn, to find what it should not have
+/// changed, or should have and did not.
+const NEXT: u32 = 4;
+
+/// And after so many, as at every attach and lapse, all peers and what is counted over them.
+const EVERYBODY: u32 = 100_000;
+
+/// Of a step with more outputs than this, which is one that concerns all peers, so many are looked at.
+const NAMED: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -57,6 +67,12 @@ enum Stage {
     Up,
 }
 
+/// As many of all peers come and go within hours as of a thousand.
+fn restless(scale: Scale) -> u32 {
+    let share = 100_000 / scale.peers.max(1_000);
+    u32::try_from(share).unwrap()
+}
+
 /// One run.
 pub struct Roster {
     pub desk: Desk,
@@ -64,7 +80,9 @@ pub struct Roster {
     random: Rng,
     tempers: Vec<Temper>,
     cuts: Vec<Cut>,
-    links: BTreeMap<LinkId, Link>,
+    links: HashMap<LinkId, Link>,
+    /// Who is looked at next, though nothing has happened to it.
+    turn: usize,
     next_inbound: u64,
     /// Every peer is there and behaves.
     paradise: bool,
@@ -83,13 +101,16 @@ impl Roster {
         let policy = Policy {
             // Without one, a return may come before the links of the session before are gone.
             hold_down: [limits::HOLD_DOWN_MAX, 4 * SECOND, Duration::ZERO][random.usize(..3)],
-            // A large one is short more often, and costs more dials.
-            gossip_floor: [limits::GOSSIP_FLOOR, scale.peers / 20, scale.peers / 8]
-                [random.usize(..3)],
+            // A large one is short more often, and costs more dials; the largest is the daemon's.
+            gossip_floor: [
+                limits::GOSSIP_FLOOR,
+                (scale.peers / 20).min(limits::GOSSIP_FLOOR_MAX / 2),
+                (scale.peers / 8).min(limits::GOSSIP_FLOOR_MAX),
+            ][random.usize(..3)],
             ..Policy::default()
         };
         let tempers: Vec<Temper> = (0..scale.peers)
-            .map(|_| Temper::draw(&mut random))
+            .map(|_| Temper::draw(&mut random, restless(scale)))
             .collect();
         let end = scale.lasts();
         let mut agenda = Agenda::new();
@@ -119,7 +140,8 @@ impl Roster {
             random,
             tempers,
             cuts,
-            links: BTreeMap::new(),
+            links: HashMap::new(),
+            turn: 0,
             next_inbound: 1,
             paradise: false,
             sick_until: Moment::START,
@@ -174,8 +196,11 @@ impl Roster {
                 self.feed(Input::Tick);
             }
             steps += 1;
-            if steps.is_multiple_of(5_000) {
+            if steps.is_multiple_of(EVERYBODY) {
                 self.desk.check_all(self.now());
+            } else if steps.is_multiple_of(NEXT) {
+                self.turn = (self.turn + 1) % self.tempers.len();
+                self.check(self.turn);
             }
         }
         let possible = self.could_have_floor();
@@ -233,7 +258,27 @@ impl Roster {
         for output in &outputs {
             self.obey(output);
         }
+        self.check_named(&outputs);
         self.desk.done(outputs);
+    }
+
+    /// Whoever the machine has spoken of is what it should be.
+    fn check_named(&self, outputs: &[Output]) {
+        for output in outputs.iter().take(NAMED) {
+            if let Output::Dial { peer, .. }
+            | Output::Failed { peer, .. }
+            | Output::Tagged { peer, .. }
+            | Output::Held(peer) = output
+            {
+                self.check(self.desk.peer_of(*peer));
+            } else if let Output::Admit { link, .. }
+            | Output::Refuse { link, .. }
+            | Output::Close { link, .. } = output
+                && let Some(entry) = self.links.get(link)
+            {
+                self.check(entry.peer);
+            }
+        }
     }
 
     fn check(&self, peer: usize) {
@@ -275,21 +320,27 @@ impl Roster {
         let session = self.desk.session();
         self.returning.clear();
         self.feed(Input::Lapsed);
-        for (id, link) in &self.links {
+        for (id, link) in self.links_in_order() {
             let soon = up_to(&mut self.random, 100 * MILLI);
             match link.stage {
                 Stage::Dialing if !link.persona => {
                     self.agenda
-                        .after(soon / 20, Event::Fails(*id, Failure::SignerAway));
+                        .after(soon / 20, Event::Fails(id, Failure::SignerAway));
                 }
                 Stage::Admitted | Stage::Up if link.leased == Some(session) => {
-                    self.agenda
-                        .after(soon, Event::Ends(*id, CloseReason::Lapse));
+                    self.agenda.after(soon, Event::Ends(id, CloseReason::Lapse));
                 }
                 _ => {}
             }
         }
         self.desk.check_all(self.now());
+    }
+
+    /// Every link, so that a run replays from its seed.
+    fn links_in_order(&self) -> Vec<(LinkId, Link)> {
+        let mut links: Vec<_> = self.links.iter().map(|(id, link)| (*id, *link)).collect();
+        links.sort_unstable_by_key(|(id, _)| *id);
+        links
     }
 
     /// Whoever is cut off for long loses his links: we find out by a ping.
@@ -298,11 +349,11 @@ impl Roster {
         if cut.to.since(cut.from) < MINUTE {
             return;
         }
-        for (id, link) in &self.links {
+        for (id, link) in self.links_in_order() {
             if cut.hits(link.peer) {
                 let found = MINUTE / 2 + up_to(&mut self.random, MINUTE);
                 self.agenda
-                    .after(found, Event::Ends(*id, CloseReason::PongTimeout));
+                    .after(found, Event::Ends(id, CloseReason::PongTimeout));
             }
         }
     }
@@ -322,6 +373,9 @@ impl Roster {
             self.could = None;
             return false;
         }
+        if self.desk.missing() == 0 {
+            return true;
+        }
         let fresh =
             |(at, of, _): &(Moment, u32, bool)| *of == session && now.since(*at) < 10 * SECOND;
         if let Some((_, _, could)) = self.could.filter(fresh) {
@@ -336,11 +390,8 @@ impl Roster {
 
     fn is_reachable(&self, peer: usize) -> bool {
         let now = self.now();
-        let is_cut = self
-            .cuts
-            .iter()
-            .any(|cut| cut.from <= now && now < cut.to && cut.hits(peer));
-        self.paradise || self.tempers[peer].is_there(now).0 && !is_cut
+        let is_there = || self.tempers[peer].is_there(now).0;
+        self.paradise || is_there() && !script::is_cut(&self.cuts, peer, now)
     }
 
     fn obey(&mut self, output: &Output) {
@@ -564,14 +615,21 @@ impl Roster {
             self.agenda.at(until, Event::Inbound(peer));
             return;
         }
-        let again = up_to(&mut self.random, 4 * HOUR);
-        self.agenda
-            .at(until.min(self.now().after(again)), Event::Inbound(peer));
+        let again = self.now().after(up_to(&mut self.random, 4 * HOUR));
+        let next = if until <= again {
+            // It comes back when it has been away.
+            temper.is_there(until).1
+        } else {
+            again
+        };
+        self.agenda.at(next, Event::Inbound(peer));
         let speaks = matches!(
             temper.manners,
             Manners::Honest | Manners::Hostile | Manners::NoInit
         );
-        if speaks && self.desk.live && self.is_reachable(peer) {
+        // Some have lost a link that we still hold for good.
+        let dials = !self.desk.known(peer).is_up() || self.random.u8(..8) == 0;
+        if dials && speaks && self.desk.live && self.is_reachable(peer) {
             let session = self.desk.session();
             self.agenda
                 .after(3 * temper.round_trip, Event::InboundDone(peer, session));
@@ -648,7 +706,7 @@ impl Roster {
         self.returns();
         self.lapse();
         self.pass(self.now().after(SECOND));
-        for link in self.links.keys().copied().collect::<Vec<_>>() {
+        for (link, _) in self.links_in_order() {
             self.ends(link, CloseReason::PeerClosed);
         }
         self.pass(self.now().after(15 * SECOND));

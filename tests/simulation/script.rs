@@ -89,6 +89,14 @@ pub fn cuts(random: &mut Rng, end: Duration) -> Vec<Cut> {
     cuts
 }
 
+/// Whether a peer is cut off.
+pub fn is_cut(cuts: &[Cut], peer: usize, now: Moment) -> bool {
+    let begun = cuts.partition_point(|cut| cut.from <= now);
+    cuts[..begun]
+        .last()
+        .is_some_and(|cut| now < cut.to && cut.hits(peer))
+}
+
 /// Spreads the bits of a number.
 pub fn mix(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -139,7 +147,9 @@ pub struct Temper {
 }
 
 impl Temper {
-    pub fn draw(random: &mut Rng) -> Self {
+    /// Of 100 peers that would come and go within minutes or hours, `restless` do; the others stay. In a small network all do. In a month of
+    /// ten thousand peers as many as that would only repeat themselves, some forty million times.
+    pub fn draw(random: &mut Rng, restless: u32) -> Self {
         let manners = match random.u8(..100) {
             0..70 => Manners::Honest,
             70..77 => Manners::Gone {
@@ -158,6 +168,8 @@ impl Temper {
             7 | 8 => Some(between(random, MINUTE * 5, 2 * HOUR)),
             _ => Some(between(random, 2 * HOUR, DAY)),
         };
+        let cycle = cycle
+            .filter(|cycle| *cycle >= 2 * HOUR || restless >= 100 || random.u32(..100) < restless);
         Self {
             tag: if random.u8(..10) < 3 {
                 Tag::ChannelBearing
@@ -236,7 +248,9 @@ pub fn ready_since(temper: &Temper, cuts: &[Cut], peer: usize, now: Moment) -> O
         return None;
     }
     let mut since = temper.since(now);
-    for cut in cuts.iter().filter(|cut| cut.from <= now && cut.hits(peer)) {
+    // One follows the other, so the last that has hit it counts.
+    let begun = cuts.partition_point(|cut| cut.from <= now);
+    if let Some(cut) = cuts[..begun].iter().rev().find(|cut| cut.hits(peer)) {
         if now < cut.to {
             return None;
         }
