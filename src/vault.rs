@@ -10,9 +10,13 @@ use crate::link::{CloseReason, Direction, Identity, LinkId, Tag};
 use crate::signer::Epoch;
 use dashmap::DashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+#[cfg(pilotlight_loom)]
+use loom::sync::atomic::{AtomicBool, Ordering};
+#[cfg(not(pilotlight_loom))]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Links whose connections are worth a thread to reset them: a few milliseconds of it.
 const CUT_A_THREAD: usize = 256;
@@ -176,3 +180,7 @@ fn cut_all(links: &[Arc<LinkShared>]) {
         cut(own);
     });
 }
+
+#[cfg(all(test, pilotlight_loom))]
+#[path = "vault_loom.rs"]
+mod loom_models;

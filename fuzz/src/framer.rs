@@ -3,6 +3,7 @@
 use super::{feed::Feed, pair};
 use bytes::BytesMut;
 use pilotlight::brontide::{FRAME_OVERHEAD, HEADER_LEN, Session, SessionError};
+use pilotlight::error::{Culprit, Retry};
 use std::collections::VecDeque;
 
 /// Bytes in one run: what matters happens at borders, not in the length.
@@ -59,9 +60,34 @@ pub fn run(input: &[u8]) {
         "a changed byte ends the session, and nothing else does"
     );
     assert!(flight.ended.is_some() || flight.messages.is_empty() && flight.inbox.is_empty());
+    flight.wiped();
 }
 
 impl Flight {
+    /// Whatever was, nothing goes either way any more, and it is nobody else's fault.
+    fn wiped(mut self) {
+        let mut out = BytesMut::new();
+        let long = vec![0; 65_536];
+        let refused = self.from.seal(&long, &mut out).unwrap_err();
+        assert_eq!(refused, SessionError::TooLong { length: 65_536 });
+        assert!(
+            out.is_empty() && !self.from.is_failed(),
+            "it goes on after a message of ours that is too long"
+        );
+        self.from.wipe();
+        let wiped = SessionError::Wiped;
+        assert_eq!(self.from.seal(b"", &mut out), Err(wiped));
+        assert_eq!(self.from.open(&mut self.inbox), Err(wiped));
+        assert_eq!(self.from.needed(0), 0);
+        for error in [refused, wiped] {
+            assert_eq!(
+                (error.culprit(), error.retry()),
+                (Culprit::Us, Retry::Never)
+            );
+            assert!(!error.rule().is_empty() && !error.label().is_empty());
+        }
+    }
+
     fn send(&mut self, length: usize, byte: u8) {
         let message = vec![byte; length];
         let before = self.wire.len();
@@ -128,6 +154,8 @@ impl Flight {
 
     /// The same answer to everything, and no byte taken or given.
     fn is_over(&mut self, why: SessionError) {
+        assert_eq!((why.culprit(), why.retry()), (Culprit::Peer, Retry::Never));
+        assert!(why.rule().starts_with("BOLT 8") && why.label().starts_with("bad_"));
         let (before, mut out) = (self.inbox.len(), BytesMut::new());
         assert_eq!(self.to.open(&mut self.inbox), Err(why));
         assert_eq!(self.to.seal(b"after", &mut out), Err(why));

@@ -81,4 +81,6 @@ pub fn run(input: &[u8]) {
 pub fn same(refused: HandshakeError, expected: bolt8::Refusal, act: u8) {
     assert_eq!(refused.label(), expected.word(act));
     assert_eq!(refused.culprit(), Culprit::Peer);
+    assert!(refused.rule().starts_with("BOLT 8 § Act ") && refused.to_string().contains("act"));
+    let _ = refused.retry();
 }

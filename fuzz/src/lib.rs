@@ -17,6 +17,7 @@
     reason = "a body panics when a promise is broken: that is how the fuzzer hears of it"
 )]
 
+pub mod at_the_door;
 pub mod bolt8;
 pub mod book;
 pub mod cipher_rotation;

@@ -16,6 +16,7 @@ const MOST: usize = 400;
 struct Link {
     machine: LinkMachine,
     persona: bool,
+    observes: bool,
     now: Moment,
     warned: VecDeque<Moment>,
     ponged: VecDeque<(Moment, u64)>,
@@ -43,6 +44,7 @@ pub fn run(input: &[u8]) {
     let mut link = Link {
         machine: LinkMachine::new(settings, vec![BITCOIN_MAINNET], Moment::START, seed),
         persona: settings.persona,
+        observes: settings.observe,
         now: Moment::START,
         warned: VecDeque::new(),
         ponged: VecDeque::new(),
@@ -113,6 +115,7 @@ impl Link {
             now: self.now,
             signer_away,
         };
+        let would = self.machine.would(ambient, message);
         let received = self.machine.receive(ambient, message);
         let kind = MessageType::of(message).map_or(0, |kind| kind.0);
         assert_eq!(self.machine.heard(), self.now);
@@ -122,6 +125,10 @@ impl Link {
             _ => assert!(was_up, "before init nothing is delivered or answered"),
         }
         match received {
+            // Whoever only observes says what it would have done, and else there is nothing to say.
+            Received::Deliver { .. } if would.is_some() => {
+                assert!(self.observes, "{kind}: {would:?}")
+            }
             Received::Deliver { lease: true } => {
                 assert!(!signer_away && !self.persona, "{kind} needs the signer");
             }
@@ -232,6 +239,8 @@ impl Link {
             assert_ne!(verdict, Outbound::PassWithLease);
         }
         assert!(self.machine.is_up() || kind == 16 || matches!(verdict, Outbound::Refuse(_)));
+        let passes = !matches!(verdict, Outbound::Refuse(_));
+        assert!(!passes || self.observes || !self.machine.would_refuse(ambient, message));
         false
     }
 }

@@ -425,6 +425,13 @@ impl<C: Choices> World<C> {
                 .min(),
             "the deadline is the earliest of the peers', or the end of the hold-down"
         );
+        let load = self.machine.load();
+        assert!(
+            load.links <= self.links.len(),
+            "what is no link any more is held"
+        );
+        assert!(load.peers <= self.known.len() && load.queue <= load.peers);
+        assert_eq!(self.machine.is_behind(), self.behind);
         for (id, link) in &self.links {
             let owned = self.machine.owner(*id) == Some(link.peer);
             assert!(
@@ -473,6 +480,12 @@ impl<C: Choices> World<C> {
             }
             27..37 => self.pass_time(),
             37..47 => self.stranger(),
+            97 => {
+                let height = 799_000 + u32::from(self.choices.number(2000));
+                self.feed(Input::Height(height));
+            }
+            98 => self.recall(),
+            99 => self.be_of_use(),
             _ => self.progress(),
         }
     }
@@ -505,6 +518,46 @@ impl<C: Choices> World<C> {
     pub fn unwant(&mut self, peer: NodeId) {
         self.wanted.remove(&peer);
         self.feed(Input::Unwant(peer));
+    }
+
+    /// What an earlier process has seen of a peer is told, at any time.
+    fn recall(&mut self) {
+        let (_, peer) = self.pick_peer();
+        let seconds = u64::from(self.choices.number(5000));
+        let seen_ago = self.choices.flag().then(|| Duration::from_secs(seconds));
+        let failures = u32::from(self.choices.number(20));
+        self.feed(Input::Recall {
+            peer,
+            seen_ago,
+            failures,
+        });
+        let unix = self.now.since_start() + Duration::from_secs(1_700_000_000);
+        if let Some(sighting) = self.machine.sighting(self.now, unix, peer) {
+            assert!(
+                sighting.node_id == peer
+                    && sighting.last_seen.is_none_or(|at| at <= unix.as_secs())
+            );
+        }
+    }
+
+    /// A link brings more than pings and pongs; or one that is being dialled turns out to have no way.
+    fn be_of_use(&mut self) {
+        let now = self.now;
+        let links: Vec<(LinkId, Stage)> = self
+            .links
+            .iter()
+            .map(|(id, link)| (*id, link.stage))
+            .collect();
+        if links.is_empty() {
+            return;
+        }
+        match links[self.choices.below(links.len())] {
+            (id, Stage::Up) => self.feed(Input::Active(id, now)),
+            (id, Stage::Dialing) if !self.is_stale(&self.links[&id]) => {
+                self.fail(id, Failure::NoWay)
+            }
+            (id, _) => self.advance(id, 9),
+        }
     }
 
     fn random_tag(&mut self) -> Tag {

@@ -2,6 +2,7 @@
 //!
 //! The driver's part is played as the driver plays it: an answer to a challenge is verified at once, a proved stream is seated or not.
 
+use super::at_the_door;
 use super::feed::Feed;
 use pilotlight::clock::Moment;
 use pilotlight::limits;
@@ -53,7 +54,7 @@ struct Stream {
 
 /// A window, then ops: 0 an answer to one of the last ids, 1 to any id, 2 a registration, 3 the node asks, 4 it asks a lot, 5 it takes back, 6 a
 /// PING is acknowledged, 7 a contest, 8 the deadline comes, 9 time passes, 10 the end, of one kind or
-/// another, 11 a message as it is encoded, 12 a macaroon.
+/// another, 11 a message as it is encoded, 12 a macaroon, 13 what stands at the door.
 pub fn run(input: &[u8]) {
     let mut feed = Feed::new(input);
     let window = Duration::from_millis(u64::from(feed.u16()));
@@ -117,7 +118,7 @@ fn macaroon(bytes: &[u8]) {
 
 impl Stream {
     fn op(&mut self, feed: &mut Feed<'_>) {
-        match feed.below(13) {
+        match feed.below(14) {
             0 => {
                 let back = u64::from(feed.u8());
                 let reply_to = self.last_id.saturating_sub(back);
@@ -165,6 +166,7 @@ impl Stream {
                 }
             }
             12 => macaroon(feed.bytes()),
+            13 => at_the_door::knock(feed),
             _ => {
                 let end = match feed.below(16) {
                     0 => Input::Closed,
@@ -306,6 +308,8 @@ impl Stream {
         assert!(machine.queued() <= limits::SIGNER_QUEUE);
         let in_flight = limits::ECDH_IN_FLIGHT_MAX + limits::SIGNING_IN_FLIGHT + 4;
         assert!(machine.in_flight() <= in_flight);
+        assert!(machine.meter().cap() <= limits::ECDH_IN_FLIGHT_MAX);
+        assert!(machine.queued() + machine.in_flight() > 0 || !machine.is_behind());
         if machine.phase() == Phase::Live {
             assert!(self.proved, "live without a proof");
         }

@@ -9,7 +9,15 @@ use crate::brontide::FRAME_OVERHEAD;
 use crate::limits;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
+
+#[cfg(pilotlight_loom)]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(all(test, pilotlight_loom))]
+use loom_models::{Notify, Semaphore};
+#[cfg(not(pilotlight_loom))]
+use std::sync::{Mutex, MutexGuard};
+#[cfg(not(all(test, pilotlight_loom)))]
 use tokio::sync::{Notify, Semaphore};
 
 /// The queue. The link's task takes from it; everybody else puts in.
@@ -263,7 +271,7 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -278,7 +286,11 @@ fn cost(message: &Bytes) -> Result<u32, SendError> {
         .map_err(|_| SendError::Length { length })
 }
 
-#[cfg(test)]
+#[cfg(all(test, pilotlight_loom))]
+#[path = "outbox_loom.rs"]
+mod loom_models;
+
+#[cfg(all(test, not(pilotlight_loom)))]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;

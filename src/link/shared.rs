@@ -23,10 +23,15 @@ use bytes::Bytes;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
+
+#[cfg(pilotlight_loom)]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(pilotlight_loom))]
+use std::sync::{Mutex, MutexGuard};
 
 /// The two things that a lapse must reach: the socket and the secrets. Held by the link's task and by the vault, by nobody
 /// else, so that both are gone when the link is.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RUSTFLAGS="--cfg pilotlight_loom" CARGO_TARGET_DIR=target/loom \
-//!     cargo test --release --lib --no-default-features --features aead-aws-lc fence
+//!     cargo test --release --lib --no-default-features --features aead-aws-lc loom_models
 //! ```
 //! What is written in a gate is written `Relaxed`: loom may then show an old value to whoever has no happens-before with the
 //! writer, so that a missing `Acquire` or `Release` in the fence fails here. They never sleep and use no real time.

@@ -36,6 +36,17 @@ pub struct Proof {
     pub(super) after: Option<Epoch>,
 }
 
+#[cfg(all(test, pilotlight_loom))]
+impl Proof {
+    /// For a model, which has no time for a challenge: that of a context that has never had a session.
+    pub(crate) fn of(context: &SignerContext) -> Self {
+        Self {
+            context: context.clone(),
+            after: None,
+        }
+    }
+}
+
 impl Challenge {
     /// `entropy` becomes *e* and is wiped, whatever the outcome.
     pub(super) fn new(

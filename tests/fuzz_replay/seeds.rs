@@ -490,6 +490,13 @@ fn signer_stream() -> Vec<Named> {
         }
     };
     let idle = (0..8).fold(live(0), |seed, _| seed.u8(6).u8(9).u16(900));
+    let knock = |which: u8| {
+        let mut random = fastrand::Rng::with_seed(u64::from(which));
+        let rest: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(600).collect();
+        (0..20).fold(start(), |seed, turn| {
+            seed.u8(13).u8(which).raw(&rest[turn * 13..turn * 13 + 200])
+        })
+    };
     // Longer than its place is held, by a signer that lives and never answers.
     let patient = live(0).u8(3).u8(0).u8(0).u16(u16::MAX);
     let patient = (0..22).fold(patient, |seed, _| seed.u8(6).u8(9).u16(2900));
@@ -526,6 +533,10 @@ fn signer_stream() -> Vec<Named> {
             ),
         ),
         named("asked_for_longer_than_a_place_is_held", patient),
+        named("macaroon_narrowed_and_forged", knock(0)),
+        named("seat_contested", knock(1)),
+        named("proofs_failed_and_forgiven", knock(2)),
+        named("sources_that_ask_often", knock(3)),
         named("many_strangers", many.clone()),
         named("dies_with_much_in_flight", many.u8(9).u16(60_000)),
         named("silent", live(0).u8(8).u8(8).u8(8)),
