@@ -28,6 +28,9 @@ const CUTTERS_MAX: usize = 4;
 #[derive(Default)]
 pub(crate) struct Vault {
     sessions: DashMap<LinkId, Arc<LinkShared>>,
+    /// Stands for the locks within `DashMap`, which loom does not see.
+    #[cfg(pilotlight_loom)]
+    shard: loom::sync::Mutex<()>,
     shut: AtomicBool,
 }
 
@@ -80,7 +83,11 @@ impl Vault {
     /// `false`: the vault is shut, so nobody will come for this link and it must end itself.
     #[must_use]
     pub(crate) fn insert(&self, link: Arc<LinkShared>) -> bool {
-        self.sessions.insert(link.state.id, link);
+        {
+            #[cfg(pilotlight_loom)]
+            let _shard = self.shard.lock();
+            self.sessions.insert(link.state.id, link);
+        }
         // Looked at after the insertion, while `shut` is stored before anybody goes through the sessions: one sees the other.
         !self.shut.load(Ordering::SeqCst)
     }
@@ -104,6 +111,8 @@ impl Vault {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<LinkShared>> {
+        #[cfg(pilotlight_loom)]
+        let _shard = self.shard.lock();
         self.sessions
             .iter()
             .map(|entry| Arc::clone(&entry))
@@ -182,5 +191,5 @@ fn cut_all(links: &[Arc<LinkShared>]) {
 }
 
 #[cfg(all(test, pilotlight_loom))]
-#[path = "vault_loom.rs"]
+#[path = "link/vault_loom.rs"]
 mod loom_models;

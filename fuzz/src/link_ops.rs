@@ -127,7 +127,7 @@ impl Link {
         match received {
             // Whoever only observes says what it would have done, and else there is nothing to say.
             Received::Deliver { .. } if would.is_some() => {
-                assert!(self.observes, "{kind}: {would:?}")
+                assert!(self.observes, "{kind}: {would:?}");
             }
             Received::Deliver { lease: true } => {
                 assert!(!signer_away && !self.persona, "{kind} needs the signer");

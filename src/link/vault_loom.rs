@@ -1,8 +1,8 @@
 //! loom's models of the vault beside the fence (P1, P3): a link that enters the vault, is promoted or is demoted while the session lapses
 //! and the reaper goes through the vault. In every order the link is torn down, or lives on in the server's scope.
 //!
-//! Link, vault, context and fence are the real ones, with loom's locks and atomics; `DashMap`'s steps are taken as one each. The
-//! socket is a real one on loopback. What the link's task does around it is `link/driver.rs` in short.
+//! Link, vault, context and fence are the real ones, with loom's locks and atomics. `DashMap`'s own locks, which order an insertion and a
+//! walk, are one of loom's beside it. The socket is a real one on loopback. What the link's task does around it is `driver.rs` in short.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::*;
@@ -137,7 +137,7 @@ fn enter(env: &Env, link: &Arc<LinkShared>) {
     }
 }
 
-fn spawn<T: 'static>(body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     thread::Builder::new()
         .stack_size(STACK)
         .spawn(body)
