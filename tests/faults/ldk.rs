@@ -396,6 +396,19 @@ impl Cell {
         reason.as_str()
     }
 
+    /// The signer comes back. Until then nobody has asked for it, with success or without.
+    async fn signer_returns(&mut self) {
+        let asked = self.node.events.read(|events| {
+            let lapsed = |event: &&Event| matches!(event, Event::SignerLapsed(_));
+            let since = events.0.iter().rev().take_while(|event| !lapsed(event));
+            since
+                .filter(|event| matches!(event, Event::Ecdh { .. }))
+                .count()
+        });
+        assert_eq!(asked, 0, "the signer was asked while it was away");
+        self.node.attach().await;
+    }
+
     /// All that must hold of every cell.
     async fn check(&self, struck: usize) {
         assert_eq!(self.proxy.struck(), struck);
@@ -408,17 +421,6 @@ impl Cell {
         });
         // P4, and no warning either: a fault of the network is nobody's fault.
         assert!(self.ldk.records.read(Records::heard_no_complaint));
-        self.node.events.read(|events| {
-            let mut away = false;
-            for event in &events.0 {
-                match event {
-                    Event::SignerLapsed(_) => away = true,
-                    Event::SignerAttached { .. } => away = false,
-                    Event::Ecdh { .. } => assert!(!away, "the signer was asked while it was away"),
-                    _ => {}
-                }
-            }
-        });
     }
 }
 
@@ -665,7 +667,7 @@ async fn lapse(cell: &mut Cell) -> String {
             cell.again(Identity::Persona).await;
             cell.hears().await;
             cell.mark();
-            cell.node.attach().await;
+            cell.signer_returns().await;
             let own = cell.redialled(Identity::Node).await;
             cell.talk(&own).await;
             format!("lost ({reason}), persona, up again")
@@ -675,7 +677,7 @@ async fn lapse(cell: &mut Cell) -> String {
             cell.ldk.dial(cell.node.id(), cell.proxy.address).await;
             let parked = |event: &Event| matches!(event, Event::Parked { now: 1 }).then_some(());
             cell.until("it waits for the signer", parked).await;
-            cell.node.attach().await;
+            cell.signer_returns().await;
             let own = cell.up(Identity::Node).await;
             cell.talk(&own).await;
             format!("lost ({reason}), parked, up again")
@@ -711,7 +713,7 @@ async fn returns(cell: &mut Cell) -> String {
     };
     cell.arm(Direction::Outbound, at);
     cell.mark();
-    cell.node.attach().await;
+    cell.signer_returns().await;
     if cell.role == Role::TheyDial {
         cell.ldk.dial(cell.node.id(), cell.proxy.address).await;
     }

@@ -141,26 +141,32 @@ pub(crate) struct Proxy {
 
 /// The strike that is to come, and what is to be known of strikes.
 struct Blow {
-    armed: Mutex<Option<Strike>>,
+    aim: Mutex<Aim>,
     /// How many have struck.
     struck: watch::Sender<usize>,
+}
+
+/// One lock for both: who aims ahead of what has come must not be overtaken by what comes.
+#[derive(Default)]
+struct Aim {
+    armed: Option<Strike>,
     /// Bytes that the newest connection has taken in, up and down.
-    newest: Mutex<[usize; 2]>,
+    newest: [usize; 2],
 }
 
 impl Blow {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            armed: Mutex::default(),
+            aim: Mutex::default(),
             struck: watch::Sender::new(0),
-            newest: Mutex::default(),
         })
     }
 
-    /// The fault that strikes in these bytes, and how far in. It will strike nowhere else.
+    /// These bytes have come: the fault that strikes in them, and how far in. It will strike nowhere else.
     fn strikes(&self, way: Way, from: usize, length: usize, turn: Turn) -> Option<(usize, Fault)> {
-        let mut armed = lock(&self.armed);
-        let strike = armed.filter(|strike| strike.way == way)?;
+        let mut aim = lock(&self.aim);
+        aim.newest[way as usize] = from + length;
+        let strike = aim.armed.filter(|strike| strike.way == way)?;
         let at = match strike.place {
             Place::At(at) => at.checked_sub(from)?,
             Place::Turn(number, after) if number == turn.number => {
@@ -171,7 +177,7 @@ impl Blow {
         if at >= length {
             return None;
         }
-        *armed = None;
+        aim.armed = None;
         self.struck.send_modify(|struck| *struck += 1);
         Some((at, strike.fault))
     }
@@ -204,7 +210,7 @@ impl Proxy {
                     continue;
                 };
                 while connections.try_join_next().is_some() {}
-                *lock(&strikes.newest) = [0; 2];
+                lock(&strikes.aim).newest = [0; 2];
                 let pair = Pair {
                     near,
                     far,
@@ -231,13 +237,14 @@ impl Proxy {
 
     /// Strikes with that fault, once, there.
     pub(crate) fn arm(&self, way: Way, place: Place, fault: Fault) {
-        *lock(&self.blow.armed) = Some(Strike { way, place, fault });
+        lock(&self.blow.aim).armed = Some(Strike { way, place, fault });
     }
 
     /// Strikes so many bytes from now, on the newest connection. Of use while nothing is on its way.
     pub(crate) fn arm_ahead(&self, way: Way, ahead: usize, fault: Fault) {
-        let now = lock(&self.blow.newest)[way as usize];
-        self.arm(way, Place::At(now + ahead), fault);
+        let mut aim = lock(&self.blow.aim);
+        let place = Place::At(aim.newest[way as usize] + ahead);
+        aim.armed = Some(Strike { way, place, fault });
     }
 
     /// How many strikes there have been.
@@ -487,7 +494,6 @@ impl<'a> Line<'a> {
         }
         let (from, length) = (self.taken, chunk.len());
         self.taken += length;
-        lock(&self.blow.newest)[self.way as usize] = self.taken;
         let turn = self.between.speaks(self.way, from);
         let Some((ahead, fault)) = self.blow.strikes(self.way, from, length, turn) else {
             return self.lay(chunk, due);
