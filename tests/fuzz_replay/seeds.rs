@@ -9,6 +9,7 @@ use pilotlight::wire::control::{ErrorMessage, Ping, Pong, Warning};
 use pilotlight::wire::gossip::{
     ChannelAnnouncement, ChannelEnd, ChannelUpdate, Direction, NodeAnnouncement, ShortChannelId,
 };
+use pilotlight::wire::range_details::{RangeDetails, RangeOption};
 use pilotlight::wire::{
     BITCOIN_MAINNET, Features, GossipTimestampFilter, Init, QueryChannelRange,
     QueryShortChannelIds, ReplyChannelRange, ReplyShortChannelIdsEnd,
@@ -223,7 +224,41 @@ fn wire() -> Vec<Named> {
         ),
         named("scid_as_text", Seed::default().raw(b"539268x845x1")),
     ];
-    whole.chain(cut).chain(numbers).collect()
+    whole
+        .chain(cut)
+        .chain(numbers)
+        .chain(ranges_with_details())
+        .collect()
+}
+
+/// A query that asks for more than ids, its reply, and a reply whose details are one short.
+fn ranges_with_details() -> Vec<Named> {
+    let query = QueryChannelRange {
+        chain_hash: BITCOIN_MAINNET,
+        first_blocknum: 1,
+        number_of_blocks: 9,
+    };
+    let option = RangeOption {
+        timestamps: true,
+        checksums: true,
+    };
+    let reply = ReplyChannelRange {
+        chain_hash: BITCOIN_MAINNET,
+        first_blocknum: 1,
+        number_of_blocks: 9,
+        sync_complete: true,
+        short_channel_ids: vec![ShortChannelId::from_u64(7), ShortChannelId::from_u64(8)],
+    };
+    let details = |timestamps: usize| RangeDetails {
+        timestamps: vec![[1, 2]; timestamps],
+        checksums: vec![[3, 4]; 2],
+    };
+    let seed = |name, message: Vec<u8>| named(name, Seed::default().raw(&message));
+    vec![
+        seed("query_for_details", query.encode_with(option)),
+        seed("reply_with_details", reply.encode_with(&details(2))),
+        seed("reply_with_a_detail_short", reply.encode_with(&details(1))),
+    ]
 }
 
 /// By us and at once, in bursts; see the target.
