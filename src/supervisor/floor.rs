@@ -219,7 +219,10 @@ impl Floor {
     }
 
     fn set(&mut self, id: NodeId, now: Standing) {
-        let then = self.standing.remove(&id).unwrap_or_default();
+        let then = self.standing.get(&id).copied().unwrap_or_default();
+        if then == now {
+            return;
+        }
         if let Some(key) = then.bench {
             self.bench.remove(&(key, id));
         }
@@ -248,7 +251,9 @@ impl Floor {
             self.chosen.saturating_sub(usize::from(then.chosen)) + usize::from(now.chosen);
         self.coming =
             self.coming.saturating_sub(usize::from(then.coming)) + usize::from(now.coming);
-        if now != Standing::default() {
+        if now == Standing::default() {
+            self.standing.remove(&id);
+        } else {
             self.standing.insert(id, now);
         }
     }

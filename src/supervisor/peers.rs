@@ -4,10 +4,10 @@
 //!   node id ──index──▶ place ──▶ peer          a walk: every place in turn
 //! ```
 //!
-//! A look-up costs one hash, or nothing when it is for the peer that was looked up last, as most are: one input is about one peer. Node ids
-//! are chosen by whoever makes the keys, so the hash is keyed with randomness of this process (SipHash): nobody can choose ids that
-//! collide. Nothing ever walks the index, so that randomness has no effect: the order of a walk is that of the places, and those follow from
-//! the inputs alone. Pure, as the machine is.
+//! A look-up costs one hash, or nothing when it is for the peer that was looked up last or for the one after it, as most are: an input is
+//! about one peer, or about all in turn. Node ids are chosen by whoever makes the keys, so the hash is keyed with randomness of this process
+//! (SipHash): nobody can choose ids that collide. Nothing ever walks the index, so that randomness has no effect: the order of a walk is that
+//! of the places, and those follow from the inputs alone. Pure, as the machine is.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::roster::Peer;
@@ -50,12 +50,20 @@ impl Peers {
 
     fn find(&self, id: &NodeId) -> Option<usize> {
         let last = self.last.load(Ordering::Relaxed);
-        if let Some(Some((there, _))) = self.places.get(last)
-            && there == id
-        {
+        let is_at = |place: usize| {
+            let kept = self.places.get(place).and_then(Option::as_ref);
+            kept.is_some_and(|(there, _)| there == id)
+        };
+        if is_at(last) {
             return Some(last);
         }
-        let found = self.index.get(id).copied()?;
+        // In a walk over all peers, it is the next.
+        let next = last.wrapping_add(1);
+        let found = if is_at(next) {
+            next
+        } else {
+            self.index.get(id).copied()?
+        };
         self.last.store(found, Ordering::Relaxed);
         Some(found)
     }
