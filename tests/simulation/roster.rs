@@ -226,7 +226,14 @@ impl Roster {
             Event::Gone(link, failure) => self.over(link, failure),
             Event::Authenticated(link) => self.authenticated(link),
             Event::Up(link) => self.up(link),
-            Event::Ends(link, reason) => self.ends(link, reason),
+            Event::Ends(link, reason) => {
+                // What was to go wrong with a link that is up does so no more.
+                let is_up = |link: &Link| link.stage == Stage::Up;
+                let is_well = self.paradise && self.links.get(&link).is_some_and(is_up);
+                if !is_well || reason.is_ours() {
+                    self.ends(link, reason);
+                }
+            }
             Event::Alive(link) => {
                 if self
                     .links
@@ -628,7 +635,8 @@ impl Roster {
             Manners::Honest | Manners::Hostile | Manners::NoInit
         );
         // Some have lost a link that we still hold for good.
-        let dials = !self.desk.known(peer).is_up() || self.random.u8(..8) == 0;
+        let has_lost = self.random.u8(..8) == 0 && !self.paradise;
+        let dials = has_lost || !self.desk.known(peer).is_up();
         if dials && speaks && self.desk.live && self.is_reachable(peer) {
             let session = self.desk.session();
             self.agenda
