@@ -26,6 +26,8 @@
 mod child;
 #[path = "peers/crowd.rs"]
 mod crowd;
+#[path = "peers/effort.rs"]
+mod effort;
 #[path = "peers/handshake.rs"]
 mod handshake;
 #[path = "peers/ldk.rs"]
@@ -42,24 +44,11 @@ mod node;
 mod picture;
 #[path = "peers/report.rs"]
 mod report;
+#[path = "peers/shake.rs"]
+mod shake;
 
+use effort::Effort;
 use report::Report;
-
-/// How much is measured.
-#[derive(Clone, Copy)]
-pub(crate) struct Effort {
-    /// Runs of each measurement.
-    pub(crate) rounds: usize,
-    /// Only whether it works.
-    pub(crate) test: bool,
-}
-
-impl Effort {
-    /// `full`, or what is enough to see that it works.
-    pub(crate) fn or<T>(self, full: T, small: T) -> T {
-        if self.test { small } else { full }
-    }
-}
 
 /// A part of the table: its name, and what measures it.
 type Part = (&'static str, fn(Effort, &mut Report));

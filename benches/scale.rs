@@ -22,6 +22,8 @@
 mod child;
 #[path = "peers/crowd.rs"]
 mod crowd;
+#[path = "peers/effort.rs"]
+mod effort;
 #[path = "peers/ldk.rs"]
 mod ldk;
 #[path = "peers/links.rs"]
@@ -33,23 +35,8 @@ mod picture;
 #[path = "peers/report.rs"]
 mod report;
 
+use effort::Effort;
 use report::{machine, median, number};
-
-/// How much is measured.
-#[derive(Clone, Copy)]
-pub(crate) struct Effort {
-    /// Runs of each measurement.
-    pub(crate) rounds: usize,
-    /// Only whether it works.
-    pub(crate) test: bool,
-}
-
-impl Effort {
-    /// `full`, or what is enough to see that it works.
-    pub(crate) fn or<T>(self, full: T, small: T) -> T {
-        if self.test { small } else { full }
-    }
-}
 
 /// What is measured, in this order, and its unit.
 const FIGURES: [(&str, &str); 6] = [

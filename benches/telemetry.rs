@@ -14,10 +14,13 @@
     clippy::semicolon_if_nothing_returned
 )]
 
+#[path = "peers/shake.rs"]
+mod shake;
+
 use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-use pilotlight::brontide::{AwaitActOne, FRAME_OVERHEAD, InitiatorStart, Session};
+use pilotlight::brontide::FRAME_OVERHEAD;
 use pilotlight::clock::{Clock, SystemClock};
 use pilotlight::link::raw::RawLink;
 use pilotlight::link::{Direction, Tag};
@@ -27,6 +30,7 @@ use pilotlight::supervisor::{Inbound, Inbox, PeerSpec, Supervisor};
 use pilotlight::telemetry::{Event, Tally, Telemetry};
 use pilotlight::wire::{Init, Plane};
 use rustix::time::{ClockId, clock_gettime};
+use shake::{key, shake};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,10 +56,6 @@ fn cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     let nanos = u32::try_from(now.tv_nsec).unwrap();
     Duration::new(u64::try_from(now.tv_sec).unwrap(), nanos)
-}
-
-fn key(byte: u8) -> LocalKey {
-    LocalKey::from_bytes(&mut [byte; 32]).unwrap()
 }
 
 fn message() -> Vec<u8> {
@@ -108,23 +108,9 @@ fn time_operations(with: bool, messages: u64, batch: u64) -> Duration {
     }
 }
 
-fn sessions() -> (Session, Session) {
-    let (alice, bob) = (key(1), key(2));
-    let (a, one) = InitiatorStart::new(alice.node_id(), bob.node_id(), key(3)).unwrap();
-    let b = AwaitActOne::new(bob.node_id(), key(4)).act_one(&one);
-    let b = b.unwrap_or_else(|_| unreachable!());
-    let reply = bob.ecdh(&b.request().point);
-    let (b, two) = b.resume(reply).unwrap();
-    let a = a.act_two(&two).unwrap_or_else(|_| unreachable!());
-    let reply = alice.ecdh(&a.request().point);
-    let (three, a) = a.resume(reply).unwrap();
-    let b = b.act_three(&three).unwrap_or_else(|_| unreachable!());
-    (a.into_session(), b.into_session())
-}
-
 /// Processor time of decrypting so many messages: the least that any link does for one.
 fn time_session(messages: u64) -> Duration {
-    let (mut sender, mut receiver) = sessions();
+    let (mut sender, mut receiver) = shake(&key(1), &key(2));
     let message = message();
     let mut wire = BytesMut::with_capacity(16 * (SIZE + FRAME_OVERHEAD));
     let mut spent = Duration::ZERO;

@@ -5,8 +5,7 @@ use std::hint::black_box;
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use hkdf::Hkdf;
-use pilotlight::brontide::{AwaitActOne, InitiatorStart, Session};
-use pilotlight::node_id::LocalKey;
+use pilotlight::brontide::Session;
 use secp256k1::ecdh::SharedSecret;
 use secp256k1::{PublicKey, SECP256K1, SecretKey};
 use sha2::{Digest, Sha256};
@@ -15,27 +14,11 @@ use crate::Effort;
 use crate::child::thread_time;
 use crate::ldk::Pair;
 use crate::report::{Report, Row, Target};
-
-fn key(byte: u8) -> LocalKey {
-    LocalKey::from_bytes(&mut [byte; 32]).unwrap()
-}
+use crate::shake::{key, shake};
 
 /// The two ends of a session.
 pub(crate) fn sessions() -> (Session, Session) {
     shake(&key(1), &key(2))
-}
-
-fn shake(alice: &LocalKey, bob: &LocalKey) -> (Session, Session) {
-    let (a, one) = InitiatorStart::new(alice.node_id(), bob.node_id(), key(3)).unwrap();
-    let b = AwaitActOne::new(bob.node_id(), key(4)).act_one(&one);
-    let b = b.unwrap_or_else(|_| unreachable!());
-    let reply = bob.ecdh(&b.request().point);
-    let (b, two) = b.resume(reply).unwrap();
-    let a = a.act_two(&two).unwrap_or_else(|_| unreachable!());
-    let reply = alice.ecdh(&a.request().point);
-    let (three, a) = a.resume(reply).unwrap();
-    let b = b.act_three(&three).unwrap_or_else(|_| unreachable!());
-    (a.into_session(), b.into_session())
 }
 
 pub(crate) fn measure(effort: Effort, report: &mut Report) {
