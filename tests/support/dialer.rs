@@ -270,6 +270,8 @@ impl Dialer {
             .unwrap();
         let (mut client, mut connection) = h2::client::Builder::new()
             .initial_window_size(window)
+            // As our agent has it: `h2`'s own hangs up on a gateway that has hundreds to ask before a busy machine reads them.
+            .data_frame_budget(pilotlight::limits::SIGNER_FRAME_BUDGET)
             .handshake(socket)
             .await
             .unwrap();
