@@ -293,17 +293,20 @@ impl Terminal {
         }
     }
 
-    /// Waits until the kernel says that the process is stopped, and lets it go on: `script` stops and goes on with it.
+    /// Waits until the kernel says that the process is stopped, and `script` with it, and lets both go on. `script` (util-linux, `lib/pty-session.c`) hears
+    /// of the stop later than we do, and stops itself then: if it were told to go on before, it would stay stopped.
     fn resume(&self, process: u32) {
         let began = Instant::now();
-        let is_stopped = || {
+        let is_stopped = |process: u32| {
             let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
             stat.rsplit_once(')')
                 .is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
         };
-        while !is_stopped() {
-            assert!(began.elapsed() < HANG, "it does not stop");
-            std::thread::yield_now();
+        for process in [process, self.child.id()] {
+            while !is_stopped(process) {
+                assert!(began.elapsed() < HANG, "{process} does not stop");
+                std::thread::yield_now();
+            }
         }
         for process in [self.child.id(), process] {
             signal("-CONT", process);
