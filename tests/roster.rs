@@ -24,7 +24,7 @@ use pilotlight::clock::{Clock, ManualClock};
 use pilotlight::limits;
 use pilotlight::link::Tag;
 use pilotlight::node_id::NodeId;
-use pilotlight::supervisor::{ConnectError, Mode, PeerSpec, PeerState, Urgency, UrgencyError};
+use pilotlight::supervisor::{ConnectError, Mode, PeerSpec, PeerState, RosterError, Urgency};
 use pilotlight::telemetry::Event;
 use rig::{Far, Node, event, key, until, within};
 use std::net::SocketAddr;
@@ -265,8 +265,16 @@ async fn p9_a_full_roster_says_so() {
     };
     let say = |peer| node.supervisor.set_urgency(peer, urgency);
     assert_eq!(say(known).await, Ok(()));
-    assert_eq!(say(stranger).await, Err(UrgencyError::RosterFull));
+    assert_eq!(say(stranger).await, Err(RosterError::RosterFull));
     let spec = PeerSpec::new(stranger, SocketAddr::from(([127, 0, 0, 1], 9)));
+    let refused = node.supervisor.add_peer(spec.clone()).await;
+    assert_eq!(refused, Err(RosterError::RosterFull));
+    let own = PeerSpec::new(
+        node.supervisor.node_id(),
+        SocketAddr::from(([127, 0, 0, 1], 9)),
+    );
+    let refused = node.supervisor.add_peer(own).await;
+    assert_eq!(refused, Err(RosterError::OwnKey));
     let error = node.supervisor.connect(spec).await.unwrap_err();
     assert_eq!(error, ConnectError::RosterFull);
     let pending = node.supervisor.pending().await.unwrap();

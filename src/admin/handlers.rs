@@ -9,7 +9,7 @@ use crate::limits;
 use crate::link::Tag;
 use crate::node_id::NodeId;
 use crate::signer::{AttachError, Epoch};
-use crate::supervisor::{Mode, PeerSpec, PeerView, Stopped, Urgency, UrgencyError};
+use crate::supervisor::{Mode, PeerSpec, PeerView, RosterError, Stopped, Urgency};
 use crate::telemetry::{Event, EventStream, LapseReport, Next};
 use axum::Json;
 use axum::body::Bytes;
@@ -133,13 +133,6 @@ pub(super) async fn add_peer(State(admin): Asked, body: Result<Bytes, BytesRejec
         r#"{"node_id":"02…","addr":"192.0.2.1:9735","tag":"gossip-only","weight":1}"#,
     )?;
     let node_id = node_id(&body.node_id, "field node_id")?;
-    if node_id == admin.supervisor.node_id() {
-        return Err(bad(
-            "this is the node's own id: it is never dialled",
-            "field node_id",
-            "give a peer's",
-        ));
-    }
     let tag = tag(&body.tag)?;
     let addresses = addresses(&body)?;
     let known = find(&admin, node_id).await?.is_some();
@@ -149,9 +142,9 @@ pub(super) async fn add_peer(State(admin): Asked, body: Result<Bytes, BytesRejec
         tag: Some(tag),
         weight: body.weight,
     };
-    admin.supervisor.add_peer(spec).await.map_err(stopped)?;
+    admin.supervisor.add_peer(spec).await.map_err(not_taken)?;
     let Some(peer) = find(&admin, node_id).await? else {
-        return Err(full());
+        return Err(unknown_peer(node_id));
     };
     let status = if known {
         StatusCode::OK
@@ -248,11 +241,7 @@ pub(super) async fn change_peer(
             .supervisor
             .set_urgency(id, urgency)
             .await
-            .map_err(|error| match error {
-                UrgencyError::Stopped(error) => stopped(error),
-                // It was known a moment ago.
-                _ => full(),
-            })?;
+            .map_err(not_taken)?;
     }
     if body.weight.is_some() {
         let spec = PeerSpec {
@@ -261,7 +250,7 @@ pub(super) async fn change_peer(
             tag: None,
             weight: body.weight,
         };
-        admin.supervisor.add_peer(spec).await.map_err(stopped)?;
+        admin.supervisor.add_peer(spec).await.map_err(not_taken)?;
     }
     match tag {
         Some(Tag::ChannelBearing) => admin.supervisor.promote(id).await.map_err(stopped)?,
@@ -450,13 +439,21 @@ fn unknown_peer(id: NodeId) -> Refusal {
     )
 }
 
-fn full() -> Refusal {
-    Refusal::new(
-        StatusCode::INSUFFICIENT_STORAGE,
-        format!("there are {} peers already", limits::PEERS_MAX),
-        "limits::PEERS_MAX",
-        "remove peers that are not needed",
-    )
+pub(super) fn not_taken(error: RosterError) -> Refusal {
+    match error {
+        RosterError::RosterFull => Refusal::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            format!("there are {} peers already", limits::PEERS_MAX),
+            error.rule(),
+            "remove peers that are not needed",
+        ),
+        RosterError::OwnKey => bad(
+            "this is the node's own id: it is never dialled",
+            "field node_id",
+            "give a peer's",
+        ),
+        RosterError::Stopped(error) => stopped(error),
+    }
 }
 
 pub(super) fn stopped(error: Stopped) -> Refusal {

@@ -1,9 +1,9 @@
 //! Many peers in one request, as `pilotlight peer import` sends them: already read. It never reads a file and never looks a name up.
 
 use super::access::Refusal;
-use super::handlers::{Answer, Asked, address, node_id, read, stopped, tag};
+use super::handlers::{Answer, Asked, address, node_id, not_taken, read, tag};
 use crate::address::{AddressOrigin, KnownAddress};
-use crate::supervisor::PeerSpec;
+use crate::supervisor::{PeerSpec, RosterError};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -48,7 +48,11 @@ pub(super) async fn import_peers(
     let specs = specs.collect::<Result<Vec<_>, _>>()?;
     let taken = specs.len();
     for spec in specs {
-        admin.supervisor.add_peer(spec).await.map_err(stopped)?;
+        match admin.supervisor.add_peer(spec).await {
+            // A list of the whole graph has the node itself in it.
+            Ok(()) | Err(RosterError::OwnKey) => {}
+            Err(error) => return Err(not_taken(error)),
+        }
     }
     Ok(Json(json!({ "taken": taken })).into_response())
 }

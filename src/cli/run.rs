@@ -17,7 +17,9 @@ use crate::admin::{self, AdminServer, DataDir, Exporter, Parts, SignerControl, T
 use crate::clock::{Clock, SystemClock};
 use crate::node_id::{LocalKey, NodeId};
 use crate::signer::{EmbeddedSigner, KeyFileError, Signer, SignerContext};
-use crate::supervisor::{Builder, Inbound, Inbox, ListenError, PeerSpec, Redial, Supervisor};
+use crate::supervisor::{
+    Builder, Inbound, Inbox, ListenError, PeerSpec, Redial, RosterError, Supervisor,
+};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -317,8 +319,11 @@ async fn add_peers(supervisor: Supervisor, peers: Vec<ConfiguredPeer>) {
             tag: Some(peer.tag),
             weight: peer.weight,
         };
-        if supervisor.add_peer(spec).await.is_err() {
-            return;
+        let node_id = spec.node_id;
+        match supervisor.add_peer(spec).await {
+            Ok(()) => {}
+            Err(RosterError::Stopped(_)) => return,
+            Err(error) => tracing::warn!(%node_id, %error, "a peer of the settings is not taken"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a handle asks of the supervisor's driver. Plain data.
 
-use super::{ConnectError, PeerSpec, PeerView, Pending, Urgency, UrgencyError};
+use super::{ConnectError, PeerSpec, PeerView, Pending, RosterError, Urgency};
 use crate::link::{LinkHandle, Tag};
 use crate::node_id::NodeId;
 use tokio::sync::oneshot;
@@ -12,7 +12,11 @@ pub(super) type LinkWaiter = oneshot::Sender<Result<LinkHandle, ConnectError>>;
 pub(crate) enum Command {
     Want {
         spec: PeerSpec,
-        done: Option<LinkWaiter>,
+        done: LinkWaiter,
+    },
+    Add {
+        spec: PeerSpec,
+        done: oneshot::Sender<Result<(), RosterError>>,
     },
     Unwant {
         peer: NodeId,
@@ -30,7 +34,7 @@ pub(crate) enum Command {
     Urgency {
         peer: NodeId,
         urgency: Urgency,
-        done: oneshot::Sender<Result<(), UrgencyError>>,
+        done: oneshot::Sender<Result<(), RosterError>>,
     },
     Height {
         height: u32,

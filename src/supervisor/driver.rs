@@ -14,7 +14,7 @@ use super::conduct::Offence;
 use super::machine::{Input, Policy, SupervisorMachine};
 use super::waits::{Drain, changed, overrun, ring};
 use super::{
-    ConnectError, PeerSpec, PeerView, Pending, PendingPeer, Shared, UrgencyError, watchman,
+    ConnectError, PeerSpec, PeerView, Pending, PendingPeer, RosterError, Shared, watchman,
 };
 use crate::address::PeerAddress;
 use crate::clock::{Moment, Sleep};
@@ -223,6 +223,9 @@ impl Driver {
     fn command(&mut self, command: Command) {
         match command {
             Command::Want { spec, done } => self.want(spec, done),
+            Command::Add { spec, done } => {
+                let _ = done.send(self.add(spec));
+            }
             Command::Unwant { peer, done } => {
                 let known = self.machine.peer(peer).is_some();
                 self.feed(Input::Unwant(peer));
@@ -242,14 +245,10 @@ impl Driver {
                 urgency,
                 done,
             } => {
-                let known = self.machine.peer(peer).is_some();
-                let answer = if known || !self.machine.is_full() {
+                let answer = self.room_for(peer).map(|()| {
                     self.feed(Input::Urgency(peer, urgency));
                     self.show_deadline();
-                    Ok(())
-                } else {
-                    Err(UrgencyError::RosterFull)
-                };
+                });
                 let _ = done.send(answer);
             }
             Command::Height { height, done } => {
@@ -277,29 +276,34 @@ impl Driver {
         self.shared.chain().seen(height, soonest);
     }
 
-    fn want(&mut self, spec: PeerSpec, done: Option<LinkWaiter>) {
-        let PeerSpec {
-            node_id,
-            addresses,
-            tag,
-            weight,
-        } = spec;
-        if self.machine.peer(node_id).is_none() && self.machine.is_full() {
-            done.map(|done| done.send(Err(ConnectError::RosterFull)));
+    /// Whether a peer is known, or may still be taken in.
+    fn room_for(&self, peer: NodeId) -> Result<(), RosterError> {
+        if peer == self.env.context.node_id() {
+            return Err(RosterError::OwnKey);
+        }
+        if self.machine.peer(peer).is_none() && self.machine.is_full() {
+            return Err(RosterError::RosterFull);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, spec: PeerSpec) -> Result<(), RosterError> {
+        self.room_for(spec.node_id)?;
+        self.feed(wish(spec));
+        Ok(())
+    }
+
+    fn want(&mut self, spec: PeerSpec, done: LinkWaiter) {
+        let node_id = spec.node_id;
+        if let Err(refused) = self.room_for(node_id) {
+            let _ = done.send(Err(refused.into()));
             return;
         }
         // Waits before the machine speaks: what it says may already be the answer.
-        if let Some(done) = done {
-            let waiters = self.waiters.entry(node_id).or_default();
-            waiters.retain(|waiter| !waiter.is_closed());
-            waiters.push(done);
-        }
-        self.feed(Input::Want {
-            peer: node_id,
-            addresses,
-            tag,
-            weight,
-        });
+        let waiters = self.waiters.entry(node_id).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(done);
+        self.feed(wish(spec));
         // A link that is closing is no answer: the next one is.
         if let Some(handle) = self
             .handle_of(node_id)
@@ -308,8 +312,6 @@ impl Driver {
             self.answer(node_id, |_| Ok(handle.clone()));
         } else if self.drain.is_some() {
             self.answer(node_id, |_| Err(ConnectError::Draining));
-        } else if node_id == self.env.context.node_id() {
-            self.answer(node_id, |_| Err(ConnectError::OwnKey));
         } else {
             self.answer_stranded(Some(node_id));
         }
@@ -509,5 +511,14 @@ impl Driver {
                 let _ = done.send(());
             }
         }
+    }
+}
+
+fn wish(spec: PeerSpec) -> Input {
+    Input::Want {
+        peer: spec.node_id,
+        addresses: spec.addresses,
+        tag: spec.tag,
+        weight: spec.weight,
     }
 }

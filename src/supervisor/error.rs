@@ -101,26 +101,29 @@ impl ConnectError {
     }
 }
 
-/// Why the supervisor did not take what it was told of a peer's urgency.
+/// Why the supervisor did not take in a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum UrgencyError {
+pub enum RosterError {
     /// The peer is not known, and no further one is taken in.
     #[error(
         "the peer is not known, and {} are, which is the most: remove some",
         limits::PEERS_MAX
     )]
     RosterFull,
+    /// The peer is the node itself.
+    #[error("this key is the node's own: it is no peer of itself")]
+    OwnKey,
     /// The supervisor has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
-impl UrgencyError {
+impl RosterError {
     /// Whose fault it is.
     pub fn culprit(&self) -> Culprit {
         match self {
-            Self::RosterFull => Culprit::Operator,
+            Self::RosterFull | Self::OwnKey => Culprit::Operator,
             Self::Stopped(stopped) => stopped.culprit(),
         }
     }
@@ -129,11 +132,12 @@ impl UrgencyError {
     pub fn rule(&self) -> &'static str {
         match self {
             Self::RosterFull => "limits::PEERS_MAX",
+            Self::OwnKey => "design.md § Architecture",
             Self::Stopped(stopped) => stopped.rule(),
         }
     }
 
-    /// Whether the same call may succeed later: not before peers are removed.
+    /// Whether the same call may succeed later: not before peers are removed, if ever.
     pub fn retry(&self) -> Retry {
         Retry::Never
     }
@@ -237,5 +241,15 @@ impl ListenError {
     /// Whether the same call may succeed later: once the address is free.
     pub fn retry(&self) -> Retry {
         Retry::Later
+    }
+}
+
+impl From<RosterError> for ConnectError {
+    fn from(error: RosterError) -> Self {
+        match error {
+            RosterError::RosterFull => Self::RosterFull,
+            RosterError::OwnKey => Self::OwnKey,
+            RosterError::Stopped(Stopped) => Self::Stopped,
+        }
     }
 }

@@ -44,7 +44,7 @@ pub use absence::{
 pub use builder::{Builder, Redial};
 pub use conduct::{Banned, Offence};
 pub use deadlines::{DeadlinesNear, HtlcDeadline};
-pub use error::{ConnectError, ListenError, StartError, Stopped, UrgencyError};
+pub use error::{ConnectError, ListenError, RosterError, StartError, Stopped};
 pub use inbox::{Inbound, Inbox};
 pub use roster::{PeerState, Urgency};
 pub use view::{LapseView, LinkCounts, LinkView, LinksOfKind, PeerView, Snapshot};
@@ -308,22 +308,19 @@ impl Supervisor {
     /// [`ConnectError::SignerAway`], at once, when no signer is there; else what went wrong.
     pub async fn connect(&self, spec: PeerSpec) -> Result<LinkHandle, ConnectError> {
         let (done, outcome) = oneshot::channel();
-        self.command(Command::Want {
-            spec,
-            done: Some(done),
-        })
-        .await
-        .map_err(|_| ConnectError::Stopped)?;
+        self.command(Command::Want { spec, done })
+            .await
+            .map_err(|_| ConnectError::Stopped)?;
         outcome.await.unwrap_or(Err(ConnectError::Stopped))
     }
 
-    /// Wants a link with a peer kept up, without waiting. Beyond [`PEERS_MAX`](crate::limits::PEERS_MAX) peers nobody further is taken
-    /// in, which [`connect`](Self::connect) says and this does not.
+    /// Wants a link with a peer kept up, without waiting for it.
     ///
     /// # Errors
-    /// The supervisor has stopped.
-    pub async fn add_peer(&self, spec: PeerSpec) -> Result<(), Stopped> {
-        self.command(Command::Want { spec, done: None }).await
+    /// The peer is not known and as many are as may be ([`PEERS_MAX`](crate::limits::PEERS_MAX)), it is the node itself, or the
+    /// supervisor has stopped.
+    pub async fn add_peer(&self, spec: PeerSpec) -> Result<(), RosterError> {
+        self.ask(|done| Command::Add { spec, done }).await?
     }
 
     /// Wants nothing of a peer any more, and closes its link. `false`: it was not known.
@@ -378,7 +375,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// The peer is not known and as many are as may be ([`PEERS_MAX`](crate::limits::PEERS_MAX)), or the supervisor has stopped.
-    pub async fn set_urgency(&self, peer: NodeId, urgency: Urgency) -> Result<(), UrgencyError> {
+    pub async fn set_urgency(&self, peer: NodeId, urgency: Urgency) -> Result<(), RosterError> {
         self.ask(|done| Command::Urgency {
             peer,
             urgency,

@@ -35,7 +35,7 @@ use super::args::DemoArguments;
 use super::failure::Failure;
 use super::span;
 use crate::signer::gateway::{CredentialsError, GatewayError};
-use crate::supervisor::{ListenError, StartError, Stopped, UrgencyError};
+use crate::supervisor::{ListenError, RosterError, StartError, Stopped};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -106,7 +106,7 @@ enum DemoError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
     #[error(transparent)]
-    Urgency(#[from] UrgencyError),
+    Roster(#[from] RosterError),
     #[error(transparent)]
     Gateway(#[from] GatewayError),
     #[error(transparent)]

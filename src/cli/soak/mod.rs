@@ -22,7 +22,7 @@ use crate::admin::usage;
 use crate::link::LinkHandle;
 use crate::node_id::LocalKey;
 use crate::signer::Epoch;
-use crate::supervisor::{StartError, Stopped};
+use crate::supervisor::{RosterError, StartError, Stopped};
 use far::Far;
 use ledger::Breaches;
 use node::Node;
@@ -100,6 +100,8 @@ enum SoakError {
     Start(#[from] StartError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Roster(#[from] RosterError),
     #[error("the signer was not taken: {0}")]
     Signer(String),
     #[error("only {up} of {wanted} links came up")]
