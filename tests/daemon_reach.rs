@@ -17,6 +17,7 @@ mod socks;
 mod support;
 
 use pilotlight::address::{OnionService, PeerAddress};
+use pilotlight::limits;
 use pilotlight::link::raw::RawLink;
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::wire::{BITCOIN_MAINNET, Init, MessageType, Ping};
@@ -27,6 +28,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use support::{Daemon, HANG};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 fn key(number: u8) -> LocalKey {
@@ -263,5 +265,71 @@ async fn a_firewall_that_observes_counts_what_it_would_do() {
             counted.len() == 1 && counted[0].contains(&expected) && counted[0].ends_with(" 1"),
             "{configuration}: {counted:?}"
         );
+    }
+}
+
+/// A peer with an IP address is dialled through the proxy where `tor.everything` says so, and past it where it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn tor_everything_sends_peers_with_ip_addresses_through_the_proxy_too() {
+    for everything in [false, true] {
+        let far = Daemon::start();
+        let listening = far.text("listen");
+        let socks = Socks::start().await;
+        socks.leads(&listening, listening.parse().unwrap());
+        let node = configured(&format!(
+            "[tor]\nproxy = \"{}\"\neverything = {everything}\n",
+            socks.address
+        ));
+        let peer = format!("{}@{listening}", far.text("node_id"));
+        node.ask(&["peer", "add", &peer, "--tag", "gossip-only"]);
+        until_state(&node, "up");
+        let asked: Vec<String> = socks.asked().into_iter().map(|dial| dial.target).collect();
+        let expected: &[String] = if everything {
+            &[listening.to_owned()]
+        } else {
+            &[]
+        };
+        assert_eq!(asked, expected, "everything = {everything}");
+    }
+}
+
+/// Where the node says that it is, it dials nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_node_announces_it_does_not_dial() {
+    let far = Far::listen().await;
+    let address = far.listener.local_addr().unwrap();
+    let node = configured(&format!("announces = [\"{address}\"]\n"));
+    far.is_known_to(&node);
+    until_state(&node, "backoff");
+    let listener = far.listener.into_std().unwrap();
+    let came = listener.accept().map_err(|error| error.kind());
+    assert_eq!(came.unwrap_err(), std::io::ErrorKind::WouldBlock);
+}
+
+/// Garbage for a handshake, from an address of `protected` and from one that is not: both are turned away, the second is banned.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_dials_from_a_protected_network_is_never_banned() {
+    let node = configured("protected = [\"127.0.9.0/24\"]\n");
+    let listening = node.text("listen").parse().unwrap();
+    let bans = || {
+        let metrics = node.request("GET", "/metrics", "", "").body;
+        let bans = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("pilotlight_bans "));
+        bans.unwrap_or("none").to_owned()
+    };
+    for (host, expected) in [([127, 0, 9, 1], "0"), ([127, 0, 8, 1], "1")] {
+        for _ in 0..limits::BAN_SCORE / 10 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((host, 0).into()).unwrap();
+            let mut socket = socket.connect(listening).await.unwrap();
+            let mut act = [0xff; 50];
+            act[0] = 0;
+            // Whoever is banned is closed unread.
+            let _ = socket.write_all(&act).await;
+            let end = tokio::time::timeout(HANG, socket.read(&mut [0])).await;
+            assert!(matches!(end.expect("the refusal"), Ok(0) | Err(_)));
+        }
+        assert_eq!(bans(), expected, "{host:?}");
     }
 }
