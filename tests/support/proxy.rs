@@ -144,6 +144,8 @@ struct Blow {
     aim: Mutex<Aim>,
     /// How many have struck.
     struck: watch::Sender<usize>,
+    /// Bytes that have passed where it is narrow.
+    squeezed: watch::Sender<usize>,
 }
 
 /// One lock for both: who aims ahead of what has come must not be overtaken by what comes.
@@ -159,6 +161,7 @@ impl Blow {
         Arc::new(Self {
             aim: Mutex::default(),
             struck: watch::Sender::new(0),
+            squeezed: watch::Sender::new(0),
         })
     }
 
@@ -266,6 +269,15 @@ impl Proxy {
     /// Narrow directions may pass so many more bytes, together.
     pub(crate) fn grant(&self, bytes: usize) {
         self.orders.send_modify(|orders| orders.granted += bytes);
+    }
+
+    /// Waits until so many bytes have passed in narrow directions.
+    pub(crate) async fn until_squeezed(&self, bytes: usize) {
+        let mut squeezed = self.blow.squeezed.subscribe();
+        squeezed
+            .wait_for(|squeezed| *squeezed >= bytes)
+            .await
+            .unwrap();
     }
 
     /// From now on nothing passes, and everything stays open: what a half-open connection looks like from both ends.
@@ -574,6 +586,7 @@ impl<'a> Line<'a> {
                         self.passed.fetch_add(count, SeqCst);
                         if let Some(used) = &mut self.narrow {
                             *used += count;
+                            self.blow.squeezed.send_modify(|bytes| *bytes += count);
                         }
                         if !done {
                             return Ok(());
@@ -607,7 +620,6 @@ async fn pump(
     mut ordered: watch::Receiver<Orders>,
 ) -> Result<(), Ending> {
     let mut mute = line.between.mute.subscribe();
-    let mut is_narrow = false;
     loop {
         let orders = *ordered.borrow_and_update();
         let is_mute = *mute.borrow_and_update();
@@ -638,11 +650,6 @@ async fn pump(
                 if is_drop {
                     // Whoever reads is given the time to see it alone.
                     tokio::task::yield_now().await;
-                }
-                if line.narrow.is_some() && !is_narrow {
-                    is_narrow = true;
-                    // The sender shall feel it: the kernel must not hold megabytes for us.
-                    let _ = SockRef::from(from).set_recv_buffer_size(NARROW_HELD);
                 }
             }
             ready = from.readable(), if line.has_room() && !orders.silent && !is_mute => {
