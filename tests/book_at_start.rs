@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 const HANG: Duration = Duration::from_secs(60);
 
@@ -127,12 +128,17 @@ async fn many_new_peers_are_written_many_at_once() {
     let counted = Arc::new(Counted::default());
     let starting = Supervisor::builder(context()).book(Arc::new(Shared(Arc::clone(&counted))));
     let (supervisor, _inbox) = starting.start().await.unwrap();
+    let mut adding = JoinSet::new();
     for number in 0..2000 {
         let PeerRecord {
             node_id, addresses, ..
         } = record(number);
         let spec = PeerSpec::new(node_id, addresses[0].clone());
-        supervisor.add_peer(spec).await.unwrap();
+        let supervisor = supervisor.clone();
+        adding.spawn(async move { supervisor.add_peer(spec).await });
+    }
+    for added in adding.join_all().await {
+        added.unwrap();
     }
     supervisor.drain().await;
     let begun = Instant::now();
