@@ -284,7 +284,10 @@ fn read_text(source: &mut impl Read, one_line: bool) -> io::Result<Zeroizing<Vec
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        if one_line && text.contains(&b'\n') {
+        let end = text.iter().position(|byte| *byte == b'\n');
+        if one_line && let Some(end) = end {
+            // What a read brought beyond it is not of the key. It is wiped with the rest: that is the whole buffer, used or not.
+            text.truncate(end + 1);
             return Ok(text);
         }
     }

@@ -251,6 +251,12 @@ fn reads_a_key_from_a_stream_up_to_its_first_end_of_line() {
     assert_eq!(read.node_id(), sevens());
     let read = EmbeddedSigner::from_stream(SEVENS.as_bytes(), "standard input").unwrap();
     assert_eq!(read.node_id(), sevens());
+    // However much of what follows comes with it.
+    for rest in ["more", &"more\n".repeat(100)] {
+        let text = format!("{SEVENS}\n{rest}");
+        let read = EmbeddedSigner::from_stream(text.as_bytes(), "standard input").unwrap();
+        assert_eq!(read.node_id(), sevens());
+    }
     for (text, part) in [
         ("", "holds 0 characters"),
         ("garbage", "holds 7 characters"),
