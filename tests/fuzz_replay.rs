@@ -16,6 +16,8 @@
 
 #[path = "fuzz_replay/seeds.rs"]
 mod seeds;
+#[path = "fuzz_replay/signer_seeds.rs"]
+mod signer_seeds;
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 #[path = "vectors/bolt8.rs"]
@@ -95,6 +97,9 @@ replayed!(
     link_ops,
     roster_ops,
     signer_stream,
+    agent_stream,
+    session_ops,
+    credentials,
     config,
     book,
 );

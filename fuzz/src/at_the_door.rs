@@ -1,85 +1,29 @@
-//! What stands before a signer's stream, as plain models: macaroons, the seat, who is held off, how often a source may ask. Called by
+//! What stands before a signer's stream, as plain models: the seat, who is held off, how often a source may ask. Called by
 //! [`signer_stream`](super::signer_stream).
 
 use super::feed::Feed;
 use pilotlight::clock::Moment;
 use pilotlight::limits;
-use pilotlight::secret::Secret32;
 use pilotlight::signer::gateway::budget::Sources;
 use pilotlight::signer::gateway::seat::{Candidate, HoldOffs, Seat, StreamId, Verdict};
-use pilotlight::signer::gateway::{Caveat, Macaroon, Occasion, Op, RootKey};
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// One of them.
 pub fn knock(feed: &mut Feed<'_>) {
-    match feed.below(4) {
-        0 => macaroon(feed),
-        1 => seat(feed),
-        2 => hold_offs(feed),
+    match feed.below(3) {
+        0 => seat(feed),
+        1 => hold_offs(feed),
         _ => sources(feed),
     }
 }
 
-fn source(feed: &mut Feed<'_>) -> IpAddr {
+pub fn source(feed: &mut Feed<'_>) -> IpAddr {
     let byte = feed.u8();
     if byte & 1 == 1 {
         [192, 0, 2, byte].into()
     } else {
         [0x2001, 0xdb8, u16::from(byte), 0, 0, 0, 0, 1].into()
-    }
-}
-
-/// A macaroon that we baked is good exactly where its caveats say so, and is nothing after any change of a bit.
-fn macaroon(feed: &mut Feed<'_>) {
-    let key = |byte: u8| RootKey::new(u64::from(byte), Secret32::build(|bytes| bytes.fill(byte)));
-    let (root, shown_to) = (feed.u8() % 3, feed.u8() % 3);
-    let op = if feed.flag() {
-        Op::remote_signer()
-    } else {
-        Op::new("remotesigner", "read")
-    };
-    let may = op == Op::remote_signer();
-    let mut baked = Macaroon::bake(&key(root), [feed.u8(); 16], &[op]);
-    let now = Duration::from_secs(u64::from(feed.u16()));
-    let from = source(feed);
-    let mut good = may && root == shown_to;
-    for _ in 0..feed.below(5) {
-        let caveat = if feed.flag() {
-            Caveat::TimeBefore(Duration::from_secs(u64::from(feed.u16())))
-        } else {
-            Caveat::IpAddr(source(feed))
-        };
-        good &= match caveat {
-            Caveat::TimeBefore(end) => now < end,
-            Caveat::IpAddr(ip) => ip == from,
-            _ => unreachable!("no such caveat was made"),
-        };
-        baked.restrict(&caveat).unwrap();
-    }
-    let occasion = Occasion {
-        entity: "remotesigner",
-        action: "generate",
-        now,
-        source: from,
-    };
-    let root = key(shown_to);
-    let verdict = baked.verify(&root, &occasion);
-    assert_eq!(verdict.is_ok(), good, "{verdict:?}");
-    if let Err(error) = verdict {
-        assert!(error.label().starts_with("macaroon_") && !error.rule().is_empty());
-        let _ = (error.culprit(), error.retry(), error.to_string());
-    }
-    let mut bytes = baked.to_bytes().to_vec();
-    let at = usize::from(feed.u16()) % bytes.len();
-    bytes[at] ^= 1 << (feed.u8() % 8);
-    if let Ok(forged) = Macaroon::parse(&bytes) {
-        // A location is a hint that nobody signs.
-        let signed = forged.fingerprint() != baked.fingerprint();
-        assert!(
-            !signed || forged.verify(&root, &occasion).is_err(),
-            "a forged macaroon is taken"
-        );
     }
 }
 

@@ -33,6 +33,17 @@ pub fn run(input: &[u8]) {
         assert_eq!(inbound, Inbound::Close(CloseReason::Malformed));
         return assert!(matches!(outbound, Outbound::Refuse(_)));
     };
+    assert_eq!(
+        firewall::is_link_owned(kind),
+        matches!(kind.0, 16 | 18 | 19)
+    );
+    assert!(!firewall::row_name(kind).is_empty());
+    if let Inbound::Close(reason) = inbound {
+        is_a_label(reason.as_str());
+    }
+    if let Outbound::Refuse(refusal) = outbound {
+        is_a_label(refusal.as_str());
+    }
     if !situation.init_received {
         return before_init(kind.0, message, inbound, outbound);
     }
@@ -40,6 +51,11 @@ pub fn run(input: &[u8]) {
         without_signer(kind.0, situation, inbound, outbound);
     }
     always(kind.0, message, situation, inbound, outbound);
+}
+
+pub fn is_a_label(word: &str) {
+    let of_a_label = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    assert!(!word.is_empty() && word.bytes().all(of_a_label));
 }
 
 fn before_init(kind: u16, message: &[u8], inbound: Inbound, outbound: Outbound) {

@@ -17,11 +17,13 @@
     reason = "a body panics when a promise is broken: that is how the fuzzer hears of it"
 )]
 
+pub mod agent_stream;
 pub mod at_the_door;
 pub mod bolt8;
 pub mod book;
 pub mod cipher_rotation;
 pub mod config;
+pub mod credentials;
 pub mod feed;
 pub mod firewall;
 pub mod framer;
@@ -30,8 +32,10 @@ pub mod handshake_initiator;
 pub mod handshake_responder;
 pub mod link_ops;
 pub mod pair;
+pub mod protobuf;
 pub mod roster_ops;
 pub mod roster_world;
+pub mod session_ops;
 pub mod signer_stream;
 pub mod talk;
 pub mod twist;
@@ -96,6 +100,21 @@ pub const TARGETS: &[Target] = &[
         name: "signer_stream",
         promise: "The gateway's machine against any messages in any order at any time: every request is told of once, no answer is used for another, nothing before the proof, every bound holds (P6, P9).",
         run: signer_stream::run,
+    },
+    Target {
+        name: "agent_stream",
+        promise: "The agent's machine against a server that asks for anything in any order: ECDH with the node's key and nothing else is answered, each request once, pongs first, as our gateway and lnd read it, and every bound holds (P9).",
+        run: agent_stream::run,
+    },
+    Target {
+        name: "session_ops",
+        promise: "The signer's context through any history of challenges, proofs, sessions, leases and questions: one session at a time, each with a proof of its own time and place; no lease and no answer outlives its session (P5, P6).",
+        run: session_ops::run,
+    },
+    Target {
+        name: "credentials",
+        promise: "A macaroon, a caveat, a certificate, a host or a key of any text is read as what it is, or refused with a reason; a macaroon of ours is good exactly where its caveats say so, and after no change of what is signed.",
+        run: credentials::run,
     },
     Target {
         name: "config",

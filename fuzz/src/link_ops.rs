@@ -6,12 +6,15 @@ use pilotlight::limits;
 use pilotlight::link::CloseReason;
 use pilotlight::link::firewall::Outbound;
 use pilotlight::link::machine::{Ambient, Due, LinkMachine, Received, Settings};
-use pilotlight::wire::{BITCOIN_MAINNET, Init, MessageType, Ping, Pong};
+use pilotlight::wire::{BITCOIN_MAINNET, Features, Init, MessageType, Ping, Pong};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Events in one run.
 const MOST: usize = 400;
+
+/// A feature that no BOLT has assigned, which the node understands if a fact says so.
+const ALSO_KNOWN: u16 = 130;
 
 struct Link {
     machine: LinkMachine,
@@ -24,6 +27,8 @@ struct Link {
     asked: Option<(u16, Moment)>,
     /// When what ages is due at the latest.
     ends: Option<Moment>,
+    /// The peer has asked for gossip.
+    filtered: bool,
 }
 
 /// A byte of facts, then ops: 0 a message of the input's, 1 `init`, 2 a ping for so many bytes, 3 the pong that is awaited, 4 another pong, 5 the
@@ -41,8 +46,15 @@ pub fn run(input: &[u8]) {
         max_age,
     };
     let seed = u64::from(feed.u8());
+    let machine = LinkMachine::new(settings, vec![BITCOIN_MAINNET], Moment::START, seed);
+    let mut also = Features::empty();
+    also.set(ALSO_KNOWN);
     let mut link = Link {
-        machine: LinkMachine::new(settings, vec![BITCOIN_MAINNET], Moment::START, seed),
+        machine: if fact(5) {
+            machine.knowing(&also)
+        } else {
+            machine
+        },
         persona: settings.persona,
         observes: settings.observe,
         now: Moment::START,
@@ -50,6 +62,7 @@ pub fn run(input: &[u8]) {
         ponged: VecDeque::new(),
         asked: None,
         ends: max_age.map(|age| Moment::START.after(age)),
+        filtered: false,
     };
     for _ in 0..MOST {
         if feed.is_empty() || link.step(&mut feed) {
@@ -124,6 +137,7 @@ impl Link {
             Received::Close { .. } => {}
             _ => assert!(was_up, "before init nothing is delivered or answered"),
         }
+        let is_delivered = matches!(received, Received::Deliver { .. });
         match received {
             // Whoever only observes says what it would have done, and else there is nothing to say.
             Received::Deliver { .. } if would.is_some() => {
@@ -143,6 +157,8 @@ impl Link {
             }
             _ => {}
         }
+        self.filtered |= kind == 265 && is_delivered;
+        assert_eq!(self.machine.filter_received(), self.filtered);
         if let Received::Refused { warning, .. } | Received::Close { warning, .. } = &received {
             self.says(warning.as_deref());
         }

@@ -4,12 +4,13 @@
 
 use super::at_the_door;
 use super::feed::Feed;
+use super::firewall::is_a_label;
 use pilotlight::clock::Moment;
 use pilotlight::limits;
 use pilotlight::signer::gateway::machine::{
     Body, Class, Failure, Input, Kind, Output, Phase, Registrant, StreamMachine, Ticket,
 };
-use pilotlight::signer::gateway::{Macaroon, read_message};
+use pilotlight::signer::gateway::read_message;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ struct Stream {
 
 /// A window, then ops: 0 an answer to one of the last ids, 1 to any id, 2 a registration, 3 the node asks, 4 it asks a lot, 5 it takes back, 6 a
 /// PING is acknowledged, 7 a contest, 8 the deadline comes, 9 time passes, 10 the end, of one kind or
-/// another, 11 a message as it is encoded, 12 a macaroon, 13 what stands at the door.
+/// another, 11 a message as it is encoded, 12 what stands at the door.
 pub fn run(input: &[u8]) {
     let mut feed = Feed::new(input);
     let window = Duration::from_millis(u64::from(feed.u16()));
@@ -73,6 +74,7 @@ pub fn run(input: &[u8]) {
             break;
         }
         stream.op(&mut feed);
+        stream.punctual();
     }
     stream.step(&mut feed, Input::Closed);
     assert_eq!(stream.machine.phase(), Phase::Ended);
@@ -105,20 +107,9 @@ fn registrant(feed: &mut Feed<'_>) -> Registrant {
     }
 }
 
-/// What reads is written the same, and it is worth nothing here: nobody baked it.
-fn macaroon(bytes: &[u8]) {
-    let Ok(macaroon) = Macaroon::parse(bytes) else {
-        return;
-    };
-    let again = Macaroon::parse(&macaroon.to_bytes()).expect("written, it does not read");
-    assert_eq!(again.fingerprint(), macaroon.fingerprint());
-    let text = macaroon.to_hex();
-    assert!(Macaroon::from_hex(&text).is_ok());
-}
-
 impl Stream {
     fn op(&mut self, feed: &mut Feed<'_>) {
-        match feed.below(14) {
+        match feed.below(13) {
             0 => {
                 let back = u64::from(feed.u8());
                 let reply_to = self.last_id.saturating_sub(back);
@@ -165,8 +156,7 @@ impl Stream {
                     self.step(feed, Input::Received { reply_to, body });
                 }
             }
-            12 => macaroon(feed.bytes()),
-            13 => at_the_door::knock(feed),
+            12 => at_the_door::knock(&mut Feed::new(feed.bytes())),
             _ => {
                 let end = match feed.below(16) {
                     0 => Input::Closed,
@@ -240,9 +230,12 @@ impl Stream {
         self.check(before);
         if let Some(next) = next {
             self.proved |= next == Input::Verified(true);
-            return self.step(feed, next);
+            self.step(feed, next);
         }
-        // Nobody waits longer than he wanted, nor longer than a place is held.
+    }
+
+    /// Nobody waits longer than he wanted, nor longer than a place is held.
+    fn punctual(&self) {
         let overdue = |asked: &&Asked| asked.told_by() <= self.now;
         assert_eq!(self.asked.values().filter(overdue).count(), 0, "overdue");
     }
@@ -275,7 +268,11 @@ impl Stream {
                     "late before its time"
                 );
             }
-            Output::End(_) => assert_ne!(before, Phase::Ended, "ended twice"),
+            Output::End(end) => {
+                assert_ne!(before, Phase::Ended, "ended twice");
+                is_a_label(end.as_str());
+            }
+            Output::Odd(oddity) => is_a_label(oddity.as_str()),
             _ => assert_ne!(before, Phase::Ended, "something after the end"),
         }
     }

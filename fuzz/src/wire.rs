@@ -115,6 +115,9 @@ fn announced(message: &[u8]) {
     chain_hash.copy_from_slice(&body[32..]);
     let short_channel_id =
         ShortChannelId::from_u64(u64::from(number(8)) << 32 | u64::from(number(12)));
+    let refused_ours = |error: WireError| {
+        assert!(error.rule().starts_with("BOLT 7") && !error.to_string().is_empty());
+    };
     let header = |signed: &[u8]| GossipHeader::decode(signed).unwrap().unwrap();
     let update = ChannelUpdate {
         chain_hash,
@@ -143,7 +146,10 @@ fn announced(message: &[u8]) {
         Ok(signed) => assert!(
             matches!(header(&signed), GossipHeader::Channel { short_channel_id: id, .. } if id == short_channel_id)
         ),
-        Err(error) => assert!(error == WireError::SameNode && node.node_id() == other.node_id()),
+        Err(error) => {
+            assert!(error == WireError::SameNode && node.node_id() == other.node_id());
+            refused_ours(error);
+        }
     }
     let port = u16::from_be_bytes([body[1], body[2]]);
     let alias = String::from_utf8_lossy(&body[..usize::from(body[3] % 40)]).into_owned();
@@ -156,7 +162,10 @@ fn announced(message: &[u8]) {
     };
     match described.sign(&node) {
         Ok(signed) => assert_eq!(header(&signed).timestamp(), Some(timestamp)),
-        Err(_) => assert!(port == 0 || alias.len() > 32),
+        Err(error) => {
+            assert!(port == 0 || alias.len() > 32);
+            refused_ours(error);
+        }
     }
 }
 
@@ -198,21 +207,24 @@ fn answers(message: &[u8]) {
 
 /// The pieces that messages are made of.
 fn parts(bytes: &[u8]) {
-    if let Ok((value, rest)) = BigSize::decode(bytes) {
-        let mut out = Vec::new();
-        value.encode(&mut out);
-        out.extend_from_slice(rest);
-        assert!(out == bytes, "a number has one form only");
+    match BigSize::decode(bytes) {
+        Ok((value, rest)) => {
+            let mut out = Vec::new();
+            value.encode(&mut out);
+            out.extend_from_slice(rest);
+            assert!(out == bytes, "a number has one form only");
+        }
+        Err(error) => refused(&error, false),
     }
     let mut out = Vec::new();
     let read = tlv::decode(bytes, |kind, value| {
         tlv::encode(kind, value, &mut out);
         Ok(Known::Yes)
     });
-    assert!(
-        read.is_err() || out == bytes,
-        "a record stream has one form only"
-    );
+    match read {
+        Ok(()) => assert!(out == bytes, "a record stream has one form only"),
+        Err(error) => refused(&error, false),
+    }
     if let Ok(features) = Features::from_wire(bytes) {
         assert_eq!(
             Features::from_wire(&features.to_wire()),
@@ -229,6 +241,7 @@ fn parts(bytes: &[u8]) {
             let mut fewer = features.clone();
             fewer.clear(first);
             assert!(!fewer.has(first) && fewer.is_subset_of(&features));
+            assert!(features.offers(first) && features.offers(first ^ 1));
         }
         assert!(bits.is_sorted() && bits.iter().all(|bit| *bit < 8 * 65_535));
     }
@@ -236,5 +249,14 @@ fn parts(bytes: &[u8]) {
         && let Ok(id) = text.parse::<ShortChannelId>()
     {
         assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(format!("{id:?}"), id.to_string());
+    }
+    if let Some([a, b, c, d, e, f, g, h, i, j]) = bytes.first_chunk() {
+        let (block, transaction) = ([*a, *b, *c, *d], [*e, *f, *g, *h]);
+        let (block, transaction) = (u32::from_be_bytes(block), u32::from_be_bytes(transaction));
+        let id = ShortChannelId::new(block, transaction, u16::from_be_bytes([*i, *j]));
+        assert_eq!(id.is_some(), *a == 0 && *e == 0, "three bytes each");
+        let whole = u64::from_be_bytes([*b, *c, *d, *f, *g, *h, *i, *j]);
+        assert!(id.is_none_or(|id| id == ShortChannelId::from_u64(whole)));
     }
 }

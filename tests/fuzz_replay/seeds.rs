@@ -2,6 +2,7 @@
 //!
 //! Inputs that a fuzzer found lie beside them and are made by nobody: see `fuzz/README.md`.
 
+use super::signer_seeds;
 use super::targets::feed::Seed;
 use super::vectors;
 use pilotlight::node_id::LocalKey;
@@ -15,7 +16,7 @@ use pilotlight::wire::{
     QueryShortChannelIds, ReplyChannelRange, ReplyShortChannelIdsEnd,
 };
 
-type Named = (String, Vec<u8>);
+pub type Named = (String, Vec<u8>);
 
 pub fn of(target: &str) -> Vec<Named> {
     let mut seeds = match target {
@@ -28,7 +29,10 @@ pub fn of(target: &str) -> Vec<Named> {
         "handshake_differential" => handshake_differential(),
         "link_ops" => link_ops(),
         "roster_ops" => roster_ops(),
-        "signer_stream" => signer_stream(),
+        "signer_stream" => signer_seeds::signer_stream(),
+        "agent_stream" => signer_seeds::agent_stream(),
+        "session_ops" => signer_seeds::session_ops(),
+        "credentials" => signer_seeds::credentials(),
         "config" => config(),
         "book" => book(),
         _ => Vec::new(),
@@ -37,11 +41,11 @@ pub fn of(target: &str) -> Vec<Named> {
     seeds
 }
 
-fn named(name: &str, seed: Seed) -> Named {
+pub fn named(name: &str, seed: Seed) -> Named {
     (name.to_owned(), seed.0)
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub fn bytes(hex: &str) -> Vec<u8> {
     let digits = hex.as_bytes().chunks(2);
     digits
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
@@ -222,13 +226,97 @@ fn wire() -> Vec<Named> {
             "bigsize_not_shortest",
             Seed::default().raw(&bytes("fd00fc")),
         ),
+        named(
+            "bigsize_of_three_bytes",
+            Seed::default().raw(&bytes("fd00fd")),
+        ),
+        named(
+            "bigsize_of_five_bytes",
+            Seed::default().raw(&bytes("fe00010000")),
+        ),
         named("scid_as_text", Seed::default().raw(b"539268x845x1")),
+        named("scid_with_a_sign", Seed::default().raw(b"539268x+45x1")),
+        named(
+            "scid_of_three_bytes_each",
+            Seed::default().raw(&bytes("00083a840000034d0001")),
+        ),
     ];
     whole
         .chain(cut)
         .chain(numbers)
+        .chain(malformed())
+        .chain(of_every_plane())
+        .chain(announced())
         .chain(ranges_with_details())
         .collect()
+}
+
+/// What a codec refuses.
+fn malformed() -> impl Iterator<Item = Named> {
+    let chain = "6fe28c0ab6f1b372c1a6a246ae63f74f931e8365e15a089c68d6190000000000";
+    let messages = [
+        (
+            "init_of_half_a_network",
+            format!("0010000000000110{}", "07".repeat(16)),
+        ),
+        (
+            "init_of_an_unknown_even_record",
+            "00100000000004010a".into(),
+        ),
+        ("init_of_an_unknown_odd_record", "00100000000005010a".into()),
+        (
+            "init_of_records_out_of_order",
+            "001000000000030003010a".into(),
+        ),
+        ("ids_compressed", format!("0105{chain}000101")),
+        ("ids_of_an_unknown_encoding", format!("0105{chain}000107")),
+        (
+            "ids_that_are_no_whole_number",
+            format!("0105{chain}00040001020304"),
+        ),
+        (
+            "range_with_an_unknown_record",
+            format!("0107{chain}00000001000000090301aa"),
+        ),
+        (
+            "range_with_a_long_option",
+            format!("0107{chain}000000010000000901020000"),
+        ),
+        (
+            "reply_with_an_unknown_record",
+            format!("0108{chain}00000001000000090100010007010a"),
+        ),
+        (
+            "reply_with_half_a_checksum",
+            format!("0108{chain}000000010000000901000100030401020304"),
+        ),
+        ("tlv_of_a_long_length", "05fd0200".into()),
+    ];
+    messages
+        .into_iter()
+        .map(|(name, hex)| (name.to_owned(), bytes(&hex)))
+}
+
+/// A type of every plane, and of none.
+fn of_every_plane() -> impl Iterator<Item = Named> {
+    [2_u16, 7, 34, 513, 1000, 1001, 32_768, 32_769]
+        .into_iter()
+        .map(|kind| (format!("type_{kind}"), kind.to_be_bytes().to_vec()))
+}
+
+/// What the body signs of these bytes: whose keys, and at which port.
+fn announced() -> impl Iterator<Item = Named> {
+    let of = |kind: u16, nodes: [u8; 2], port: u8| {
+        [&kind.to_be_bytes()[..], &nodes, &[port, 3], &[1; 60]].concat()
+    };
+    let messages = [
+        ("announced_between_two", of(258, [1, 3], 1)),
+        ("announced_between_one_and_itself", of(256, [1, 1], 1)),
+        ("announced_at_no_port", of(257, [0, 0], 0)),
+    ];
+    messages
+        .into_iter()
+        .map(|(name, message)| (name.to_owned(), message))
 }
 
 /// A query that asks for more than ids, its reply, and a reply whose details are one short.
@@ -435,6 +523,24 @@ fn link_ops() -> Vec<Named> {
             .bytes(&[&kind.to_be_bytes()[..], &[0; 34]].concat())
     };
     let ping = |seed: Seed, pong: u16| seed.u8(2).u8(1).u16(pong).u8(0);
+    // But those that would close the link.
+    let of_every_type = |seed: Seed, away: u8| {
+        let kinds = [
+            1, 7, 18, 32, 34, 64, 128, 256, 257, 258, 261, 263, 265, 513, 1001, 32_769,
+        ];
+        let closing = |kind: u16| away == 1 && matches!(kind, 34 | 128);
+        let kinds = kinds.into_iter().filter(|kind| !closing(*kind));
+        kinds.fold(seed, |seed, kind| {
+            let seed = message(seed, away, kind).u8(6).u8(away).u16(9000);
+            seed.u8(10)
+                .u8(away)
+                .bytes(&[&kind.to_be_bytes()[..], &[0; 34]].concat())
+        })
+    };
+    let queries = (0..300).fold(start(0), |seed, _| message(seed, 1, 263));
+    let first = |message: &[u8]| Seed::default().u8(0).u8(7).u8(0).u8(0).bytes(message);
+    // Bit 130, which no BOLT has assigned.
+    let demanding = [&[0, 16, 0, 0, 0, 17, 4][..], &[0; 16]].concat();
     let idle = (0..4).fold(start(0), |seed, _| seed.u8(5).u8(0).u8(3).u8(0));
     let flood = (0..40).fold(start(0), |seed, _| ping(seed, 65_531));
     let refused = (0..20).fold(start(0), |seed, _| message(seed, 1, 32));
@@ -460,6 +566,37 @@ fn link_ops() -> Vec<Named> {
             message(Seed::default().u8(0).u8(7), 0, 258),
         ),
         named("secrets_age", aged),
+        named(
+            "a_last_call_then_silence",
+            start(0).u8(7).u8(0).u8(8).u8(0).u8(9).u8(0).u8(5).u8(0),
+        ),
+        named("every_type_in_turn_live", of_every_type(start(0), 0)),
+        named("every_type_in_turn_away", of_every_type(start(0), 1)),
+        named("every_type_in_turn_observed", of_every_type(start(8), 1)),
+        named("every_type_in_turn_persona", of_every_type(start(1), 1)),
+        named("every_type_in_turn_served", of_every_type(start(2), 1)),
+        named("a_type_of_one_byte", start(0).u8(0).u8(0).bytes(&[1])),
+        named("init_twice", start(0).u8(1).u8(0)),
+        named(
+            "init_too_long",
+            first(&[&[0, 16, 16, 0][..], &[0; 4097]].concat()),
+        ),
+        named("init_cut", first(&[0, 16, 0])),
+        named(
+            "init_of_another_chain",
+            first(&[&[0, 16, 0, 0, 0, 0, 1, 32][..], &[7; 32]].concat()),
+        ),
+        named("init_that_demands_the_unknown", first(&demanding)),
+        named(
+            "init_that_demands_what_we_also_know",
+            Seed::default().u8(32).u8(7).u8(0).u8(0).bytes(&demanding),
+        ),
+        named("pong_malformed", start(0).u8(0).u8(0).bytes(&[0, 19, 0])),
+        named("unknown_even", message(start(0), 0, 1000)),
+        named("custom_even", message(start(4), 0, 32_768)),
+        named("error_for_all_channels", message(start(0), 0, 17)),
+        named("query_malformed", start(0).u8(0).u8(1).bytes(&[1, 7, 0])),
+        named("query_flood", queries),
         named(
             "last_call_beside_a_ping",
             start(0).u8(7).u8(0).u8(8).u8(0).u8(3).u8(0),
@@ -508,80 +645,6 @@ fn roster_ops() -> Vec<Named> {
         seeds.push((format!("history_{number}"), ops));
     }
     seeds
-}
-
-fn signer_stream() -> Vec<Named> {
-    let start = || Seed::default().u16(3000);
-    let registered = |agent: u8| start().u8(2).u8(agent);
-    // An answer to the newest id, of a kind, and the verdict that it is right, and that the seat is free.
-    let answer = |seed: Seed, kind: u8| seed.u8(0).u8(0).u8(3).u8(kind);
-    let live = |agent: u8| answer(registered(agent), agent).u8(0).u8(0);
-    let ask = |seed: Seed, kind: u8, class: u8| {
-        let seed = seed.u8(3).u8(kind);
-        if kind == 3 {
-            seed.u16(5000)
-        } else {
-            seed.u8(class).u16(5000)
-        }
-    };
-    let idle = (0..8).fold(live(0), |seed, _| seed.u8(6).u8(9).u16(900));
-    let knock = |which: u8| {
-        let mut random = fastrand::Rng::with_seed(u64::from(which));
-        let rest: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(600).collect();
-        (0..20).fold(start(), |seed, turn| {
-            seed.u8(13).u8(which).raw(&rest[turn * 13..turn * 13 + 200])
-        })
-    };
-    // Longer than its place is held, by a signer that lives and never answers.
-    let patient = live(0).u8(3).u8(0).u8(0).u16(u16::MAX);
-    let patient = (0..22).fold(patient, |seed, _| seed.u8(6).u8(9).u16(2900));
-    let many = live(0).u8(4).u8(200).u8(0).u8(2).u16(5000);
-    let message = bytes("08022a220a20")
-        .into_iter()
-        .chain([7; 32])
-        .collect::<Vec<u8>>();
-    vec![
-        named("lnd_proves_and_answers", answer(ask(live(0), 0, 0), 0)),
-        named("agent_proves_and_answers", answer(ask(live(1), 0, 1), 0)),
-        named("proof_is_wrong", answer(registered(0), 0).u8(7)),
-        named("refused_the_seat", answer(registered(0), 0).u8(0).u8(7)),
-        named("registers_twice", registered(0).u8(2).u8(0)),
-        named("answers_before_it_registers", answer(start(), 0)),
-        named("answers_of_the_wrong_type", answer(ask(live(0), 0, 0), 2)),
-        named("answers_twice", answer(answer(ask(live(0), 0, 0), 0), 0)),
-        named(
-            "answers_late",
-            answer(ask(live(0), 0, 0).u8(6).u8(9).u16(5001), 0),
-        ),
-        named(
-            "a_person_signs_slowly",
-            answer(
-                ask(ask(live(0), 3, 0), 0, 0)
-                    .u8(9)
-                    .u16(900)
-                    .u8(0)
-                    .u8(1)
-                    .u8(3)
-                    .u8(3)
-                    .u8(7),
-                0,
-            ),
-        ),
-        named("asked_for_longer_than_a_place_is_held", patient),
-        named("macaroon_narrowed_and_forged", knock(0)),
-        named("seat_contested", knock(1)),
-        named("proofs_failed_and_forgiven", knock(2)),
-        named("sources_that_ask_often", knock(3)),
-        named("many_strangers", many.clone()),
-        named("dies_with_much_in_flight", many.u8(9).u16(60_000)),
-        named("silent", live(0).u8(8).u8(8).u8(8)),
-        named("idle_and_alive", idle),
-        named("contested_and_alive", answer(live(0).u8(7), 0).u8(0)),
-        named("contested_and_dead", live(0).u8(7).u8(9).u16(2001)),
-        named("taken_back", ask(live(0), 0, 0).u8(5).u8(0)),
-        named("an_encoded_message", registered(0).u8(11).bytes(&message)),
-        named("says_nothing", start().u8(8)),
-    ]
 }
 
 fn config() -> Vec<Named> {

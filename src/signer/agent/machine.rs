@@ -31,17 +31,17 @@ use crate::signer::bind;
 
 /// An ECDH to be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Job {
+pub struct Job {
     /// The request that it answers.
-    pub(crate) id: u64,
+    pub id: u64,
     /// With which point.
-    pub(crate) point: Point,
+    pub point: Point,
     bound: bool,
 }
 
 /// What a request led to, beside what it queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Nothing to be told.
     Go,
     /// The server has accepted the registration.
@@ -201,7 +201,7 @@ impl StreamMachine {
 /// How long to wait before the next dial: doubling from [`AGENT_BACKOFF_FIRST`] to [`AGENT_BACKOFF_MAX`], and of that a
 /// random part between a half and the whole, so that signers that were dropped together do not come back together. `failures`
 /// in a row, the last included; `draw` is a random number.
-pub(crate) fn backoff(failures: u32, draw: u64) -> Duration {
+pub fn backoff(failures: u32, draw: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let whole = AGENT_BACKOFF_FIRST
         .saturating_mul(1 << doublings)

@@ -9,12 +9,14 @@
 //! - `policy`: what a request asks for, and whether it is answered. The node key's ECDH is; nothing else is.
 //! - `machine`: the stream's order of things: what waits, what goes out next, how long to wait before the next dial.
 //! - `transport`: TCP, TLS and HTTP/2 to the one server; `driver`: the tasks.
-//! - `report`: what the agent did, in numbers; `error`: why a stream ended.
+//! - `report`: what the agent did, in numbers; `error`: why a stream ended; `encoded`: the machine, of messages as bytes.
 //!
 //! It never listens, never signs, never answers for another key than its own, and never speaks to a server whose certificate
 //! is not, to the byte, the one that it was given.
 
 mod driver;
+#[doc(hidden)]
+pub mod encoded;
 mod error;
 pub(crate) mod machine;
 pub(crate) mod policy;

@@ -7,7 +7,7 @@
 //!
 //! - `credentials`, `tls`: certificate, key and root key on disk, both ends of TLS; `macaroon`, `caveat`: who may call.
 //! - `door`, `places`, `told`: the listener, who may stand there, and what is said of who may not; `http2`: `h2` under tonic's service; `service`: who may open a stream; `access`: what is said to others.
-//! - `machine`, `terms`, `queue`, `flights`: what one stream does next, and what it is owed; `stream`: its driver; `messages`: what is on the wire; `proto`: as it is encoded.
+//! - `machine`, `terms`, `queue`, `flights`: what one stream does next, and what it is owed; `stream`: its driver; `messages`: what is on the wire; `proto`, `encoded`: as bytes.
 //! - `seat`: who has the one place, and who is held off.
 //! - `budget`: what the signer's ECDH may be spent on.
 //! - `call`: what others ask of the attached signer.
@@ -20,6 +20,7 @@ mod call;
 mod caveat;
 pub(super) mod credentials;
 mod door;
+mod encoded;
 mod flights;
 pub(super) mod http2;
 mod macaroon;
@@ -47,6 +48,8 @@ use tokio::sync::watch;
 pub use call::{AttachedSigner, PassError, SignerHandle};
 pub use caveat::Caveat;
 pub use credentials::CredentialsError;
+#[doc(hidden)]
+pub use encoded::{Saying, read_certificate, read_message, write_message};
 pub use macaroon::{
     Macaroon, MacaroonError, MacaroonName, Occasion, Op, RootKey, SIGNER_ACTION, SIGNER_ENTITY,
 };
@@ -58,18 +61,6 @@ use crate::limits;
 use crate::signer::SignerContext;
 use crate::telemetry::{Event, Telemetry};
 use service::Shared;
-
-/// What a message of a signer's, as it is encoded, is to its stream's [machine](machine::StreamMachine): the request that it answers,
-/// and what it says. `None`: no message. For `fuzz/` only: the codec is private, and an embedder never sees a message.
-#[doc(hidden)]
-pub fn read_message(
-    encoded: &[u8],
-    registrant: machine::Registrant,
-) -> Option<(u64, machine::Body)> {
-    let message: proto::SignCoordinatorResponse = prost::Message::decode(encoded).ok()?;
-    let reply_to = message.ref_request_id;
-    Some((reply_to, messages::read(message, registrant).0))
-}
 
 /// What a gateway is started with.
 pub struct GatewayConfig {

@@ -490,7 +490,7 @@ fn after_issuer(certificate: &[u8]) -> Option<&[u8]> {
 }
 
 /// The DNS names and addresses for which a certificate is (RFC 5280 § 4.2.1.6).
-fn alternative_names(certificate: &[u8]) -> Option<Vec<String>> {
+pub(super) fn alternative_names(certificate: &[u8]) -> Option<Vec<String>> {
     const EXTENSIONS: u8 = 0xa3;
     const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
     const OCTET_STRING: u8 = 0x04;
@@ -533,7 +533,7 @@ fn alternative_names(certificate: &[u8]) -> Option<Vec<String>> {
 }
 
 /// When a certificate ends (RFC 5280 § 4.1.2.5), as time since the Unix epoch.
-fn not_after(certificate: &[u8]) -> Option<Duration> {
+pub(super) fn not_after(certificate: &[u8]) -> Option<Duration> {
     const UTC_TIME: u8 = 0x17;
     let (_, validity, _) = element(after_issuer(certificate)?)?;
     let (_, _, end) = element(validity)?;
