@@ -4,6 +4,7 @@
 //! What a link has read is handed on as slices of its buffer. Such a buffer can be used again when the last slice is gone: it is looked
 //! at when somebody wants one. No lock: each thread has its own. Bounded: some buffers a thread, none larger than a frame needs.
 
+use super::delivery::Delivery;
 use crate::brontide::MAX_FRAME_LEN;
 use crate::limits;
 use bytes::{Bytes, BytesMut};
@@ -29,6 +30,7 @@ struct Spare {
     write: VecDeque<(BytesMut, usize)>,
     frames: Vec<BytesMut>,
     messages: Vec<Bytes>,
+    deliveries: VecDeque<Delivery>,
 }
 
 thread_local!(static SPARE: RefCell<Spare> = RefCell::default());
@@ -77,6 +79,19 @@ pub(super) fn messages() -> Vec<Bytes> {
 pub(super) fn done_with_messages(mut messages: Vec<Bytes>) {
     messages.clear();
     with(|spare| spare.messages = messages);
+}
+
+/// An empty queue of deliveries.
+pub(super) fn deliveries() -> VecDeque<Delivery> {
+    with(|spare| std::mem::take(&mut spare.deliveries)).unwrap_or_default()
+}
+
+/// Gives a queue of deliveries back, emptied. One without room is not worth the one that is kept.
+pub(super) fn done_with_deliveries(mut deliveries: VecDeque<Delivery>) {
+    deliveries.clear();
+    if deliveries.capacity() > 0 {
+        with(|spare| spare.deliveries = deliveries);
+    }
 }
 
 /// `None` at the end of a thread, whose buffers are gone already.

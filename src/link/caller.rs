@@ -10,7 +10,7 @@
 //! inbound connections decides whether it may wait for the next session, which is then asked anew. An answer of the session that
 //! ended is never used. It never waits for a signer itself, and reads nothing while none is there (P5).
 
-use super::driver::{Connected, Env, Origin, Report, establish, note_handshake, prepare};
+use super::driver::{Admitted, Connected, Env, Origin, Report, establish, note_handshake, prepare};
 use super::handshake::{Acts, Done, HandshakeFailure, Partial, StaticKey};
 use super::places::Progress;
 use super::turnstile::{Slot, Ticker};
@@ -38,6 +38,20 @@ pub(crate) struct Caller {
     began: Option<Moment>,
     one: Partial<ACT_ONE_LEN>,
     asking: Option<Asking>,
+}
+
+/// What has become of a handshake.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "looked at where it is returned, and never kept"
+)]
+pub(crate) enum Proceeded {
+    /// There is no signer, or not any more: it can go on under another session.
+    Back(Caller),
+    /// There is a link.
+    Admitted(Admitted),
+    /// It failed, and the supervisor has been told.
+    Failed,
 }
 
 /// Act one is there, and its ECDH is not.
@@ -97,16 +111,15 @@ impl Caller {
         }
     }
 
-    /// The handshake and then the link, to its end. `Some`: there is no signer, or not any more, and the handshake can go on under
-    /// another session. `slot` is the place among the handshakes under way, `unparked` that among those of sockets that had been
-    /// parked.
+    /// The handshake and the link's admission. `slot` is the place among the handshakes under way, `unparked` that among those of
+    /// sockets that had been parked.
     pub(crate) async fn proceed(
         mut self,
         mut slot: Slot,
         unparked: Option<OwnedSemaphorePermit>,
-    ) -> Option<Self> {
+    ) -> Proceeded {
         let ticker = slot.progress();
-        // In memory of its own, which is free again once there is a link.
+        // In memory of its own, and not in that of a socket that is parked.
         let shaking = Box::pin(self.shake(&ticker));
         let result = tokio::select! {
             biased;
@@ -115,7 +128,7 @@ impl Caller {
         };
         drop((slot, unparked));
         let result = match result {
-            Ok(None) => return Some(self),
+            Ok(None) => return Proceeded::Back(self),
             Ok(Some(done)) => Ok(done),
             Err(failure) => Err(failure),
         };
@@ -141,15 +154,18 @@ impl Caller {
             }
             Err(failure) => Err(failure),
         };
-        if let Err(failure) = result {
-            env.report(Report::InboundFailed {
-                link,
-                address,
-                failure,
-            })
-            .await;
+        match result {
+            Ok(admitted) => Proceeded::Admitted(admitted),
+            Err(failure) => {
+                env.report(Report::InboundFailed {
+                    link,
+                    address,
+                    failure,
+                })
+                .await;
+                Proceeded::Failed
+            }
         }
-        None
     }
 
     /// `None`: there is no signer.

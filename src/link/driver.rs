@@ -210,8 +210,8 @@ pub(super) struct Connected {
     pub(super) done: Done,
 }
 
-/// Dials a peer and runs the link until it ends.
-pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
+/// Dials a peer and asks for the link's admission. `None`: there is no link, and the supervisor has been told why.
+pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) -> Option<Admitted> {
     let DialOrder {
         link,
         peer,
@@ -226,16 +226,18 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) {
         direction: Direction::Outbound,
         identity: as_whom.identity(),
     };
-    // In memory of its own, which is free again once there is a link: the task keeps what its largest step needs for as long as it lives.
-    let reaching = reach_peer(&env, &origin, peer, &address, as_whom, cancel);
-    let connected = Box::pin(reaching).await;
+    let connected = reach_peer(&env, &origin, peer, &address, as_whom, cancel).await;
     authenticated.store(connected.is_ok(), Ordering::Release);
-    let result = match connected {
+    let admitted = match connected {
         Ok(connected) => establish(&env, connected, &origin).await,
         Err(failure) => Err(failure),
     };
-    if let Err(failure) = result {
-        env.report(Report::DialFailed { link, failure }).await;
+    match admitted {
+        Ok(admitted) => Some(admitted),
+        Err(failure) => {
+            env.report(Report::DialFailed { link, failure }).await;
+            None
+        }
     }
 }
 
@@ -345,12 +347,12 @@ pub(super) struct Origin {
     pub(super) identity: Identity,
 }
 
-/// Puts the link into the vault, asks for admission, then runs it. An error means that it was not let in.
+/// Puts the link into the vault and asks for admission. An error means that it was not let in.
 pub(super) async fn establish(
     env: &Arc<Env>,
     connected: Connected,
     origin: &Origin,
-) -> Result<(), HandshakeFailure> {
+) -> Result<Admitted, HandshakeFailure> {
     let Connected {
         socket,
         reached,
@@ -396,8 +398,7 @@ pub(super) async fn establish(
             HandshakeFailure::NotAdmitted(reason)
         });
     }
-    run(env, shared, obituary).await;
-    Ok(())
+    Ok(Admitted { shared, obituary })
 }
 
 /// Asks the supervisor whether a link is let in. `Some`: why it is not, or why it ended meanwhile.
@@ -422,10 +423,29 @@ async fn admission(env: &Env, state: &LinkState, reached: PeerAddress) -> Option
     }
 }
 
-/// Runs an admitted link to its end and reports the end.
-async fn run(env: &Arc<Env>, shared: Arc<LinkShared>, mut obituary: Obituary) {
-    let mut task = LinkTask::new(shared);
-    let reason = task.run().await;
+/// A link that has been let in. It ends at once if it is dropped.
+pub(crate) struct Admitted {
+    shared: Arc<LinkShared>,
+    obituary: Obituary,
+}
+
+impl Admitted {
+    /// Runs the link to its end and reports the end. What is awaited here is in memory for as long as the link lives, so it is no more
+    /// than that takes: what comes before it and what comes after it are in boxes of their own.
+    pub(crate) fn live(self) -> impl Future<Output = ()> + Send {
+        let Self { shared, obituary } = self;
+        let mut task = LinkTask::new(shared);
+        async move {
+            let reason = task.run().await;
+            Box::pin(end(task, obituary, reason)).await;
+        }
+    }
+}
+
+/// A link's last words, and the report of its end.
+async fn end(task: LinkTask, mut obituary: Obituary, reason: CloseReason) {
+    let env = Arc::clone(&obituary.env);
+    let env = &env;
     let dead = obituary.state.dead_scope();
     if let Some(epoch) = dead {
         // The task may have met the closed fence before the reaper met the link: it is the reaper's to count.
@@ -433,8 +453,7 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>, mut obituary: Obituary) {
     }
     obituary.reason = reason;
     obituary.state.outbox.close(reason);
-    // Last words are rare and take room: not in the task's own memory.
-    let undelivered = Box::pin(task.finish(reason)).await;
+    let undelivered = task.finish(reason).await;
     let closing = obituary.bury();
     // What a dead scope has not delivered is never delivered.
     for delivery in undelivered.into_iter().filter(|_| dead.is_none()) {
@@ -444,11 +463,11 @@ async fn run(env: &Arc<Env>, shared: Arc<LinkShared>, mut obituary: Obituary) {
     obituary.publish();
     if reason == CloseReason::Draining {
         // A drain is over when the peers have taken what was flushed, or have had the time to. Elsewhere nobody waits for that.
-        Box::pin(linger(env, closing)).await;
+        linger(env, closing).await;
         obituary.report().await;
     } else {
         obituary.report().await;
-        Box::pin(linger(env, closing)).await;
+        linger(env, closing).await;
     }
 }
 
@@ -592,15 +611,15 @@ impl Drop for Obituary {
 mod tests {
     use super::*;
 
-    /// The bytes that the task of a call's link takes.
-    fn size_of_task<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+    /// The bytes that a call's future takes.
+    fn size_of_future<A, F: Future>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
     }
 
     /// A link holds its task for as long as it lives, with room for the largest step of it. Debug builds, which are larger.
     #[test]
     fn p9_a_link_s_task_is_small() {
-        let size = size_of_task(dial);
-        assert!(size <= 2560, "{size} bytes: box what is rare");
+        let size = size_of_future(Admitted::live);
+        assert!(size <= 960, "{size} bytes: box what is rare");
     }
 }

@@ -109,9 +109,6 @@ pub enum Due {
 /// The state of one link after its handshake.
 pub struct LinkMachine {
     settings: Settings,
-    networks: Vec<ChainHash>,
-    /// What a peer may demand of us.
-    known: Features,
     phase: Phase,
     random: fastrand::Rng,
     /// When a frame last arrived.
@@ -119,7 +116,8 @@ pub struct LinkMachine {
     /// Silence after which the next ping is due; drawn anew after each pong.
     patience: Duration,
     outstanding: Option<Outstanding>,
-    aging: Option<Aging>,
+    /// In a box: most nodes let a session live.
+    aging: Option<Box<Aging>>,
     filter_received: bool,
     warnings: Allowance,
     /// Pong bytes that the peer may still ask for.
@@ -128,10 +126,18 @@ pub struct LinkMachine {
     queries: Allowance,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    AwaitInit { until: Moment },
+    /// What the peer's `init` is held against is gone once it has come.
+    AwaitInit(Box<Expected>),
     Up,
+}
+
+/// What is asked of the peer's `init`.
+struct Expected {
+    until: Moment,
+    networks: Vec<ChainHash>,
+    /// What a peer may demand of us.
+    known: Features,
 }
 
 /// How a link's session secrets age.
@@ -178,14 +184,14 @@ impl LinkMachine {
         let patience = patience(&mut random);
         let aging = settings
             .max_age
-            .map(|max_age| Aging::new(max_age, now, &mut random));
+            .map(|max_age| Box::new(Aging::new(max_age, now, &mut random)));
         Self {
             settings,
-            networks,
-            known: Features::assigned(),
-            phase: Phase::AwaitInit {
+            phase: Phase::AwaitInit(Box::new(Expected {
                 until: now.after(limits::INIT_DEADLINE),
-            },
+                networks,
+                known: Features::assigned(),
+            })),
             random,
             heard: now,
             patience,
@@ -211,13 +217,15 @@ impl LinkMachine {
     /// The node understands these features too, whether BOLT 9 has assigned them or not.
     #[must_use]
     pub fn knowing(mut self, features: &Features) -> Self {
-        self.known.merge(features);
+        if let Phase::AwaitInit(expected) = &mut self.phase {
+            expected.known.merge(features);
+        }
         self
     }
 
     /// Whether both sides have sent `init`.
     pub fn is_up(&self) -> bool {
-        self.phase == Phase::Up
+        matches!(self.phase, Phase::Up)
     }
 
     /// Whether the peer has asked for gossip (265).
@@ -234,7 +242,7 @@ impl LinkMachine {
                 "a message has at least a type of two bytes (BOLT 1)",
             );
         };
-        if self.phase != Phase::Up {
+        if !self.is_up() {
             return self.receive_first(ambient.now, kind, message);
         }
         let cost = query_cost(kind);
@@ -297,7 +305,7 @@ impl LinkMachine {
 
     /// When [`age`](Self::age) should be called next, whatever the peer does; `None`: never.
     pub fn age_deadline(&self) -> Option<Moment> {
-        self.aging.map(|aging| aging.look)
+        self.aging.as_ref().map(|aging| aging.look)
     }
 
     /// Whether the session secrets are too old: as old as they may become, or nearly so when new ones can be had: with a signer, or
@@ -317,8 +325,8 @@ impl LinkMachine {
     }
 
     fn keepalive_deadline(&self) -> Moment {
-        match (self.phase, self.outstanding) {
-            (Phase::AwaitInit { until }, _) => until,
+        match (&self.phase, self.outstanding) {
+            (Phase::AwaitInit(expected), _) => expected.until,
             (Phase::Up, Some(ping)) => ping.until,
             (Phase::Up, None) => self.heard.after(self.patience),
         }
@@ -329,8 +337,8 @@ impl LinkMachine {
         if now < self.keepalive_deadline() {
             return Due::Nothing;
         }
-        match (self.phase, self.outstanding) {
-            (Phase::AwaitInit { .. }, _) => Due::Close(CloseReason::InitTimeout),
+        match (&self.phase, self.outstanding) {
+            (Phase::AwaitInit(_), _) => Due::Close(CloseReason::InitTimeout),
             (Phase::Up, Some(_)) => Due::Close(CloseReason::PongTimeout),
             (Phase::Up, None) => self.ping(now),
         }
@@ -338,7 +346,7 @@ impl LinkMachine {
 
     /// Finds out at once whether the peer is alive. The ping that it asks for counts as sent.
     pub fn probe(&mut self, now: Moment) -> Due {
-        match (self.phase, self.outstanding) {
+        match (&self.phase, self.outstanding) {
             (Phase::Up, None) => self.ping(now),
             _ => Due::Nothing,
         }
@@ -368,7 +376,7 @@ impl LinkMachine {
         Situation {
             signer_away,
             persona: self.settings.persona,
-            init_received: self.phase == Phase::Up,
+            init_received: self.is_up(),
             filter_received: self.filter_received,
             queries_served: self.settings.queries_served,
             custom_even_ok: self.settings.custom_even_ok,
@@ -384,11 +392,14 @@ impl LinkMachine {
         if message.len() > limits::INIT_MAX {
             return self.protocol_close(now, "init is longer than 4096 bytes");
         }
+        let Phase::AwaitInit(expected) = &self.phase else {
+            return self.protocol_close(now, "init may be sent only once (BOLT 1)");
+        };
         match Init::decode(message) {
-            Ok(init) if !init.may_share_a_chain(&self.networks) => {
+            Ok(init) if !init.may_share_a_chain(&expected.networks) => {
                 self.protocol_close(now, "no network in common (BOLT 1)")
             }
-            Ok(init) if init.features.requires_unknown(&self.known).is_some() => self
+            Ok(init) if init.features.requires_unknown(&expected.known).is_some() => self
                 .protocol_close(
                     now,
                     "init demands a feature that is unknown here (BOLT 1, BOLT 9)",

@@ -12,6 +12,7 @@
 mod leaving;
 mod sending;
 mod syncing;
+mod waiting;
 
 use super::allowance::Allowance;
 use super::buffers;
@@ -33,7 +34,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use syncing::Syncing;
-use tokio::io::Interest;
 use tokio::task::coop::consume_budget;
 
 /// A place in the inbox that is being waited for. Kept between rounds of the loop, so that the link keeps its turn.
@@ -64,6 +64,8 @@ pub(crate) struct LinkTask {
     tally: Tally,
     /// The supervisor wants to hear of the next sign of life.
     probing: bool,
+    /// Both `init`s have passed, and the supervisor has yet to hear of it.
+    risen: bool,
     /// The socket was not read in the last round, because the node does not receive.
     deaf: bool,
     /// Refusals that may still be told as events.
@@ -72,7 +74,7 @@ pub(crate) struct LinkTask {
     on_record: bool,
     ending: Ending,
     /// A persona's link that hears its peer out before it ends.
-    leaving: Option<Leaving>,
+    leaving: Option<Box<Leaving>>,
     /// A range query may be made here.
     may_query: bool,
     syncing: Option<Box<Syncing>>,
@@ -133,6 +135,7 @@ impl LinkTask {
             rotations: (0, 0),
             tally: Tally::default(),
             probing: false,
+            risen: false,
             deaf: false,
             refusals,
             on_record: false,
@@ -211,79 +214,6 @@ impl LinkTask {
         self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX
     }
 
-    /// Waits for whatever comes first. Everything awaited here may be dropped and awaited again.
-    async fn wait(&mut self) -> Result<(), CloseReason> {
-        self.rest_if_idle();
-        self.set_alarm();
-        let interest = self.interest();
-        let shared = Arc::clone(&self.shared);
-        let ready = async {
-            match interest {
-                Some(interest) => shared.socket.ready(interest).await,
-                None => std::future::pending().await,
-            }
-        };
-        // Without an order of preference: a busy outbox must not keep the link from reading, nor the other way round.
-        tokio::select! {
-            () = shared.state.wake.notified() => Ok(()),
-            room = wait_for_place(&mut self.place) => {
-                self.place = None;
-                if let Some(delivery) = self.pending.pop_front() {
-                    self.env().inbox.send(delivery, room.ok());
-                }
-                Ok(())
-            }
-            ready = ready => match ready {
-                Ok(ready) if ready.is_readable() || ready.is_read_closed() => self.read_some().await,
-                Ok(_) => Ok(()),
-                Err(_) => Err(CloseReason::Io),
-            },
-            () = ring(&mut self.alarm) => {
-                self.alarm = None;
-                Ok(())
-            }
-        }
-    }
-
-    /// What to wait for at the socket.
-    fn interest(&self) -> Option<Interest> {
-        match (self.listens(), !self.write.is_empty()) {
-            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
-            (true, false) => Some(Interest::READABLE),
-            (false, true) => Some(Interest::WRITABLE),
-            (false, false) => None,
-        }
-    }
-
-    /// An idle link holds no buffer and no key object.
-    fn rest_if_idle(&mut self) {
-        if self.write.is_empty() && self.read.is_empty() && self.pending.is_empty() {
-            buffers::done_reading(std::mem::take(&mut self.read));
-            buffers::done_writing(std::mem::take(&mut self.write));
-            self.shared.session().rest();
-        }
-    }
-
-    /// The timer is set anew only when it would ring too late: most messages push the deadline back, and the alarm then finds
-    /// nothing due and is set again.
-    fn set_alarm(&mut self) {
-        let deadline = if self.deaf {
-            self.machine.age_deadline()
-        } else {
-            Some(self.machine.deadline())
-        };
-        let answer_by = self.answer_by().filter(|_| !self.deaf);
-        let ours = self.leave_by().into_iter().chain(answer_by);
-        let deadline = deadline.into_iter().chain(ours).min();
-        let Some(deadline) = deadline else {
-            self.alarm = None;
-            return;
-        };
-        if self.alarm.as_ref().is_none_or(|(at, _)| *at > deadline) {
-            self.alarm = Some((deadline, self.env().clock.sleep_until(deadline)));
-        }
-    }
-
     async fn read_some(&mut self) -> Result<(), CloseReason> {
         let needed = self.shared.session().needed(self.read.len());
         self.make_room(needed.max(limits::READ_CHUNK));
@@ -308,22 +238,10 @@ impl LinkTask {
 
     /// Takes what has been read: so many more bytes.
     async fn take_read(&mut self, count: usize) -> Result<(), CloseReason> {
-        self.state()
-            .counters
-            .bytes_in
-            .fetch_add(count as u64, Ordering::Relaxed);
-        let mut frames = buffers::frames();
-        let failed = self.decrypt(&mut frames);
-        let ambient = self.ambient();
-        let mut taken = Ok(());
-        for frame in frames.drain(..) {
-            taken = self.take_message(ambient, frame.freeze()).await;
-            if taken.is_err() {
-                break;
-            }
+        let (taken, failed) = self.take_frames(count);
+        if std::mem::take(&mut self.risen) {
+            Box::pin(self.report_up()).await;
         }
-        buffers::done_with_frames(frames);
-        self.settle_counts();
         taken?;
         self.keep_little();
         if self.probing {
@@ -334,6 +252,30 @@ impl LinkTask {
         } else {
             Ok(())
         }
+    }
+
+    /// Decrypts every whole frame and takes its message. What became of the messages, and whether the transport failed after them.
+    fn take_frames(&mut self, count: usize) -> (Result<(), CloseReason>, bool) {
+        self.state()
+            .counters
+            .bytes_in
+            .fetch_add(count as u64, Ordering::Relaxed);
+        let mut frames = buffers::frames();
+        if self.pending.capacity() == 0 {
+            self.pending = buffers::deliveries();
+        }
+        let failed = self.decrypt(&mut frames);
+        let ambient = self.ambient();
+        let mut taken = Ok(());
+        for frame in frames.drain(..) {
+            taken = self.take_message(ambient, frame.freeze());
+            if taken.is_err() {
+                break;
+            }
+        }
+        buffers::done_with_frames(frames);
+        self.settle_counts();
+        (taken, failed)
     }
 
     /// What waits for the node is a slice of the buffer that was read. If it is a small part of it, and the node does not take what
@@ -376,7 +318,7 @@ impl LinkTask {
         failed
     }
 
-    async fn take_message(&mut self, ambient: Ambient, message: Bytes) -> Result<(), CloseReason> {
+    fn take_message(&mut self, ambient: Ambient, message: Bytes) -> Result<(), CloseReason> {
         let kind = MessageType::of(&message).unwrap_or(MessageType(0));
         self.tally
             .count(Direction::Inbound, kind.plane(), message.len());
@@ -395,7 +337,7 @@ impl LinkTask {
         }
         match self.machine.receive(ambient, &message) {
             Received::Up(init) => {
-                Box::pin(self.up(message)).await;
+                self.up(message);
                 self.catch_up(&init);
             }
             Received::Deliver { lease } => {
@@ -451,7 +393,7 @@ impl LinkTask {
         Err(reason)
     }
 
-    async fn up(&mut self, init: Bytes) {
+    fn up(&mut self, init: Bytes) {
         self.state().set_stage(Stage::Up);
         let state = Arc::clone(&self.shared.state);
         self.emit(Event::LinkUp {
@@ -462,19 +404,14 @@ impl LinkTask {
             direction: state.direction,
             identity: state.identity,
         });
-        self.pending.push_back(Delivery::Up {
-            state: Arc::clone(&state),
-            init,
-        });
-        let handle = LinkHandle {
-            state: Arc::clone(&state),
-        };
-        self.env()
-            .report(Report::Up {
-                link: state.id,
-                handle,
-            })
-            .await;
+        self.pending.push_back(Delivery::Up { state, init });
+        self.risen = true;
+    }
+
+    async fn report_up(&mut self) {
+        let state = Arc::clone(&self.shared.state);
+        let (link, handle) = (state.id, LinkHandle { state });
+        self.env().report(Report::Up { link, handle }).await;
     }
 
     /// Queues a message for the node, under the lease rule.
@@ -628,19 +565,5 @@ impl LinkTask {
             counters.last_gossip.store(now, Ordering::Relaxed);
             meters.gossip_came(now);
         }
-    }
-}
-
-async fn wait_for_place(place: &mut Option<Place>) -> Room {
-    match place {
-        Some(place) => place.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn ring(alarm: &mut Option<(Moment, Sleep)>) {
-    match alarm {
-        Some((_, sleep)) => sleep.await,
-        None => std::future::pending().await,
     }
 }

@@ -9,8 +9,8 @@ use super::watchman::Watchman;
 use crate::error::is_of_one_connection;
 use crate::limits;
 use crate::link::LinkId;
-use crate::link::caller::Caller;
-use crate::link::driver::Env;
+use crate::link::caller::{Caller, Proceeded};
+use crate::link::driver::{Admitted, Env};
 use crate::link::turnstile::{Slot, Turnstile};
 use crate::network::Subnet;
 use crate::signer::Epoch;
@@ -127,10 +127,21 @@ impl Doorway {
             return;
         };
         let (doorway, stop) = (Arc::clone(self), stop.clone());
-        tokio::spawn(async move { doorway.admit(caller, entry, stop).await });
+        // In memory of its own, which is free again once there is a link.
+        let admission = Box::pin(doorway.admit(caller, entry, stop));
+        tokio::spawn(async move {
+            if let Some(admitted) = admission.await {
+                admitted.live().await;
+            }
+        });
     }
 
-    async fn admit(&self, mut caller: Caller, entry: Entry, mut stop: watch::Receiver<bool>) {
+    async fn admit(
+        self: Arc<Self>,
+        mut caller: Caller,
+        entry: Entry,
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<Admitted> {
         let mut entry = Some(entry);
         while let Some(entered) = entry {
             let (slot, unparked) = match entered {
@@ -143,13 +154,15 @@ impl Doorway {
             let Some(slot) = slot else {
                 break;
             };
-            let Some(back) = caller.proceed(slot, unparked).await else {
-                return;
-            };
-            caller = back;
+            match caller.proceed(slot, unparked).await {
+                Proceeded::Back(back) => caller = back,
+                Proceeded::Admitted(admitted) => return Some(admitted),
+                Proceeded::Failed => return None,
+            }
             entry = self.entry(caller.address());
         }
         caller.turned_away();
+        None
     }
 
     /// A place for a handshake, if there is a key for it now; else one to wait for a signer.

@@ -80,18 +80,18 @@ impl FrameMeters {
     }
 }
 
-fn take(counter: &Counter, count: &mut u64) {
+fn take(counter: &Counter, count: &mut u32) {
     if *count > 0 {
-        counter.increment(std::mem::take(count));
+        counter.increment(std::mem::take(count).into());
     }
 }
 
-/// What one link has counted and not handed on yet. Plain numbers of its own: a message costs two additions, and only a batch
+/// What one link has counted in one batch and not handed on yet: far less than 4 GiB. Plain numbers of its own: a message costs two additions, and only a batch
 /// touches the counters that all links share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    frames: [[u64; PLANES.len()]; 2],
-    bytes: [u64; 2],
+    frames: [[u32; PLANES.len()]; 2],
+    bytes: [u32; 2],
     announced: bool,
 }
 
@@ -103,7 +103,7 @@ impl Tally {
             *frames = frames.saturating_add(1);
         }
         if let Some(total) = self.bytes.get_mut(direction as usize) {
-            *total = total.saturating_add(bytes as u64);
+            *total = total.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         }
     }
 
@@ -125,7 +125,7 @@ impl Tally {
     /// Messages counted in one direction.
     pub fn frames(&self, direction: Direction) -> u64 {
         let planes = self.frames.get(direction as usize);
-        planes.map_or(0, |planes| planes.iter().sum())
+        planes.map_or(0, |planes| planes.iter().copied().map(u64::from).sum())
     }
 }
 

@@ -34,11 +34,11 @@ impl LinkTask {
         }
         let now = self.now();
         let Some(leaving) = &self.leaving else {
-            self.leaving = Some(Leaving {
+            self.leaving = Some(Box::new(Leaving {
                 until: now.after(limits::PERSONA_FAREWELL),
                 heard_out: false,
                 read: 0,
-            });
+            }));
             let due = self.machine.last_call(now);
             self.act(due)?;
             return Ok(false);

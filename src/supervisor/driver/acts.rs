@@ -15,7 +15,7 @@ use crate::signer::Purpose;
 use crate::telemetry::Event;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -128,13 +128,18 @@ impl Driver {
             cancel,
             authenticated,
         };
+        // In memory of its own, which is free again once there is a link.
         let mut dial = Box::pin(dial(Arc::clone(&self.env), order));
         // Begun here, up to the first wait: tasks start in any order, often the last one first, and the most urgent peer's SYN
         // shall leave first (P8). The task looks again at once, so nothing is lost with the idle waker.
         let begun = dial.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         let task = self.tasks.spawn(async move {
-            if begun.is_pending() {
-                dial.await;
+            let admitted = match begun {
+                Poll::Ready(admitted) => admitted,
+                Poll::Pending => dial.await,
+            };
+            if let Some(admitted) = admitted {
+                admitted.live().await;
             }
         });
         self.dialers.insert(task.id(), link);
