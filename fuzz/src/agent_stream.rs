@@ -97,7 +97,7 @@ fn point(feed: &mut Feed<'_>) -> Vec<u8> {
 }
 
 fn of_key(byte: u8) -> Point {
-    LocalKey::from_bytes(&mut [byte.max(1); 32])
+    LocalKey::from_bytes(&mut [byte.clamp(1, 254); 32])
         .unwrap()
         .point()
 }

@@ -121,7 +121,7 @@ pub fn run(input: &[u8]) {
 }
 
 fn key(byte: u8) -> LocalKey {
-    LocalKey::from_bytes(&mut [byte.max(1); 32]).unwrap()
+    LocalKey::from_bytes(&mut [byte.clamp(1, 254); 32]).unwrap()
 }
 
 /// One look at a future.

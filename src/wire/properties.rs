@@ -10,14 +10,16 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::node_id::LocalKey;
+
 use super::control::{NO_PONG_FROM, printable};
-use super::gossip::GossipHeader;
+use super::gossip::{ChannelAnnouncement, ChannelEnd, GossipHeader, NodeAnnouncement};
 use super::queries::unserved_answer;
 use super::tlv::{self, Known};
 use super::{
-    BigSize, ErrorMessage, Features, GossipTimestampFilter, Init, MessageType, Ping, Pong,
-    QueryChannelRange, QueryShortChannelIds, ReplyChannelRange, ReplyShortChannelIdsEnd,
-    ShortChannelId, Warning, WireError,
+    BITCOIN_MAINNET, BigSize, ErrorMessage, Features, GossipTimestampFilter, Init, MessageType,
+    Ping, Pong, QueryChannelRange, QueryShortChannelIds, ReplyChannelRange,
+    ReplyShortChannelIdsEnd, ShortChannelId, Warning, WireError,
 };
 
 /// Decodes with one codec and, when that works, checks that writing and reading again changes nothing, and that what was
@@ -418,4 +420,43 @@ fn a_filter_wants_its_first_second_and_not_its_last() {
     let wanted: Vec<u32> = (90..120).filter(|at| filter.wants(*at)).collect();
     assert_eq!(wanted, (100..110).collect::<Vec<_>>());
     assert!(GossipTimestampFilter::since([0; 32], u32::MAX - 1).wants(u32::MAX));
+}
+
+/// No message of a peer's can hold so much; the node's own words can.
+#[test]
+fn what_does_not_fit_a_message_is_refused_before_it_is_sent() {
+    let full = vec![1; 65_535];
+    assert!(matches!(
+        Features::from_wire(&[&full[..], &[1]].concat()),
+        Err(WireError::TooLong { length: 65_536, .. })
+    ));
+    let key = LocalKey::from_bytes(&mut [7; 32]).unwrap();
+    let other = LocalKey::from_bytes(&mut [8; 32]).unwrap();
+    let announced = ChannelAnnouncement {
+        chain_hash: BITCOIN_MAINNET,
+        short_channel_id: ShortChannelId::from_u64(7),
+        features: Features::from_wire(&full).unwrap(),
+    };
+    let end = |node| ChannelEnd {
+        node,
+        funding: node,
+    };
+    assert!(matches!(
+        announced.sign(end(&key), end(&other)),
+        Err(WireError::TooLong {
+            what: "message",
+            ..
+        })
+    ));
+    let described = NodeAnnouncement {
+        timestamp: 1,
+        features: Features::empty(),
+        rgb: [0; 3],
+        alias: String::new(),
+        addresses: vec![([1; 4], 9735).into(); 9363],
+    };
+    assert!(matches!(
+        described.sign(&key),
+        Err(WireError::TooLong { length: 65_541, .. })
+    ));
 }

@@ -184,6 +184,10 @@ pub fn agent_stream() -> Vec<Named> {
             encoded(Seed::default(), "0802180108032a00"),
         ),
         named("no_message", encoded(Seed::default(), "0a")),
+        named(
+            "points_of_the_greatest_byte",
+            ours(ours(registered(), 2, 5).u8(0xff), 3, 4).u8(0xff),
+        ),
         named("waits_before_dials", waits),
     ]
 }
@@ -254,6 +258,10 @@ pub fn session_ops() -> Vec<Named> {
             lapsed(lapsed(live(), 1), 2).u8(9).u8(6).u8(0),
         ),
         named("asked_and_answered", looked(asked(live()))),
+        named(
+            "asked_for_the_greatest_byte",
+            looked(live().u8(5).u8(0xff).u8(0)),
+        ),
         named("asked_and_away", looked(asked(Seed::default()))),
         named(
             "asked_and_refused",
