@@ -218,3 +218,35 @@ fn an_error_of_ours_is_called_ours() {
     );
     assert!(error.to_string().contains("act two: a test"));
 }
+
+#[test]
+fn an_error_s_rule_and_word_name_the_act() {
+    let acts = [
+        (Act::One, "One", "act1_"),
+        (Act::Two, "Two", "act2_"),
+        (Act::Three, "Three", "act3_"),
+    ];
+    let mut words = Vec::new();
+    for (act, name, prefix) in acts {
+        let errors = [
+            HandshakeError::Length {
+                act,
+                expected: 50,
+                got: 0,
+            },
+            HandshakeError::Version { act, version: 1 },
+            HandshakeError::Point { act },
+            HandshakeError::Tag { act },
+        ];
+        for error in errors {
+            let steps = format!("BOLT 8 § Act {name}, Receiver Actions ");
+            assert!(error.rule().starts_with(&steps), "{}", error.rule());
+            assert!(error.label().starts_with(prefix), "{}", error.label());
+            assert_eq!(error.retry(), Retry::Later);
+            words.push(error.label());
+        }
+    }
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), 12, "a word of its own for each");
+}

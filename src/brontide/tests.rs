@@ -26,7 +26,7 @@ use sha2::Sha256;
 
 use super::*;
 use crate::{
-    error::Culprit,
+    error::{Culprit, Retry},
     secret::{Secret32, assert_not_impl},
 };
 
@@ -357,6 +357,14 @@ fn what_is_appended_leaves_what_was_there_alone() {
 }
 
 #[test]
+fn a_frame_takes_no_more_memory_than_its_bytes() {
+    let mut wire = BytesMut::new();
+    pair().0.seal(&[9; 1000], &mut wire).unwrap();
+    assert_eq!(wire.len(), 1000 + FRAME_OVERHEAD);
+    assert!(wire.capacity() < 2 * wire.len(), "{}", wire.capacity());
+}
+
+#[test]
 fn a_flipped_bit_anywhere_is_refused_and_latched() {
     let messages = [vec![], b"hello".to_vec(), vec![9; 40]];
     let recorded = stream_of(&mut pair().0, &messages);
@@ -412,6 +420,30 @@ fn is_over(session: &mut Session, why: SessionError) {
     assert_eq!(session.needed(0), 0);
     assert!(session.is_failed());
     assert!(session.directions().is_none());
+}
+
+#[test]
+fn every_failure_of_a_session_names_its_rule_and_has_a_word_of_its_own() {
+    let all = [
+        SessionError::TooLong { length: 70_000 },
+        SessionError::HeaderTag,
+        SessionError::BodyTag,
+        SessionError::Cipher,
+        SessionError::Wiped,
+    ];
+    let words = [
+        "too_long",
+        "bad_header_tag",
+        "bad_body_tag",
+        "cipher",
+        "wiped",
+    ];
+    assert_eq!(all.map(|error| error.label()), words);
+    for error in all {
+        let rule = error.rule();
+        assert!(rule.starts_with("BOLT 8 § ") || rule.starts_with("P3: "));
+        assert_eq!(error.retry(), Retry::Never);
+    }
 }
 
 #[test]

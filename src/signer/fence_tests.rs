@@ -31,11 +31,23 @@ fn a_shard_has_its_cache_lines_for_itself() {
 fn an_open_fence_lets_any_number_in() {
     let fence = Fence::new();
     let gates: Vec<_> = (0..100)
+        .chain([usize::MAX])
         .map(|turn| fence.enter(shard(turn)).unwrap())
         .collect();
-    assert_eq!(gates.len(), 100);
+    assert_eq!(gates.len(), 101);
     drop(gates);
     fence.close();
+}
+
+/// Else the links of a node would all meet in one word.
+#[test]
+fn consecutive_leases_have_shards_of_their_own() {
+    let fence = Fence::new();
+    let words = (7..7 + FENCE_SHARDS).map(|turn| &raw const *fence.shard(shard(turn)).unwrap());
+    let mut words: Vec<_> = words.collect();
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), FENCE_SHARDS);
 }
 
 #[test]
