@@ -108,6 +108,11 @@ impl Direction {
     pub(super) fn chaining_key_and_key(&self) -> (&[u8], &[u8]) {
         self.secrets.expose().split_at(KEY_LEN)
     }
+
+    #[cfg(test)]
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.is_some()
+    }
 }
 
 /// The two halves of a pair that HKDF makes. Never `None`: the lengths say so.

@@ -423,6 +423,25 @@ fn is_over(session: &mut Session, why: SessionError) {
 }
 
 #[test]
+fn a_session_at_rest_holds_no_key_ready() {
+    let ready = |session: &Session| {
+        let (send, receive) = session.directions().unwrap();
+        (send.is_ready(), receive.is_ready())
+    };
+    let (mut alice, mut bob) = pair();
+    let mut wire = BytesMut::new();
+    alice.seal(b"message", &mut wire).unwrap();
+    bob.open(&mut wire).unwrap().unwrap();
+    assert_eq!((ready(&alice), ready(&bob)), ((true, false), (false, true)));
+    alice.rest();
+    bob.rest();
+    assert_eq!(
+        (ready(&alice), ready(&bob)),
+        ((false, false), (false, false))
+    );
+}
+
+#[test]
 fn every_failure_of_a_session_names_its_rule_and_has_a_word_of_its_own() {
     let all = [
         SessionError::TooLong { length: 70_000 },
