@@ -52,6 +52,19 @@ fn p1_no_gate_of_a_lapsed_lease_opens() {
     );
 }
 
+#[test]
+fn a_lapse_of_an_old_session_leaves_the_new_one_and_its_own_ends_it() {
+    let (context, session) = live();
+    let old = session.epoch();
+    drop(session);
+    let session = context.attach(proof(&context), embedded()).unwrap();
+    assert!(context.lapse_of(old, LapseReason::Planned).is_none());
+    assert!(session.is_live());
+    let lapse = context.lapse_of(session.epoch(), LapseReason::Planned);
+    assert_eq!(lapse.unwrap().epoch, session.epoch());
+    assert!(!session.is_live());
+}
+
 /// A section holds the lapse up. Meanwhile no lease is given, the state does not yet say `Away`, and whoever else ends the
 /// session waits for the same fence.
 #[test]
