@@ -12,10 +12,13 @@ use std::time::Instant;
 use pilotlight::link::raw::RawLink;
 use pilotlight::node_id::{LocalKey, NodeId};
 use pilotlight::wire::{Init, Ping, Pong};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use crate::child::raise_descriptors;
+
+/// Connections that may wait to be accepted: more than are dialled at once. Linux grants as many by default (`somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// The key of a peer by its number, from 1.
 pub(crate) fn key(number: u64) -> LocalKey {
@@ -65,7 +68,9 @@ pub(crate) fn run(peers: u64) {
         news: Notify::new(),
         orders: Mutex::new(orders),
     });
-    let listener = runtime.block_on(listen(Arc::clone(&crowd)));
+    let inside = runtime.enter();
+    let listener = listen(Arc::clone(&crowd));
+    drop(inside);
     println!("{}", listener.port());
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
@@ -140,8 +145,12 @@ async fn strangers(
     serde_json::to_string(&measured.await.unwrap()).unwrap()
 }
 
-async fn listen(crowd: Arc<Crowd>) -> SocketAddr {
-    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+/// Within a runtime.
+fn listen(crowd: Arc<Crowd>) -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    // A thousand peers each have a queue of their own. Here they share one, and a SYN that finds it full is repeated after a second.
+    let listener = socket.listen(BACKLOG).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
