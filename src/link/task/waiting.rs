@@ -32,6 +32,10 @@ impl LinkTask {
             }
         }
         if ready.readable {
+            // Reset: thousands of links must not each take a buffer to read nothing while others are still to be reset.
+            if self.state().close_requested() == Some(CloseReason::Lapse) {
+                return Err(CloseReason::Lapse);
+            }
             self.read_some().await?;
         }
         Ok(())
