@@ -109,7 +109,8 @@ fn announced(message: &[u8]) {
     }
     let number =
         |at: usize| u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
-    let key = |byte: u8| LocalKey::from_bytes(&mut [byte | 1; 32]).unwrap();
+    // Neither of none nor beyond the order.
+    let key = |byte: u8| LocalKey::from_bytes(&mut [(byte | 1).min(0xfd); 32]).unwrap();
     let (node, other) = (key(body[0]), key(body[1]));
     let (mut chain_hash, timestamp) = ([0; 32], number(4));
     chain_hash.copy_from_slice(&body[32..]);
