@@ -30,7 +30,7 @@ struct Imported {
     tag: Option<String>,
 }
 
-/// Takes all of them or, if one is malformed, none.
+/// Takes all of them that there is room for or, if one is malformed, none.
 pub(super) async fn import_peers(
     State(admin): Asked,
     body: Result<Bytes, BytesRejection>,
@@ -46,15 +46,18 @@ pub(super) async fn import_peers(
     };
     let specs = body.peers.iter().map(|peer| spec(peer, origin));
     let specs = specs.collect::<Result<Vec<_>, _>>()?;
-    let taken = specs.len();
+    let (mut taken, mut full) = (0_usize, 0_usize);
     for spec in specs {
         match admin.supervisor.add_peer(spec).await {
+            Ok(()) => taken = taken.saturating_add(1),
             // A list of the whole graph has the node itself in it.
-            Ok(()) | Err(RosterError::OwnKey) => {}
-            Err(error) => return Err(not_taken(error)),
+            Err(RosterError::OwnKey) => {}
+            // Who is known already, further down the list, may still have news.
+            Err(RosterError::RosterFull) => full = full.saturating_add(1),
+            Err(error @ RosterError::Stopped(_)) => return Err(not_taken(error)),
         }
     }
-    Ok(Json(json!({ "taken": taken })).into_response())
+    Ok(Json(json!({ "taken": taken, "full": full })).into_response())
 }
 
 fn spec(peer: &Imported, origin: AddressOrigin) -> Result<PeerSpec, Refusal> {

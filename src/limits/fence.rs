@@ -17,7 +17,7 @@ pub const FENCE_SHARDS: usize = 16;
 #[cfg(pilotlight_loom)]
 pub const FENCE_SHARDS: usize = 2;
 
-/// How often a closing fence looks at an occupied shard before it gives its processor away.
+/// How often a closing fence looks at occupied shards, all together, before it gives its processor away.
 ///
 /// A gate section is a system call that does not block (a write of at most 16 KiB: some 5 µs, on loopback up to 15) or a
 /// hand-over of a buffer (under 1 µs). A look with its spin hint takes some 10–40 ns, so 1,024 of them cover a section that runs

@@ -128,8 +128,9 @@ impl Fence {
     pub(crate) fn close(&self) {
         assert_outside_gates();
         self.raise();
+        let mut spins = FENCE_SPINS;
         for shard in &self.shards {
-            wait_until_empty(shard);
+            wait_until_empty(shard, &mut spins);
         }
     }
 
@@ -153,12 +154,14 @@ fn is_empty(shard: &Shard) -> bool {
     shard.0.load(Ordering::Acquire) < SECTION
 }
 
+/// `spins`: what is left to all shards together.
 #[cfg(not(pilotlight_loom))]
-fn wait_until_empty(shard: &Shard) {
-    for _ in 0..FENCE_SPINS {
+fn wait_until_empty(shard: &Shard, spins: &mut u32) {
+    while *spins > 0 {
         if is_empty(shard) {
             return;
         }
+        *spins -= 1;
         std::hint::spin_loop();
     }
     for _ in 0..FENCE_YIELDS {
@@ -173,7 +176,7 @@ fn wait_until_empty(shard: &Shard) {
 }
 
 #[cfg(pilotlight_loom)]
-fn wait_until_empty(shard: &Shard) {
+fn wait_until_empty(shard: &Shard, _spins: &mut u32) {
     while !is_empty(shard) {
         loom::thread::yield_now();
     }

@@ -374,7 +374,8 @@ impl Supervisor {
     /// Says how urgently a channel peer is needed back after an absence. It lasts as long as this process.
     ///
     /// # Errors
-    /// The peer is not known and as many are as may be ([`PEERS_MAX`](crate::limits::PEERS_MAX)), or the supervisor has stopped.
+    /// The peer is not known and as many are as may be ([`PEERS_MAX`](crate::limits::PEERS_MAX)), it is the node itself, or the
+    /// supervisor has stopped.
     pub async fn set_urgency(&self, peer: NodeId, urgency: Urgency) -> Result<(), RosterError> {
         self.ask(|done| Command::Urgency {
             peer,

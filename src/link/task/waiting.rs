@@ -50,11 +50,7 @@ impl LinkTask {
         let mut woken = pin!(self.shared.state.wake.notified());
         let (socket, place, alarm) = (&self.shared.socket, &mut self.place, &mut self.alarm);
         poll_fn(|context| {
-            let room = match place {
-                Some(place) => place.as_mut().poll(context),
-                None => Poll::Pending,
-            };
-            let mut any = woken.as_mut().poll(context).is_ready() || room.is_ready();
+            let mut any = woken.as_mut().poll(context).is_ready();
             let mut readable = false;
             if reads && let Poll::Ready(result) = socket.poll_read_ready(context) {
                 result.map_err(|_| CloseReason::Io)?;
@@ -64,6 +60,12 @@ impl LinkTask {
                 result.map_err(|_| CloseReason::Io)?;
                 any = true;
             }
+            // After what may fail: a place that was had is not asked again.
+            let room = match place {
+                Some(place) => place.as_mut().poll(context),
+                None => Poll::Pending,
+            };
+            any |= room.is_ready();
             if !any {
                 let Some((_, sleep)) = alarm else {
                     return Poll::Pending;
