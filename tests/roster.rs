@@ -124,11 +124,12 @@ async fn p8_the_return_of_a_signer_that_flaps_does_not_drag_its_channel_peers_al
     let mut events = node.supervisor.events();
     for _ in 0..2 {
         node.attach().await;
-        // The driver has seen it.
+        // The driver has seen it, and answers after the change of the mode: a lapse before that would change nothing.
         event(&mut events, "the attach", |event| {
             matches!(event, Event::SignerAttached { .. }).then_some(())
         })
         .await;
+        node.supervisor.pending().await.unwrap();
         let _ = node.lapse();
         event(&mut events, "the lapse", |event| {
             matches!(event, Event::ModeChanged { to: Mode::Safe, .. }).then_some(())

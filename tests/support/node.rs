@@ -301,6 +301,8 @@ impl Node {
                     .then_some(())
             })
             .await;
+        // Its answer comes after the change of the mode: a lapse before that would change nothing.
+        let _ = self.supervisor.pending().await;
         epoch
     }
 
