@@ -285,13 +285,20 @@ async fn p6_a_link_under_the_cached_identity_takes_a_lease_only_of_a_session_and
         (gossip.id, &numbered(GOSSIP, 7, 20)[..])
     );
     assert_eq!(stays.identity(), Identity::Node);
-    let peers = node.supervisor.peers().await.unwrap();
-    let held = peers
-        .iter()
-        .find(|peer| peer.node_id == channel.id)
-        .unwrap();
+    // The link is torn down before the supervisor hears of its end.
+    let held = async {
+        loop {
+            let peers = node.supervisor.peers().await.unwrap();
+            let peer = peers.iter().find(|peer| peer.node_id == channel.id);
+            let peer = peer.unwrap();
+            if peer.state != PeerState::Up {
+                return (peer.state, peer.tag);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
     assert_eq!(
-        (held.state, held.tag),
+        within("the link's end", held).await,
         (PeerState::Held, Tag::ChannelBearing)
     );
     let link = RawLink::connect(address, Arc::new(key(2)), node.id()).await;
