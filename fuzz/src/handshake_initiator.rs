@@ -32,6 +32,10 @@ pub fn run(input: &[u8]) {
         (Ok(_), Err(expected)) => panic!("act two is {expected:?}, and ours takes it"),
         (Err(refused), Ok(())) => panic!("act two is right, and ours says {refused}"),
     };
+    if act_two != honest {
+        // libFuzzer sees what a tag is compared with and can copy it: right in itself, and this callee cannot go on with it.
+        return;
+    }
     assert_eq!(answers, rs, "an answer by who does not hold the key");
 
     let point = us.request().point;
