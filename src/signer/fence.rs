@@ -51,9 +51,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use std::marker::PhantomData;
 
-use crate::limits::FENCE_SHARDS;
+use crate::limits::{FENCE_SHARDS, FENCE_SPINS};
 #[cfg(not(pilotlight_loom))]
-use crate::limits::{FENCE_SLEEP_MICROS, FENCE_SPINS, FENCE_YIELDS};
+use crate::limits::{FENCE_SLEEP_MICROS, FENCE_YIELDS};
 
 /// The lowest bit of a shard: nobody enters any more.
 const CLOSED: usize = 1;
