@@ -157,7 +157,7 @@ impl Lit {
         let relights = relights(&station.telemetry);
         let channel = Peers::listen(first, peers).await;
         station.want(&channel, Tag::ChannelBearing).await;
-        let proxy = Proxy::start(station.gateway.local_addr()).await;
+        let proxy = Proxy::start(station.gateway.local_addr());
         proxy.delay(ONE_WAY);
         let holder = OneAtATime::quick(key(NODE));
         let agent = station.agent(proxy.address, holder.clone());
@@ -327,7 +327,7 @@ fn bare_ecdh() -> Duration {
 
 async fn round_trip() -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = Proxy::start(listener.local_addr().unwrap()).await;
+    let proxy = Proxy::start(listener.local_addr().unwrap());
     proxy.delay(ONE_WAY);
     let mut near = TcpStream::connect(proxy.address).await.unwrap();
     let (mut far, _) = listener.accept().await.unwrap();

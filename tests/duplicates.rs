@@ -415,7 +415,7 @@ async fn p9_a_rebooted_node_is_not_refused_because_its_old_link_still_stands() {
     // Its dial does not win by the rule of the keys.
     let number = peer(true);
     let before = Node::live_as(number).await;
-    let path = Proxy::start(before.address).await;
+    let path = Proxy::start(before.address);
     let spec = PeerSpec::new(id(number), path.address);
     let old = soon("the dial", node.supervisor.connect(spec))
         .await

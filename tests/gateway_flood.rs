@@ -239,7 +239,7 @@ async fn p5_a_flood_while_the_signer_is_away_calls_nobody_and_touches_no_link() 
     let address = listen.await.unwrap();
     let gossip = Peers::listen(200, 2).await;
     station.want(&gossip, Tag::GossipOnly).await;
-    let proxy = Proxy::start(station.gateway.local_addr()).await;
+    let proxy = Proxy::start(station.gateway.local_addr());
     let holder = OneAtATime::quick(node());
     let agent = station.agent(proxy.address, holder.clone());
     let hears = async |number: u64| {

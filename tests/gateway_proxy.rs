@@ -141,7 +141,7 @@ async fn a_signer_whose_connection_is_half_open_lapses_at_the_end_of_its_window(
     let clock = ManualClock::new();
     let window = limits::LIVENESS_WINDOW_MIN;
     let lit = Lit::open(window, Arc::new(clock.clone())).await;
-    let proxy = Proxy::start(lit.station.gateway.local_addr()).await;
+    let proxy = Proxy::start(lit.station.gateway.local_addr());
     let agent = lit.station.agent(proxy.address, signer());
     lit.until_relit(1).await;
     lit.until_gossip_is_up().await;
@@ -204,7 +204,7 @@ const HALF_OPEN_WINDOW: Duration = Duration::from_secs(300);
 async fn a_returning_agent_replaces_its_half_open_self_as_soon_as_that_fails_its_challenge() {
     let lit = Lit::open(HALF_OPEN_WINDOW, Arc::new(SystemClock::new())).await;
     let gateway = lit.station.gateway.local_addr();
-    let proxy = Proxy::start(gateway).await;
+    let proxy = Proxy::start(gateway);
     let _half_open = lit.station.agent(proxy.address, signer());
     replaces(&lit, &proxy, async || {
         Some(lit.station.agent(gateway, signer()))
@@ -216,7 +216,7 @@ async fn a_returning_agent_replaces_its_half_open_self_as_soon_as_that_fails_its
 async fn a_returning_lnd_replaces_its_half_open_self_as_soon_as_that_fails_its_challenge() {
     let lit = Lit::open(HALF_OPEN_WINDOW, Arc::new(SystemClock::new())).await;
     let gateway = lit.station.gateway.local_addr();
-    let proxy = Proxy::start(gateway).await;
+    let proxy = Proxy::start(gateway);
     let half_open = lnd(&lit.station, proxy.address).await;
     let serving = tokio::spawn(serve_ecdh(half_open));
     replaces(&lit, &proxy, async || {
@@ -325,7 +325,7 @@ async fn a_cut_with_handshakes_in_mid_ecdh_hangs_nothing() {
     let station = &lit.station;
     let node_at = station.supervisor.listen(([127, 0, 0, 1], 0).into());
     let node_at = node_at.await.unwrap();
-    let proxy = Proxy::start(station.gateway.local_addr()).await;
+    let proxy = Proxy::start(station.gateway.local_addr());
     let holder = OneAtATime::held(node());
     let agent = station.agent(proxy.address, holder.clone());
     // The proof.
@@ -380,7 +380,7 @@ async fn over_50_ms(requests: usize, window: Duration, clock: Option<ManualClock
         None => Arc::new(SystemClock::new()),
     };
     let (station, _inbox) = Station::open(&node(), window, gateways).await;
-    let proxy = Proxy::start(station.gateway.local_addr()).await;
+    let proxy = Proxy::start(station.gateway.local_addr());
     proxy.delay(ONE_WAY);
     let mut signer = lnd(&station, proxy.address).await;
     station.until_live(1).await;
@@ -460,7 +460,7 @@ async fn echo() -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_delays_each_byte_keeps_their_order_and_passes_ends_on() {
-    let proxy = Proxy::start(echo().await).await;
+    let proxy = Proxy::start(echo().await);
     proxy.delay(ONE_WAY);
     let mut socket = TcpStream::connect(proxy.address).await.unwrap();
     for _ in 0..3 {
@@ -489,7 +489,7 @@ async fn the_proxy_delays_each_byte_keeps_their_order_and_passes_ends_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_falls_silent_cuts_and_closes() {
-    let proxy = Proxy::start(echo().await).await;
+    let proxy = Proxy::start(echo().await);
     let dial = async || {
         let mut socket = TcpStream::connect(proxy.address).await.unwrap();
         socket.write_all(b"x").await.unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotlight::clock::ManualClock;
-use pilotlight::link::{CloseReason, Direction, Identity, LinkHandle, Tag};
+use pilotlight::link::{CloseReason, Direction, Identity, LinkHandle, SendError, Tag};
 use pilotlight::node_id::NodeId;
 use pilotlight::signer::Epoch;
 use pilotlight::supervisor::{Mode, PeerSpec};
@@ -15,7 +15,7 @@ use crate::ldk_handlers::Records;
 use crate::ldk_peer::{LdkPeer, ldk_key};
 use crate::ldk_round_trips::round_trips;
 use crate::live_node::{Node, is_custom};
-use crate::numbered::{assert_same, stream};
+use crate::numbered::{assert_same, numbered, stream};
 use crate::proxy::{Fault, Place, Proxy, Way};
 use crate::table::fill;
 use crate::watched::HANG_GUARD;
@@ -68,6 +68,13 @@ const LATE: u32 = 3;
 /// What a narrow way passes in a tenth of a second.
 const SHARE: usize = 64;
 const WIDER_SHARE: usize = 4096;
+/// Of a transfer that the kernel does not take at once.
+const WIDEST_SHARE: usize = 128 * 1024;
+/// The receive buffers of a narrow network: less than one large message.
+const NARROW_BUFFER: u32 = 8192;
+/// Messages of 60,000 bytes: more than any kernel takes of them.
+const FLOOD: u32 = 500;
+const LARGE: usize = 60_000;
 /// Messages of a transfer, and how far into them the fault strikes.
 const MESSAGES: u32 = 300;
 const INTO: usize = 20_000;
@@ -102,7 +109,8 @@ impl Cell {
             Role::WeDial => ldk.listen().await,
             Role::TheyDial => node.listen().await,
         };
-        let proxy = Proxy::start(target).await;
+        let held_by_kernel = (fault == Fault::Narrow).then_some(NARROW_BUFFER);
+        let proxy = Proxy::start_with(target, held_by_kernel);
         let mut cell = Self {
             role,
             fault,
@@ -586,6 +594,59 @@ async fn plain_transfer(cell: &mut Cell, direction: Direction) -> String {
     }
 }
 
+/// A flood on a narrow way: the kernel takes no more, the outbox is full, whoever sends waits, and all else goes on. Then it gets
+/// through, all of it and in order.
+async fn flood(cell: &mut Cell) -> String {
+    let link = cell.settled(Tag::GossipOnly).await;
+    let large = |number| {
+        let mut message = numbered(6, number);
+        message.resize(LARGE, 0);
+        message
+    };
+    let (come, gone) = cell.counts();
+    cell.arm_ahead(Direction::Outbound, INTO);
+    let (mut queued, mut heard, mut theirs) = (0, 0, stream(3, FLOOD).into_iter());
+    loop {
+        match link.try_send(large(queued)).map(drop) {
+            Ok(()) => queued += 1,
+            Err(SendError::Full) => {
+                let before = link.bytes_written();
+                cell.ldk.send(cell.node.id(), theirs.next());
+                heard += 1;
+                cell.node
+                    .messages(cell.ldk.id(), is_custom, come + heard)
+                    .await;
+                // What came has been read, and before it was handed on the kernel was asked to take more: it has refused.
+                if link.bytes_written() == before {
+                    break;
+                }
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert!(queued < FLOOD, "the kernel takes it all");
+    }
+    cell.struck().await;
+    let sent = stream(3, FLOOD);
+    assert_same("while it waited", &cell.come()[come..], &sent[..heard]);
+    // Whoever sends waits.
+    let waits = link.clone();
+    let last = tokio::spawn(async move { waits.send(large(queued)).await.map(drop) });
+    let ours: Vec<_> = (0..=queued).map(large).collect();
+    let records = Arc::clone(&cell.ldk.records);
+    let all = gone + ours.len();
+    let done = tokio::spawn(async move {
+        let whole = |records: &Records| records.custom.len() >= all;
+        records.until_true("the flood", whole).await;
+    });
+    cell.see_through(WIDEST_SHARE, done).await;
+    last.await.unwrap().unwrap();
+    assert_same("the flood", &cell.gone()[gone..], &ours);
+    cell.proxy.grant(1 << 20);
+    cell.talk(&link).await;
+    assert!(link.closed().is_none());
+    "waited, retained".to_owned()
+}
+
 /// How often a key of that direction has been replaced, on any link.
 fn rotations(cell: &Cell, direction: Direction) -> u64 {
     cell.node.events.read(|events| events.rotations(direction))
@@ -759,6 +820,7 @@ async fn cell(role: Role, phase: Phase, fault: Fault) -> String {
         }
         Phase::Idle => idle(cell).await,
         Phase::TransferIn => plain_transfer(cell, Inbound).await,
+        Phase::TransferOut if fault == Fault::Narrow => flood(cell).await,
         Phase::TransferOut => plain_transfer(cell, Outbound).await,
         Phase::RotationIn => rotation(cell, Inbound).await,
         Phase::RotationOut => rotation(cell, Outbound).await,

@@ -85,7 +85,7 @@ impl Cell {
         let declared = channel.places.iter().map(|(id, _)| *id);
         let declared = station.supervisor.declare_channel_peers(declared);
         declared.await.unwrap();
-        let proxy = Proxy::start(station.gateway.local_addr()).await;
+        let proxy = Proxy::start(station.gateway.local_addr());
         Self {
             fault,
             clock,

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -192,8 +192,24 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Proxy {
     /// Listens on loopback, and connects to `target` for each connection that it takes.
-    pub(crate) async fn start(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub(crate) fn start(target: SocketAddr) -> Self {
+        Self::start_with(target, None)
+    }
+
+    /// As [`start`](Self::start). `held_by_kernel`: the receive buffers of its sockets, so that what it does not take stays with who
+    /// sends; `None`: the system's, of many megabytes.
+    pub(crate) fn start_with(target: SocketAddr, held_by_kernel: Option<u32>) -> Self {
+        let socket = move || {
+            let socket = TcpSocket::new_v4()?;
+            if let Some(bytes) = held_by_kernel {
+                // Before there is a connection: it bounds the window from the beginning. Whoever is accepted has the listener's.
+                socket.set_recv_buffer_size(bytes)?;
+            }
+            io::Result::Ok(socket)
+        };
+        let listening = socket().unwrap();
+        listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listening.listen(1024).unwrap();
         let address = listener.local_addr().unwrap();
         let (orders, ordered) = watch::channel(Orders::default());
         let (count, open) = watch::channel(0);
@@ -208,7 +224,11 @@ impl Proxy {
                 let Ok((near, _)) = listener.accept().await else {
                     return;
                 };
-                let Ok(far) = TcpStream::connect(target).await else {
+                let far = match socket() {
+                    Ok(socket) => socket.connect(target).await,
+                    Err(error) => Err(error),
+                };
+                let Ok(far) = far else {
                     reset(&near);
                     continue;
                 };
