@@ -367,6 +367,30 @@ fn p8_a_quick_return_counts_the_peers_that_were_being_dialled() {
     );
 }
 
+/// A peer that closes before `init` has not come back. That the link of an earlier session ends so says nothing of this one.
+#[test]
+fn p8_a_link_that_ends_before_init_is_a_failure_of_its_own_session_only() {
+    for before in [false, true] {
+        let mut desk = Desk::new();
+        let peer = peers(1)[0];
+        desk.want(peer, 0, Tag::ChannelBearing);
+        let link = dials(&desk.attach())[0].0;
+        desk.authenticated(link, peer, Direction::Outbound);
+        if before {
+            desk.feed(Input::Lapsed);
+            assert_eq!(relit(&desk.attach()), None);
+        }
+        let reason = CloseReason::PeerClosed;
+        let outputs = desk.feed(Input::Ended { link, reason });
+        assert_eq!(relit(&outputs), (!before).then_some((0, 1)));
+        if before {
+            desk.now = desk.machine.deadline().unwrap();
+            let link = dials(&desk.feed(Input::Tick))[0].0;
+            assert_eq!(relit(&desk.bring_up(link, peer)), Some((1, 0)));
+        }
+    }
+}
+
 /// Two channel peers are awaited. What the node gives as the address of one of them leads nowhere any more: it is not waited for, once
 /// a dial that was under way to its old address is over.
 #[test]
@@ -672,6 +696,24 @@ fn backoff_doubles_with_jitter_to_a_bound_and_ends_with_an_attach() {
         failure: Failure::Unreachable,
     });
     assert!(retry(&outputs).unwrap() <= limits::BACKOFF_FIRST);
+}
+
+/// A link that we ended ourselves, however often, is no failure of its peer: it is dialled again as soon as ever.
+#[test]
+fn what_we_ended_ourselves_is_not_held_against_the_peer() {
+    let mut desk = Desk::new();
+    let peer = peers(1)[0];
+    desk.attach();
+    let mut link = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+    for reason in [CloseReason::SessionAge, CloseReason::Requested].repeat(4) {
+        desk.bring_up(link, peer);
+        desk.feed(Input::Ended { link, reason });
+        assert_eq!(desk.sighting(peer).map(|(_, failures)| failures), Some(0));
+        let due = desk.machine.deadline().unwrap();
+        assert!(due.since(desk.now) <= limits::BACKOFF_FIRST, "{reason}");
+        desk.now = due;
+        link = dials(&desk.feed(Input::Tick))[0].0;
+    }
 }
 
 /// The waits of many peers that failed in one instant do not end in one instant: they fill the second half of the interval.
@@ -1506,6 +1548,29 @@ fn p7_a_lost_peer_alone_is_dialled_again_when_the_floor_is_there() {
     assert_eq!(again, [numbered(0)]);
 }
 
+/// A link that has not come up was not lost with the network: while the floor is there, nobody dials its peer under a persona.
+#[test]
+fn p7_a_peer_whose_link_had_not_come_up_is_no_lost_one() {
+    let mut desk = Desk::with(Policy {
+        gossip_floor: 1,
+        personas: true,
+        ..OWN_KEY_ONLY
+    });
+    let ids = peers(2);
+    desk.attach();
+    let up = dials(&desk.want(ids[0], 0, Tag::GossipOnly))[0].0;
+    desk.bring_up(up, ids[0]);
+    let link = dials(&desk.want(ids[1], 1, Tag::GossipOnly))[0].0;
+    desk.authenticated(link, ids[1], Direction::Outbound);
+    desk.feed(Input::Lapsed);
+    desk.now = desk.now.after(limits::PERSONA_GRACE);
+    assert_eq!(dials(&desk.feed(Input::Tick)), []);
+    let reason = CloseReason::InitTimeout;
+    desk.feed(Input::Ended { link, reason });
+    desk.now = desk.now.after(limits::BACKOFF_MAX);
+    assert_eq!(dials(&desk.feed(Input::Tick)), []);
+}
+
 /// Who has dialled us may have done so to be the only one we hear from: the floor is of peers that the node wants.
 #[test]
 fn p7_strangers_do_not_keep_the_floor_from_being_dialled() {
@@ -1881,6 +1946,45 @@ fn p6_a_lapse_refuses_every_contender_and_a_quick_return_dials_at_once() {
     // Their own ends are late news.
     for link in refused {
         assert_eq!(desk.feed(Input::Withdrawn(link)), []);
+    }
+}
+
+/// Whoever waits for a place and goes is not let in when the place is free: nobody is there, and the peer is dialled.
+#[test]
+fn a_contender_that_has_gone_is_not_let_in_when_the_incumbent_ends() {
+    for (direction, number) in [(Direction::Inbound, 1), (Direction::Outbound, 2)] {
+        let mut desk = Desk::new();
+        desk.attach();
+        let smaller = |id: &&NodeId| own() < **id;
+        let peer = *peers(30).iter().find(smaller).unwrap();
+        let (incumbent, contender) = match direction {
+            Direction::Inbound => {
+                let link = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+                desk.bring_up(link, peer);
+                (link, LinkId::new(number))
+            }
+            Direction::Outbound => {
+                let contender = dials(&desk.want(peer, 0, Tag::GossipOnly))[0].0;
+                desk.authenticated(LinkId::new(1), peer, Direction::Inbound);
+                desk.feed(Input::Up(LinkId::new(1)));
+                (LinkId::new(1), contender)
+            }
+        };
+        let outputs = desk.authenticated(contender, peer, direction);
+        let waits = |output: &Output| !matches!(output, Output::Refuse { .. });
+        assert!(outputs.iter().all(waits), "it waits: {outputs:?}");
+        desk.feed(match direction {
+            Direction::Inbound => Input::Withdrawn(contender),
+            Direction::Outbound => Input::DialFailed {
+                link: contender,
+                failure: Failure::Handshake,
+            },
+        });
+        let reason = CloseReason::PeerClosed;
+        let link = incumbent;
+        assert_eq!(desk.feed(Input::Ended { link, reason }), []);
+        desk.now = desk.machine.deadline().unwrap();
+        assert_eq!(dials(&desk.feed(Input::Tick)).len(), 1);
     }
 }
 
