@@ -580,6 +580,12 @@ impl<C: Choices> World<C> {
         if self.live {
             (self.live, self.behind) = (false, false);
             self.feed(Input::Lapsed);
+            // Whoever waited for a place was authenticated under the session that is over.
+            let waits = |link: &WorldLink| link.stage == Stage::Waiting;
+            assert!(
+                !self.links.values().any(waits),
+                "a contender outlives a lapse"
+            );
         } else if self.sessions < self.epochs.len() {
             self.sessions += 1;
             self.live = true;
