@@ -4,39 +4,58 @@
 //! [`SystemClock`] is the default and [`ManualClock`] is for tests that must not depend on real time.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A point on a clock's monotonic line, counted from that clock's own start. It never goes backwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Moment(Duration);
+/// A point on a clock's monotonic line, counted from that clock's own start in whole nanoseconds: some 584 years of them, where the line
+/// ends. It never goes backwards. Half as large as a `Duration`, for every link and every peer holds some.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(u64);
 
 impl Moment {
     /// The clock's own start.
-    pub const START: Self = Self(Duration::ZERO);
+    pub const START: Self = Self(0);
 
     /// The moment that lies `since_start` after the clock's start.
     pub const fn from_start(since_start: Duration) -> Self {
-        Self(since_start)
+        Self(nanoseconds(since_start))
     }
 
     /// How long after the clock's start this is.
     pub const fn since_start(self) -> Duration {
-        self.0
+        Duration::from_nanos(self.0)
     }
 
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// This moment, `by` later; the line's end when that is out of range.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(by))
+        Self(self.0.saturating_add(nanoseconds(by)))
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Moment").field(&self.since_start()).finish()
+    }
+}
+
+/// As many as there are, or as fit.
+#[expect(clippy::cast_possible_truncation, reason = "compared before")]
+const fn nanoseconds(span: Duration) -> u64 {
+    let all = span.as_nanos();
+    if all > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        all as u64
     }
 }
 
@@ -51,7 +70,7 @@ pub trait Clock: Send + Sync + 'static {
     /// The wall clock, as time since the Unix epoch. Used for timestamps that people or peers read, never to order events.
     fn unix(&self) -> Duration;
 
-    /// A future that is ready once `now()` has reached `at`.
+    /// A future that is ready once `now()` has reached `at`. Called inside the runtime that is to wake whoever waits for it.
     fn sleep_until(&self, at: Moment) -> Sleep;
 }
 
@@ -78,7 +97,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
-        Moment(self.start.elapsed())
+        Moment::from_start(self.start.elapsed())
     }
 
     fn unix(&self) -> Duration {
@@ -88,14 +107,11 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, at: Moment) -> Sleep {
-        let target = self.start.checked_add(at.0);
-        Box::pin(async move {
-            match target {
-                Some(instant) => tokio::time::sleep_until(instant.into()).await,
-                // Beyond what the machine can count to: never.
-                None => std::future::pending().await,
-            }
-        })
+        match self.start.checked_add(at.since_start()) {
+            Some(instant) => Box::pin(tokio::time::sleep_until(instant.into())),
+            // Beyond what the machine can count to: never.
+            None => Box::pin(std::future::pending()),
+        }
     }
 }
 
@@ -132,7 +148,7 @@ impl ManualClock {
         let due = {
             let mut state = self.lock();
             state.now = state.now.saturating_add(by);
-            let limit = (Moment(state.now), u64::MAX);
+            let limit = (Moment::from_start(state.now), u64::MAX);
             let later = state.sleepers.split_off(&limit);
             std::mem::replace(&mut state.sleepers, later)
         };
@@ -153,7 +169,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Moment {
-        Moment(self.lock().now)
+        Moment::from_start(self.lock().now)
     }
 
     fn unix(&self) -> Duration {
@@ -182,7 +198,7 @@ impl Future for ManualSleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let clock = self.clock.clone();
         let mut state = clock.lock();
-        if Moment(state.now) >= self.at {
+        if Moment::from_start(state.now) >= self.at {
             return Poll::Ready(());
         }
         let key = *self.key.get_or_insert_with(|| {

@@ -6,26 +6,32 @@
 use crate::clock::Moment;
 use std::time::Duration;
 
-/// What is left, and how it grows back.
+/// How much there is, and how it grows back: the same for many links, each of which has its own [`Allowance`].
+#[derive(Debug)]
+pub struct Rate {
+    /// As many as there can be.
+    pub most: u32,
+    /// How many grow back in each `interval`.
+    pub regained: u32,
+    /// That interval.
+    pub interval: Duration,
+}
+
+/// What is left.
 #[derive(Debug, Clone)]
 pub struct Allowance {
-    most: u32,
+    rate: &'static Rate,
     left: u32,
-    /// How many grow back in each `interval`.
-    regained: u32,
-    interval: Duration,
     /// Up to when what has grown back is counted.
     since: Moment,
 }
 
 impl Allowance {
-    /// All of `most`; `regained` of them grow back every `interval`.
-    pub fn full(most: u32, regained: u32, interval: Duration, now: Moment) -> Self {
+    /// All that there can be.
+    pub fn full(rate: &'static Rate, now: Moment) -> Self {
         Self {
-            most,
-            left: most,
-            regained,
-            interval,
+            rate,
+            left: rate.most,
             since: now,
         }
     }
@@ -33,7 +39,7 @@ impl Allowance {
     /// Takes `cost` if so much is left.
     pub fn spend(&mut self, now: Moment, cost: u32) -> bool {
         self.regain(now);
-        if self.left == self.most {
+        if self.left == self.rate.most {
             // What is full gains nothing: the first interval begins with the first spending.
             self.since = self.since.max(now);
         }
@@ -47,10 +53,15 @@ impl Allowance {
     }
 
     fn regain(&mut self, now: Moment) {
+        let Rate {
+            most,
+            regained,
+            interval,
+        } = *self.rate;
         let intervals = now
             .since(self.since)
             .as_nanos()
-            .checked_div(self.interval.as_nanos())
+            .checked_div(interval.as_nanos())
             .unwrap_or(0);
         let intervals = u32::try_from(intervals).unwrap_or(u32::MAX);
         if intervals == 0 {
@@ -58,9 +69,9 @@ impl Allowance {
         }
         self.left = self
             .left
-            .saturating_add(intervals.saturating_mul(self.regained))
-            .min(self.most);
-        self.since = self.since.after(self.interval.saturating_mul(intervals));
+            .saturating_add(intervals.saturating_mul(regained))
+            .min(most);
+        self.since = self.since.after(interval.saturating_mul(intervals));
     }
 }
 
@@ -69,11 +80,16 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const RATE: Rate = Rate {
+        most: 5,
+        regained: 1,
+        interval: SECOND,
+    };
 
     #[test]
     fn p9_what_is_spent_grows_back_with_time_and_no_further_than_the_most() {
         let mut now = Moment::START;
-        let mut allowance = Allowance::full(5, 1, SECOND, now);
+        let mut allowance = Allowance::full(&RATE, now);
         assert_eq!((0..10).filter(|_| allowance.spend(now, 1)).count(), 5);
         now = now.after(SECOND);
         assert_eq!((0..10).filter(|_| allowance.spend(now, 1)).count(), 1);

@@ -11,7 +11,7 @@ use super::shared::LinkState;
 use crate::limits;
 use bytes::Bytes;
 use std::sync::Arc;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 /// What goes into the node's inbox, in the order in which the node shall see it.
 pub(crate) enum Delivery {
@@ -45,15 +45,36 @@ pub(crate) struct Deliveries {
 /// Room that is taken: of all, and of the link's share.
 pub(crate) struct Taken {
     _of_all: OwnedSemaphorePermit,
-    _of_link: OwnedSemaphorePermit,
+    _of_link: TakenShare,
+}
+
+/// Room that is taken of a link's share; given back when it is dropped.
+struct TakenShare {
+    of: Arc<LinkState>,
+    cost: u32,
+}
+
+impl TakenShare {
+    /// For room that the semaphore has just granted.
+    fn keep(granted: SemaphorePermit<'_>, of: &Arc<LinkState>, cost: u32) -> Self {
+        granted.forget();
+        let of = Arc::clone(of);
+        Self { of, cost }
+    }
+}
+
+impl Drop for TakenShare {
+    fn drop(&mut self) {
+        self.of.inbox_share.add_permits(self.cost as usize);
+    }
 }
 
 /// Room for one delivery.
 pub(crate) type Room = Result<Taken, AcquireError>;
 
 /// One link's share of the queue, empty.
-pub(crate) fn share() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(limits::INBOX_PER_LINK))
+pub(crate) fn share() -> Semaphore {
+    Semaphore::new(limits::INBOX_PER_LINK)
 }
 
 impl Deliveries {
@@ -75,10 +96,11 @@ impl Deliveries {
 
     /// Queues `delivery` if there is room now; gives it back if there is none.
     pub(crate) fn try_send(&self, delivery: Delivery) -> Result<(), Delivery> {
-        let cost = cost(&delivery);
-        let Ok(of_link) = Arc::clone(share_of(&delivery)).try_acquire_many_owned(cost) else {
+        let (cost, link) = (cost(&delivery), link_of(&delivery));
+        let Ok(granted) = link.inbox_share.try_acquire_many(cost) else {
             return Err(delivery);
         };
+        let of_link = TakenShare::keep(granted, link, cost);
         let Ok(of_all) = Arc::clone(&self.room).try_acquire_many_owned(cost) else {
             return Err(delivery);
         };
@@ -96,10 +118,11 @@ impl Deliveries {
         &self,
         delivery: &Delivery,
     ) -> impl Future<Output = Room> + Send + use<> {
-        let (share, all) = (Arc::clone(share_of(delivery)), Arc::clone(&self.room));
+        let (link, all) = (Arc::clone(link_of(delivery)), Arc::clone(&self.room));
         let cost = cost(delivery);
         async move {
-            let of_link = share.acquire_many_owned(cost).await?;
+            let granted = link.inbox_share.acquire_many(cost).await?;
+            let of_link = TakenShare::keep(granted, &link, cost);
             let of_all = all.acquire_many_owned(cost).await?;
             Ok(Taken {
                 _of_all: of_all,
@@ -118,11 +141,11 @@ impl Deliveries {
     }
 }
 
-fn share_of(delivery: &Delivery) -> &Arc<Semaphore> {
+fn link_of(delivery: &Delivery) -> &Arc<LinkState> {
     match delivery {
         Delivery::Up { state, .. }
         | Delivery::Message { state, .. }
-        | Delivery::Down { state, .. } => &state.inbox_share,
+        | Delivery::Down { state, .. } => state,
     }
 }
 

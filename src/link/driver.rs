@@ -23,6 +23,7 @@ use crate::telemetry::{Event, Telemetry};
 use crate::vault::Vault;
 use crate::wire::Features;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -189,7 +190,7 @@ impl Env {
     /// repeated when the signer is back, from its beginning.
     async fn under_signer(
         &self,
-        work: impl Future<Output = Result<Connected, HandshakeFailure>>,
+        work: Pin<&mut impl Future<Output = Result<Connected, HandshakeFailure>>>,
     ) -> Result<Connected, HandshakeFailure> {
         let Ok(epoch) = self.context.lease().map(|lease| lease.epoch()) else {
             return Err(HandshakeFailure::Lapsed);
@@ -253,7 +254,8 @@ async fn reach_peer(
     // Set when the connection is there: before that no handshake begins.
     let started = OnceLock::new();
     let asks_signer = matches!(as_whom, DialAs::Node { .. });
-    let work = shake(env, peer, address, as_whom, &started);
+    // In one place: what is handed on by value has room in each that it is handed to.
+    let mut work = pin!(shake(env, peer, address, as_whom, &started));
     let cancelled = async {
         match cancel.await {
             Ok(reason) => reason,
@@ -264,9 +266,9 @@ async fn reach_peer(
         reason = cancelled => Err(HandshakeFailure::NotAdmitted(reason)),
         connected = async {
             if asks_signer {
-                env.under_signer(work).await
+                env.under_signer(work.as_mut()).await
             } else {
-                work.await
+                work.as_mut().await
             }
         } => connected,
     };
@@ -374,7 +376,7 @@ pub(super) async fn establish(
         done.authenticated.into_session(),
         Arc::clone(env),
     ));
-    let mut obituary = Obituary::new(env, &shared);
+    let mut obituary = Obituary::new(&shared);
     let is_wanted = env.vault.insert(Arc::clone(&shared));
     // A lapse since the lease was taken, or the supervisor's stop, may have passed the vault before this link was in it.
     if !is_wanted || shared.state.dead_scope().is_some() {
@@ -444,7 +446,7 @@ impl Admitted {
 
 /// A link's last words, and the report of its end.
 async fn end(task: LinkTask, mut obituary: Obituary, reason: CloseReason) {
-    let env = Arc::clone(&obituary.env);
+    let env = Arc::clone(&obituary.state.env);
     let env = &env;
     let dead = obituary.state.dead_scope();
     if let Some(epoch) = dead {
@@ -511,7 +513,6 @@ async fn linger(env: &Env, closing: Option<Arc<LinkShared>>) {
 
 /// Sees to it that a link's end is known and its secrets are wiped, even if its task panics.
 struct Obituary {
-    env: Arc<Env>,
     state: Arc<LinkState>,
     /// `None` once the link is buried.
     shared: Option<Arc<LinkShared>>,
@@ -519,9 +520,8 @@ struct Obituary {
 }
 
 impl Obituary {
-    fn new(env: &Arc<Env>, shared: &Arc<LinkShared>) -> Self {
+    fn new(shared: &Arc<LinkShared>) -> Self {
         Self {
-            env: Arc::clone(env),
             state: Arc::clone(&shared.state),
             shared: Some(Arc::clone(shared)),
             reason: CloseReason::Internal,
@@ -534,13 +534,13 @@ impl Obituary {
         shared.wipe();
         self.state.outbox.end(self.reason);
         self.state.request_close(self.reason);
-        self.env.vault.remove(self.state.id);
+        self.state.env.vault.remove(self.state.id);
         end_connection(shared, self.reason)
     }
 
     /// Tells the node.
     fn publish(&self) {
-        let (env, state, reason) = (&self.env, &self.state, self.reason);
+        let (env, state, reason) = (&self.state.env, &self.state, self.reason);
         if state.stage() == Stage::Up {
             state.emit(Event::LinkDown {
                 peer: state.peer,
@@ -573,7 +573,7 @@ impl Obituary {
 
     /// Tells the supervisor, after the node: a successor is admitted only when the node's queue has the end.
     async fn report(self) {
-        let (env, state, reason) = (&self.env, &self.state, self.reason);
+        let (env, state, reason) = (&self.state.env, &self.state, self.reason);
         let (link, failure) = (state.id, HandshakeFailure::Panicked);
         let report = match (state.stage(), state.dialled_from()) {
             (Stage::Authenticated, Some(address)) => Report::InboundFailed {
@@ -596,7 +596,6 @@ impl Drop for Obituary {
         }
         drop(self.bury());
         let orphan = Self {
-            env: Arc::clone(&self.env),
             state: Arc::clone(&self.state),
             shared: None,
             reason: self.reason,
@@ -616,10 +615,11 @@ mod tests {
         size_of::<F>()
     }
 
-    /// A link holds its task for as long as it lives, with room for the largest step of it. Debug builds, which are larger.
+    /// A link holds its task for as long as it lives, with room for the largest step of it. The runtime adds some 150 bytes and rounds up
+    /// to 128: with one byte more a link costs 128 more.
     #[test]
     fn p9_a_link_s_task_is_small() {
         let size = size_of_future(Admitted::live);
-        assert!(size <= 960, "{size} bytes: box what is rare");
+        assert!(size <= 744, "{size} bytes: box what is rare");
     }
 }

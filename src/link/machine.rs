@@ -13,7 +13,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::CloseReason;
-use super::allowance::Allowance;
+use super::allowance::{Allowance, Rate};
 use super::firewall::{self, Inbound, Outbound, Situation};
 use crate::clock::Moment;
 use crate::limits;
@@ -106,9 +106,26 @@ pub enum Due {
     Close(CloseReason),
 }
 
+const WARNINGS: Rate = Rate {
+    most: limits::WARNING_BURST,
+    regained: 1,
+    interval: limits::WARNING_INTERVAL,
+};
+const PONGS: Rate = Rate {
+    most: limits::PONG_BURST,
+    regained: limits::PONG_BYTES_A_SECOND,
+    interval: Duration::from_secs(1),
+};
+const QUERIES: Rate = Rate {
+    most: limits::QUERY_BURST,
+    regained: limits::QUERIES_A_SECOND,
+    interval: Duration::from_secs(1),
+};
+
 /// The state of one link after its handshake.
 pub struct LinkMachine {
-    settings: Settings,
+    /// All of it but who is there and how far the link has come.
+    situation: Situation,
     phase: Phase,
     random: fastrand::Rng,
     /// When a frame last arrived.
@@ -118,7 +135,6 @@ pub struct LinkMachine {
     outstanding: Option<Outstanding>,
     /// In a box: most nodes let a session live.
     aging: Option<Box<Aging>>,
-    filter_received: bool,
     warnings: Allowance,
     /// Pong bytes that the peer may still ask for.
     pongs: Allowance,
@@ -186,7 +202,15 @@ impl LinkMachine {
             .max_age
             .map(|max_age| Box::new(Aging::new(max_age, now, &mut random)));
         Self {
-            settings,
+            situation: Situation {
+                signer_away: false,
+                persona: settings.persona,
+                init_received: false,
+                filter_received: false,
+                queries_served: settings.queries_served,
+                custom_even_ok: settings.custom_even_ok,
+                observe: settings.observe,
+            },
             phase: Phase::AwaitInit(Box::new(Expected {
                 until: now.after(limits::INIT_DEADLINE),
                 networks,
@@ -197,20 +221,9 @@ impl LinkMachine {
             patience,
             outstanding: None,
             aging,
-            filter_received: false,
-            warnings: Allowance::full(limits::WARNING_BURST, 1, limits::WARNING_INTERVAL, now),
-            pongs: Allowance::full(
-                limits::PONG_BURST,
-                limits::PONG_BYTES_A_SECOND,
-                Duration::from_secs(1),
-                now,
-            ),
-            queries: Allowance::full(
-                limits::QUERY_BURST,
-                limits::QUERIES_A_SECOND,
-                Duration::from_secs(1),
-                now,
-            ),
+            warnings: Allowance::full(&WARNINGS, now),
+            pongs: Allowance::full(&PONGS, now),
+            queries: Allowance::full(&QUERIES, now),
         }
     }
 
@@ -230,7 +243,7 @@ impl LinkMachine {
 
     /// Whether the peer has asked for gossip (265).
     pub fn filter_received(&self) -> bool {
-        self.filter_received
+        self.situation.filter_received
     }
 
     /// Judges one whole message, its 2-byte type first.
@@ -314,7 +327,7 @@ impl LinkMachine {
         let aging = self.aging.as_mut()?;
         let now = ambient.now;
         // A persona's link needs no signer to be made anew.
-        let can_renew = self.settings.persona || !ambient.signer_away;
+        let can_renew = self.situation.persona || !ambient.signer_away;
         if now >= aging.end || now >= aging.renew && can_renew {
             return Some(CloseReason::SessionAge);
         }
@@ -375,12 +388,8 @@ impl LinkMachine {
     fn situation(&self, signer_away: bool) -> Situation {
         Situation {
             signer_away,
-            persona: self.settings.persona,
             init_received: self.is_up(),
-            filter_received: self.filter_received,
-            queries_served: self.settings.queries_served,
-            custom_even_ok: self.settings.custom_even_ok,
-            observe: self.settings.observe,
+            ..self.situation
         }
     }
 
@@ -414,7 +423,7 @@ impl LinkMachine {
 
     fn delivered(&mut self, kind: MessageType) -> Received {
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
-            self.filter_received = true;
+            self.situation.filter_received = true;
         }
         Received::Deliver {
             lease: firewall::needs_lease(kind),

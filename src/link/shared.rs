@@ -51,7 +51,7 @@ pub(crate) struct LinkState {
     pub(crate) since: Moment,
     pub(crate) outbox: Outbox,
     /// What its messages may take of the node's inbox.
-    pub(crate) inbox_share: Arc<Semaphore>,
+    pub(crate) inbox_share: Semaphore,
     pub(crate) counters: Counters,
     /// Wakes the link's task: something is queued, or it shall close or probe.
     pub(crate) wake: Notify,

@@ -14,7 +14,7 @@ mod sending;
 mod syncing;
 mod waiting;
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, Rate};
 use super::buffers;
 use super::delivery::{Delivery, Room};
 use super::driver::{Env, Report};
@@ -39,6 +39,13 @@ use tokio::task::coop::consume_budget;
 /// A place in the inbox that is being waited for. Kept between rounds of the loop, so that the link keeps its turn.
 type Place = Pin<Box<dyn Future<Output = Room> + Send>>;
 
+/// Refusals and complaints that are told as events.
+const REFUSALS: Rate = Rate {
+    most: limits::REFUSAL_EVENTS,
+    regained: 1,
+    interval: limits::WARNING_INTERVAL,
+};
+
 /// The task of one link.
 #[expect(
     clippy::struct_excessive_bools,
@@ -59,7 +66,6 @@ pub(crate) struct LinkTask {
     pending: VecDeque<Delivery>,
     place: Option<Place>,
     alarm: Option<(Moment, Sleep)>,
-    rotations: (u64, u64),
     /// Messages that are not in the counters yet.
     tally: Tally,
     /// The supervisor wants to hear of the next sign of life.
@@ -110,12 +116,7 @@ impl LinkTask {
             env.clock.now(),
             seed,
         );
-        let refusals = Allowance::full(
-            limits::REFUSAL_EVENTS,
-            1,
-            limits::WARNING_INTERVAL,
-            env.clock.now(),
-        );
+        let refusals = Allowance::full(&REFUSALS, env.clock.now());
         let features = if persona {
             Features::gossip()
         } else {
@@ -132,7 +133,6 @@ impl LinkTask {
             pending: VecDeque::new(),
             place: None,
             alarm: None,
-            rotations: (0, 0),
             tally: Tally::default(),
             probing: false,
             risen: false,
@@ -302,6 +302,7 @@ impl LinkTask {
     /// Decrypts every whole frame under one lock. `true`: the transport failed, after the frames that were good.
     fn decrypt(&mut self, frames: &mut Vec<BytesMut>) -> bool {
         let mut session = self.shared.session();
+        let (_, before) = session.rotations();
         let failed = loop {
             match session.open(&mut self.read) {
                 Ok(Some(message)) => frames.push(message),
@@ -311,9 +312,8 @@ impl LinkTask {
         };
         let (_, received) = session.rotations();
         drop(session);
-        if received > self.rotations.1 {
-            self.rotated(Direction::Inbound, received - self.rotations.1);
-            self.rotations.1 = received;
+        if received > before {
+            self.rotated(Direction::Inbound, received - before);
         }
         failed
     }

@@ -156,15 +156,15 @@ impl LinkTask {
             self.write = buffers::to_write();
         }
         let mut session = self.shared.session();
+        let (before, _) = session.rotations();
         let sealed = session.seal(message, &mut self.write);
         let (sent, _) = session.rotations();
         drop(session);
         if sealed.is_err() {
             return Err(CloseReason::Transport);
         }
-        if sent > self.rotations.0 {
-            self.rotated(Direction::Outbound, sent - self.rotations.0);
-            self.rotations.0 = sent;
+        if sent > before {
+            self.rotated(Direction::Outbound, sent - before);
         }
         let kind = MessageType::of(message).unwrap_or(MessageType(0));
         self.tally

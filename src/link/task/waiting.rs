@@ -94,6 +94,9 @@ impl LinkTask {
         if self.control.is_empty() {
             self.control = VecDeque::new();
         }
+        if self.pongs.is_empty() {
+            self.pongs = VecDeque::new();
+        }
     }
 
     /// The timer is set anew only when it would ring too late: most messages push the deadline back, and the alarm then finds
