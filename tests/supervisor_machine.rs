@@ -1899,6 +1899,23 @@ fn p9_nobody_is_looked_for_while_the_floor_is_there_or_the_signer_or_in_a_drain(
     }
 }
 
+/// A link that was let in before the drain, and comes up before it has heard of it, does not set the clock of the persona beside it.
+#[test]
+fn p9_what_comes_up_in_a_drain_is_timed_no_more() {
+    let (mut desk, outputs) = away(1, address);
+    let (persona, peer) = dials(&outputs)[0];
+    desk.bring_up(persona, peer);
+    let own = dials(&desk.attach())[0].0;
+    desk.authenticated(own, peer, Direction::Outbound);
+    let closed = desk.feed(Input::Drain);
+    let reason = CloseReason::Draining;
+    for link in [own, persona] {
+        assert!(closed.contains(&Output::Close { link, reason }));
+    }
+    assert_eq!(desk.feed(Input::Up(own)), []);
+    assert_eq!(desk.machine.deadline(), None);
+}
+
 // --- a lapse and those who contend for a place ---
 
 /// Whoever waits for the place of an incumbent was authenticated under the session that ends: were it kept, a quick return would let it

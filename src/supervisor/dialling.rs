@@ -97,8 +97,10 @@ impl SupervisorMachine {
         }
     }
 
+    /// In a drain nothing is timed: all links have been told to close, and one that comes up before it has heard so makes no plans.
     pub(super) fn reschedule(&mut self, id: NodeId) {
-        let due = self.peers.get(&id).and_then(Peer::due);
+        let peer = self.peers.get(&id).filter(|_| !self.draining);
+        let due = peer.and_then(Peer::due);
         self.set_timer(id, due);
     }
 

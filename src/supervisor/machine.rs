@@ -559,16 +559,9 @@ impl SupervisorMachine {
         let ids = self.peers.ids();
         for id in ids {
             self.set_wait(id, Wait::None);
-            let Some(peer) = self.peers.get_mut(&id) else {
-                continue;
-            };
-            peer.forget_personas_times();
-            for link in peer.links() {
-                out.push(Output::Close {
-                    link,
-                    reason: CloseReason::Draining,
-                });
-            }
+            let reason = CloseReason::Draining;
+            let links = self.peers.get(&id).into_iter().flat_map(Peer::links);
+            out.extend(links.map(|link| Output::Close { link, reason }));
             self.reschedule(id);
         }
     }

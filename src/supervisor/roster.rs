@@ -332,15 +332,6 @@ impl Peer {
             .chain(self.persona_link())
     }
 
-    /// Nothing about personas waits for a time any more.
-    pub(super) fn forget_personas_times(&mut self) {
-        (self.persona_until, self.persona_barred) = (None, None);
-        self.persona_refused = false;
-        if let Some(persona) = &mut self.persona {
-            (persona.overdue_at, persona.retire_at) = (None, None);
-        }
-    }
-
     /// Whether it may be dialled under a persona, for what is known of it alone.
     pub(super) fn may_be_met_as_persona(&self) -> bool {
         let waits = self.persona.is_some() || self.persona_until.is_some();
@@ -483,7 +474,7 @@ impl Peer {
         }
     }
 
-    /// When the machine must look at this peer again.
+    /// When the machine must look at this peer again. In a drain it looks at none.
     pub fn due(&self) -> Option<Moment> {
         let wait = match self.wait {
             Wait::Backoff { until, .. } => Some(until),
