@@ -356,6 +356,61 @@ fn an_hkdf_that_bolt_8_does_not_make_is_a_fault() {
 }
 
 #[test]
+fn there_is_no_ecdh_and_no_hkdf_after_the_last() {
+    let (engine, ..) = parts();
+    let mut table = engine.table.lock();
+    let shared = || SharedSecret::take(&mut [1; 32]);
+    assert!(table.store_shared(shared()).is_ok());
+    let latest = table.store_shared(shared()).unwrap();
+    assert_eq!(latest, table.handle(Kind::Shared, 2));
+    assert_eq!(table.store_shared(shared()), Err("one ECDH too many"));
+    // One for each of the acts and the split's, though this one is no split.
+    for index in 0..3 {
+        let ck = table.handle(Kind::First, index);
+        assert!(table.hkdf(&ck, &latest).is_ok());
+    }
+    let ck = table.handle(Kind::First, 3);
+    assert_eq!(table.hkdf(&ck, &latest), Err("one HKDF too many"));
+    drop(table);
+    // The split, before its time.
+    let (engine, ..) = parts();
+    let mut table = engine.table.lock();
+    let (ck, shared) = (table.handle(Kind::First, 0), table.handle(Kind::Shared, 0));
+    assert!(table.hkdf(&ck, &[]).is_ok());
+    let ck = table.handle(Kind::First, 1);
+    assert_eq!(table.hkdf(&ck, &shared), Err("one HKDF too many"));
+}
+
+/// `snow` takes the length of every buffer from here. It does not ask for each of these today.
+#[test]
+fn snow_is_told_the_names_and_lengths_of_bolt_8_and_finds_no_key_and_no_randomness() {
+    let (engine, hash, cipher) = parts();
+    let curve = Secp256k1 {
+        half: Half::Unset,
+        public: [0; POINT_LEN],
+        table: engine.table.clone(),
+    };
+    let names = [curve.name(), cipher.name(), hash.name()].join("_");
+    assert_eq!(format!("Noise_XK_{names}"), PROTOCOL_NAME);
+    let lengths = [curve.pub_len(), curve.priv_len(), curve.dh_len()];
+    assert_eq!(lengths, [33, 33, 32]);
+    assert_eq!((hash.hash_len(), hash.block_len()), (32, 64));
+    assert!(curve.privkey().is_empty());
+    assert!(NoRandom.try_fill_bytes(&mut [0; 32]).is_err());
+}
+
+#[test]
+fn a_hash_that_is_reset_forgets_what_it_was_given() {
+    let (_, mut hash, _) = parts();
+    hash.input(b"something else");
+    hash.reset();
+    hash.input(b"abc");
+    let mut out = [0; HASH_LEN];
+    hash.result(&mut out);
+    assert_eq!(out, *Sha256::digest(b"abc"));
+}
+
+#[test]
 fn the_first_chaining_key_is_the_protocol_s_name_and_nothing_else() {
     for salt in [[0; 32], Sha256::digest(PARSED_NAME).into()] {
         let engine = initiator();

@@ -4,8 +4,10 @@
 #![cfg(not(pilotlight_loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use super::*;
@@ -117,6 +119,29 @@ fn p1_lapse_returns_after_the_running_sections_and_so_do_its_rivals() {
         .count();
     assert_eq!(lapses, 1, "one caller, and only one, is told of the lapse");
     section.join().unwrap();
+}
+
+/// Who would end an older session has nothing to wait for, though the present one's lapse is held up by a section.
+#[test]
+fn a_lapse_of_another_epoch_does_not_wait_for_the_one_in_progress() {
+    const HANG: Duration = Duration::from_secs(30);
+    let (context, session) = live();
+    let old = session.epoch();
+    drop(session);
+    let session = context.attach(proof(&context), embedded()).unwrap();
+    let (epoch, lease) = (session.epoch(), context.lease().unwrap());
+    let gate = lease.enter().unwrap();
+    let ending = thread::spawn(move || session.lapse(LapseReason::Requested));
+    while context.is_live() {
+        thread::yield_now();
+    }
+    let (say, said) = mpsc::channel();
+    let other = context.clone();
+    thread::spawn(move || say.send(other.lapse_of(old, LapseReason::Planned)));
+    assert!(said.recv_timeout(HANG).unwrap().is_none());
+    assert_eq!(context.state(), SignerState::Live(epoch), "not yet up");
+    drop(gate);
+    assert_eq!(ending.join().unwrap().unwrap().epoch, epoch);
 }
 
 /// Threads take leases and write under them, a promoter stores leases and asks again, while sessions come and go: nothing
@@ -251,4 +276,129 @@ fn a_bound_answer_is_right_for_its_certificate_only() {
     ] {
         assert_eq!(wrong.unwrap_err(), ProofError::WrongAnswer);
     }
+}
+
+/// A signer that never answers, refuses callers from one address, and says when it is behind.
+struct Silent {
+    unwanted: IpAddr,
+    behind: watch::Sender<bool>,
+}
+
+impl Signer for Silent {
+    fn node_id(&self) -> NodeId {
+        key(7).node_id()
+    }
+    fn ecdh(&self, _: EcdhCall) -> EcdhFuture<'_> {
+        Box::pin(std::future::pending())
+    }
+    fn declines(&self, source: IpAddr) -> bool {
+        source == self.unwanted
+    }
+    fn behind(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.behind.subscribe())
+    }
+}
+
+fn silent() -> (SignerContext, SignerSession, Arc<Silent>) {
+    let context = SignerContext::new(key(7).node_id());
+    let signer = Arc::new(Silent {
+        unwanted: [192, 0, 2, 1].into(),
+        behind: watch::Sender::new(false),
+    });
+    let session = context.attach(proof(&context), Arc::clone(&signer) as Arc<dyn Signer>);
+    (context, session.unwrap(), signer)
+}
+
+fn call() -> EcdhCall {
+    EcdhCall::new(key(42).point(), Purpose::ChannelDial)
+}
+
+#[test]
+fn questions_are_counted_from_the_asking_to_their_end_whichever_that_is() {
+    let (context, session, _) = silent();
+    let mut nobody = Context::from_waker(Waker::noop());
+    let mut first = Box::pin(context.ecdh(call()));
+    let mut second = Box::pin(context.ecdh(call()));
+    assert_eq!(context.ecdh_in_flight(), 0, "nothing is asked yet");
+    assert!(first.as_mut().poll(&mut nobody).is_pending());
+    assert_eq!(context.ecdh_in_flight(), 1);
+    assert!(second.as_mut().poll(&mut nobody).is_pending());
+    assert_eq!(context.ecdh_in_flight(), 2);
+    drop(first);
+    assert_eq!(context.ecdh_in_flight(), 1, "one was given up");
+    drop(session);
+    assert!(second.as_mut().poll(&mut nobody).is_ready());
+    drop(second);
+    assert_eq!(context.ecdh_in_flight(), 0, "the other ended by the lapse");
+
+    let _session = context.attach(proof(&context), embedded()).unwrap();
+    let mut third = Box::pin(context.ecdh(call()));
+    let answered = third.as_mut().poll(&mut nobody);
+    assert!(matches!(answered, Poll::Ready(Ok(_))));
+    drop(third);
+    assert_eq!(context.ecdh_in_flight(), 0, "it was answered");
+}
+
+#[test]
+fn the_round_trip_is_the_shortest_answer_of_the_newest_session_that_gave_one() {
+    let (context, session) = live();
+    let old = session.epoch();
+    drop(session);
+    let session = context.attach(proof(&context), embedded()).unwrap();
+    let new = session.epoch();
+    let millis = Duration::from_millis;
+    assert_eq!(context.round_trip(), Duration::ZERO);
+    for (of, took, shortest) in [
+        (old, 30, 30),
+        (old, 50, 30),
+        (old, 20, 20),
+        (new, 40, 40), // longer, but of a newer session
+        (old, 10, 40), // shorter, but late: of a session that is over
+        (new, 60, 40),
+        (new, 35, 35),
+    ] {
+        context.answered_in(of, millis(took));
+        assert_eq!(context.round_trip(), millis(shortest), "{of:?} {took}");
+    }
+}
+
+#[test]
+fn whom_the_signer_declines_and_whether_it_is_behind_is_said_while_its_session_is_live() {
+    let (context, session, signer) = silent();
+    let (epoch, other) = (session.epoch(), IpAddr::from([192, 0, 2, 2]));
+    assert!(context.declines(signer.unwanted));
+    assert!(!context.declines(other));
+    let behind = context.behind(epoch).unwrap();
+    assert!(!*behind.borrow());
+    signer.behind.send_replace(true);
+    assert!(*behind.borrow(), "the signer's own word is followed");
+    drop(session);
+    assert!(!context.declines(signer.unwanted));
+    assert!(context.behind(epoch).is_none());
+
+    let successor = context.attach(proof(&context), embedded()).unwrap();
+    assert!(context.behind(epoch).is_none(), "that one is over");
+    assert!(
+        context.behind(successor.epoch()).is_none(),
+        "an embedded signer never is"
+    );
+    drop(successor);
+    let third = context.attach(proof(&context), signer).unwrap();
+    assert!(*context.behind(third.epoch()).unwrap().borrow());
+    assert!(context.behind(epoch).is_none(), "of the older session");
+}
+
+#[test]
+fn what_is_printed_says_which_session_and_whether_it_is_live() {
+    let (context, session) = live();
+    let lease = context.lease().unwrap();
+    let epoch = format!("epoch: {:?}", session.epoch());
+    let node = format!("node_id: {:?}", context.node_id());
+    assert!(format!("{context:?}").contains(&node));
+    assert!(format!("{context:?}").contains(&format!("state: {:?}", context.state())));
+    assert!(format!("{session:?}").contains(&epoch));
+    assert!(format!("{lease:?}").contains(&epoch));
+    assert!(format!("{lease:?}").contains("live: true"));
+    drop(session);
+    assert!(format!("{lease:?}").contains("live: false"));
 }
