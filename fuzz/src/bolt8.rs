@@ -178,9 +178,19 @@ pub struct Initiator {
 impl Initiator {
     /// § Act One, Sender Actions.
     pub fn dial(s: SecretKey, e: SecretKey, rs: &PublicKey) -> (Self, [u8; 50]) {
+        Self::dial_misled(s, e, rs, rs)
+    }
+
+    /// The same to one whose signer answers with another key: see [`Responder::misled`].
+    pub fn dial_misled(
+        s: SecretKey,
+        e: SecretKey,
+        rs: &PublicKey,
+        answers: &PublicKey,
+    ) -> (Self, [u8; 50]) {
         let mut state = State::new(rs);
         state.mix_hash(&public(&e).serialize());
-        let temp_k1 = state.mix_key(&ecdh(&e, rs));
+        let temp_k1 = state.mix_key(&ecdh(&e, answers));
         let c = state.seal_empty(&temp_k1);
         let act = write_act(&public(&e), &c);
         let initiator = Self {
@@ -239,6 +249,14 @@ impl Responder {
             s,
             e,
             temp_k2: [0; 32],
+        }
+    }
+
+    /// One whose static key is `rs`, and whose signer answers with another key: what it then takes is what fits that answer.
+    pub fn misled(rs: &PublicKey, answers: SecretKey, e: SecretKey) -> Self {
+        Self {
+            state: State::new(rs),
+            ..Self::new(answers, e)
         }
     }
 
@@ -317,6 +335,13 @@ impl Transport {
         let (k, n) = self.send.key();
         frame.extend(encrypt_with_ad(&k, n, &[], message));
         frame
+    }
+
+    /// Goes on as if so many messages had been sealed.
+    pub fn pass_over(&mut self, messages: u16) {
+        for _ in 0..2 * u32::from(messages) {
+            self.send.key();
+        }
     }
 
     /// The other end's state: what we seal it opens.

@@ -36,7 +36,8 @@ fn root(byte: u8) -> RootKey {
     RootKey::new(u64::from(byte), Secret32::build(|bytes| bytes.fill(byte)))
 }
 
-/// What reads is written the same, and it is worth nothing here: nobody baked it.
+/// What reads is written the same. Nobody baked it, so it is worth nothing here but to who has copied a signature: libFuzzer sees what one is
+/// compared with.
 fn shown(read: Result<Macaroon, MacaroonError>) {
     let macaroon = match read {
         Ok(macaroon) => macaroon,
@@ -54,8 +55,21 @@ fn shown(read: Result<Macaroon, MacaroonError>) {
         now: Duration::ZERO,
         source: [127, 0, 0, 1].into(),
     };
-    let error = macaroon.verify(&root(1), &occasion).unwrap_err();
-    refused(&error);
+    match macaroon.verify(&root(1), &occasion) {
+        Err(error) => refused(&error),
+        // Then it is a right one in all: the same is worth nothing to another root key, and narrowed to a time that is over.
+        Ok(()) => {
+            refused(&macaroon.verify(&root(2), &occasion).unwrap_err());
+            let mut narrowed = macaroon;
+            if narrowed
+                .restrict(&Caveat::TimeBefore(Duration::ZERO))
+                .is_ok()
+            {
+                let verdict = narrowed.verify(&root(1), &occasion);
+                assert_eq!(verdict, Err(MacaroonError::Expired));
+            }
+        }
+    }
 }
 
 fn refused(error: &MacaroonError) {

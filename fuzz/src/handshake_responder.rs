@@ -25,7 +25,7 @@ pub fn run(input: &[u8]) {
     };
 
     let us = AwaitActOne::new(ours(&rs).node_id(), ours(&re));
-    let mut judge = Responder::new(rs, re);
+    let mut judge = Responder::misled(&bolt8::public(&rs), liar, re);
     let expected = judge.act_one(&act_one);
     let us = match us.act_one(&act_one) {
         // Length, version and point are all that can be seen without the signer.
@@ -35,12 +35,6 @@ pub fn run(input: &[u8]) {
     let point = us.request().point;
     assert_eq!(point.as_bytes()[..], act_one[1..34]);
     let us = us.resume(ours(&liar).ecdh(&point));
-    if liar != rs {
-        let refused = us
-            .err()
-            .expect("a wrong answer of the signer goes unnoticed");
-        return assert_eq!(refused.label(), "act1_bad_tag");
-    }
     let (us, act_two) = match (us, expected) {
         (Ok((us, act_two)), Ok(expected)) => {
             assert_eq!(act_two, expected, "act two is not BOLT 8's");
@@ -51,9 +45,12 @@ pub fn run(input: &[u8]) {
     };
 
     if act_one != honest {
-        // Another caller's act one, right in itself: this caller cannot go on with it.
+        // Another caller's act one, right in itself, its tag copied (libFuzzer sees what it is compared with): this caller cannot go on with
+        // it.
         return;
     }
+    assert_eq!(liar, rs, "a wrong answer of the signer goes unnoticed");
+    assert_eq!(dialled, rs, "who was not dialled answers");
     let mut caller = caller;
     caller.act_two(&act_two).expect("act two fits act one");
     let mut claimed = bolt8::public(&s).serialize();
@@ -65,7 +62,7 @@ pub fn run(input: &[u8]) {
             assert_eq!(us.remote(), node_id(&remote));
             assert_eq!(us.local(), ours(&rs).node_id());
             if act_three != honest {
-                // libFuzzer sees what a tag is compared with and can copy it: right in itself, and not this caller's.
+                // A copied tag again: right in itself, and not this caller's.
                 return;
             }
             assert_eq!(

@@ -23,6 +23,7 @@ struct Link {
     now: Moment,
     warned: VecDeque<Moment>,
     ponged: VecDeque<(Moment, u64)>,
+    queried: VecDeque<(Moment, u64)>,
     /// The ping that the machine waits for an answer to, and when it was asked for.
     asked: Option<(u16, Moment)>,
     /// When what ages is due at the latest.
@@ -60,6 +61,7 @@ pub fn run(input: &[u8]) {
         now: Moment::START,
         warned: VecDeque::new(),
         ponged: VecDeque::new(),
+        queried: VecDeque::new(),
         asked: None,
         ends: max_age.map(|age| Moment::START.after(age)),
         filtered: false,
@@ -157,6 +159,9 @@ impl Link {
             }
             _ => {}
         }
+        if was_up && !matches!(received, Received::Close { .. }) {
+            self.query(kind);
+        }
         self.filtered |= kind == 265 && is_delivered;
         assert_eq!(self.machine.filter_received(), self.filtered);
         if let Received::Refused { warning, .. } | Received::Close { warning, .. } = &received {
@@ -170,14 +175,29 @@ impl Link {
         assert!(kind == 18 && bytes < 65_532);
         let cost = u64::from(bytes) + u64::from(limits::PONG_OVERHEAD);
         self.ponged.push_back((self.now, cost));
-        for (index, (since, _)) in self.ponged.iter().enumerate() {
-            let spent: u64 = self.ponged.iter().skip(index).map(|(_, cost)| cost).sum();
+        let (burst, rate) = (limits::PONG_BURST, limits::PONG_BYTES_A_SECOND);
+        self.bounded(&self.ponged, burst, rate, "pongs beyond the bound");
+    }
+
+    /// P9: what one peer's gossip queries may cost, whoever answers them.
+    fn query(&mut self, kind: u16) {
+        let cost = match kind {
+            261 => 1,
+            263 | 265 => u64::from(limits::QUERY_OF_ALL),
+            _ => return,
+        };
+        self.queried.push_back((self.now, cost));
+        let (burst, rate) = (limits::QUERY_BURST, limits::QUERIES_A_SECOND);
+        self.bounded(&self.queried, burst, rate, "queries beyond the bound");
+    }
+
+    /// Never more than a burst and what has been earned since, from whenever it is counted.
+    fn bounded(&self, spent: &VecDeque<(Moment, u64)>, burst: u32, rate: u32, what: &str) {
+        for (index, (since, _)) in spent.iter().enumerate() {
+            let sum: u64 = spent.iter().skip(index).map(|(_, cost)| cost).sum();
             let millis = u64::try_from(self.now.since(*since).as_millis()).unwrap();
-            let earned = millis * u64::from(limits::PONG_BYTES_A_SECOND) / 1000 + 1;
-            assert!(
-                spent <= earned + u64::from(limits::PONG_BURST),
-                "pongs beyond the bound"
-            );
+            let earned = millis * u64::from(rate) / 1000 + 1;
+            assert!(sum <= earned + u64::from(burst), "{what}");
         }
     }
 

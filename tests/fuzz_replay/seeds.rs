@@ -3,7 +3,9 @@
 //! Inputs that a fuzzer found lie beside them and are made by nobody: see `fuzz/README.md`.
 
 use super::signer_seeds;
+use super::targets::bolt8::{Initiator, Responder, public, secret};
 use super::targets::feed::Seed;
+use super::targets::handshake_differential::NODE;
 use super::vectors;
 use pilotlight::node_id::LocalKey;
 use pilotlight::wire::control::{ErrorMessage, Ping, Pong, Warning};
@@ -15,6 +17,7 @@ use pilotlight::wire::{
     BITCOIN_MAINNET, Features, GossipTimestampFilter, Init, QueryChannelRange,
     QueryShortChannelIds, ReplyChannelRange, ReplyShortChannelIdsEnd,
 };
+use secp256k1::PublicKey;
 
 pub type Named = (String, Vec<u8>);
 
@@ -349,31 +352,44 @@ fn ranges_with_details() -> Vec<Named> {
     ]
 }
 
-/// By us and at once, in bursts; see the target.
-fn burst(seed: Seed, by_us: bool, later: bool, many: u16) -> Seed {
-    seed.u8(u8::from(by_us)).u8(u8::from(later)).u16(many).u8(5)
+/// Who sends and how it is checked, when it is read, and how many; see the target.
+fn burst(seed: Seed, how: u8, later: bool, many: u16) -> Seed {
+    seed.u8(how).u8(u8::from(later)).u16(many).u8(5)
 }
 
 fn cipher_rotation() -> Vec<Named> {
-    let alternating = (0..12).fold(Seed::default(), |seed, turn| {
-        burst(seed, turn % 2 == 0, turn % 3 == 0, 333)
+    const PEER: u8 = 0;
+    const WE: u8 = 1;
+    const COUNTED: u8 = 2;
+    // The first key of one direction is used up but for this many messages; then so many are restated.
+    let near = |who: u8, left: u16, many: u16| {
+        let seed = burst(Seed::default(), who | COUNTED, false, 500 - left);
+        burst(seed, who, false, many)
+    };
+    let alternating = (0..12).fold(Seed::default(), |seed, turn: u8| {
+        let who = turn % 2;
+        let seed = burst(seed, who | COUNTED, turn % 3 == 0, 318);
+        burst(seed, who, turn % 5 == 0, 15)
     });
-    let both = burst(burst(Seed::default(), true, true, 600), false, false, 600);
+    let under_way = [WE, PEER].into_iter().fold(Seed::default(), |seed, who| {
+        let seed = burst(seed, who | COUNTED, true, 495);
+        burst(seed, who, true, 10)
+    });
+    let far_on = [WE, PEER].into_iter().fold(Seed::default(), |seed, who| {
+        let seed = (0..3).fold(seed, |seed, _| burst(seed, who | COUNTED, false, 498));
+        burst(seed, who, false, 20)
+    });
     vec![
-        named(
-            "up_to_the_rotation",
-            burst(Seed::default(), true, false, 500),
-        ),
-        named(
-            "one_past_the_rotation",
-            burst(Seed::default(), true, false, 501),
-        ),
-        named(
-            "one_past_the_peers_rotation",
-            burst(Seed::default(), false, false, 501),
-        ),
-        named("both_rotate_under_way", both),
+        named("up_to_the_rotation", near(WE, 10, 10)),
+        named("one_past_the_rotation", near(WE, 10, 11)),
+        named("one_past_the_peers_rotation", near(PEER, 10, 11)),
+        named("both_rotate_under_way", under_way),
+        named("third_rotation", far_on),
         named("rotations_interleaved", alternating),
+        named(
+            "restated_from_the_first",
+            burst(burst(Seed::default(), WE, false, 120), PEER, false, 120),
+        ),
     ]
 }
 
@@ -399,6 +415,10 @@ fn chat(seed: Seed) -> Seed {
 fn handshake_initiator() -> Vec<Named> {
     let raw = |act: &str| keys().u8(0).u8(5).bytes(&bytes(act));
     let honest = || keys().u8(0).u8(0).u8(0);
+    // Right in itself, as whoever knows the dialled key answers the vectors' act one with another ephemeral key.
+    let copied = Responder::new(secret(0x21), secret(9))
+        .act_one(&bytes(vectors::ACT_ONE))
+        .unwrap();
     let mut seeds: Vec<Named> = vectors::INITIATOR_REFUSALS
         .iter()
         .map(|refusal| (word(refusal.error), raw(refusal.acts[refusal.act - 2]).0))
@@ -408,6 +428,14 @@ fn handshake_initiator() -> Vec<Named> {
         named("honest_then_messages", chat(honest())),
         named("honest_then_noise", chat(honest()).raw(&[7; 60])),
         named("another_answers", keys().u8(9).u8(0)),
+        named(
+            "another_answers_with_a_copied_tag",
+            keys().u8(9).u8(5).bytes(&bytes(vectors::ACT_TWO)),
+        ),
+        named(
+            "another_ephemeral_with_a_copied_tag",
+            keys().u8(0).u8(5).bytes(&copied),
+        ),
         named("signer_answers_wrongly", keys().u8(0).u8(0).u8(9)),
         named("foreign_ephemeral", keys().u8(0).u8(6).u8(9)),
         named("flipped_tag", keys().u8(0).u8(3).u16(49).u8(0)),
@@ -418,6 +446,12 @@ fn handshake_initiator() -> Vec<Named> {
 fn handshake_responder() -> Vec<Named> {
     let raw = |act: &str| keys().u8(0).u8(5).bytes(&bytes(act));
     let to_act_three = || keys().u8(0).u8(0).u8(0);
+    // Each right in itself, and not what this caller says: another ephemeral key, one for whom the signer answers with another key, and
+    // another caller's act three.
+    let (ours, liar) = (public(&secret(0x21)), public(&secret(9)));
+    let (_, another) = Initiator::dial(secret(0x11), secret(9), &ours);
+    let (_, misled) = Initiator::dial_misled(secret(0x11), secret(9), &ours, &liar);
+    let of_another_caller = act_three_of(9, 0x12, &ours, &bytes(vectors::ACT_TWO));
     let mut seeds: Vec<Named> = vectors::RESPONDER_REFUSALS
         .iter()
         .map(|refusal| {
@@ -446,6 +480,18 @@ fn handshake_responder() -> Vec<Named> {
         ),
         named("dials_another_key", keys().u8(9).u8(0).u8(0)),
         named("signer_answers_wrongly", keys().u8(0).u8(0).u8(9)),
+        named(
+            "another_ephemeral_with_a_copied_tag",
+            keys().u8(0).u8(5).bytes(&another).u8(0),
+        ),
+        named(
+            "misled_by_its_signer_and_a_copied_tag",
+            keys().u8(0).u8(5).bytes(&misled).u8(9),
+        ),
+        named(
+            "act_three_with_a_copied_tag",
+            to_act_three().bytes(&[]).u8(5).bytes(&of_another_caller),
+        ),
         named("encrypts_no_point", to_act_three().bytes(&[4; 33]).u8(0)),
         named(
             "encrypts_anothers_key",
@@ -453,6 +499,13 @@ fn handshake_responder() -> Vec<Named> {
         ),
     ]);
     seeds
+}
+
+/// What another caller says to act two, whose act one was the same: that has the ephemeral key only.
+fn act_three_of(s: u8, e: u8, rs: &PublicKey, act_two: &[u8]) -> [u8; 66] {
+    let (mut caller, _) = Initiator::dial(secret(s), secret(e), rs);
+    caller.act_two(act_two).unwrap();
+    caller.act_three().0
 }
 
 fn firewall() -> Vec<Named> {
@@ -492,7 +545,31 @@ fn handshake_differential() -> Vec<Named> {
     let ping = |seed: Seed, pong: u16| seed.u16(pong).u16(3).u8(1);
     let changed = |seed: Seed| seed.u16(8).u16(3).u8(0).u16(20).u8(1);
     let dialled = |piece| start(0, piece).u8(0).bytes(&[]).u8(0);
+    // Acts that are right in themselves, and come from nobody who is there. Of acts two and three each is right for one end only.
+    let node = public(&NODE);
+    let (_, act_one) = Initiator::dial(secret(0x11), secret(9), &node);
+    let (_, honest) = Initiator::dial(secret(0x11), secret(0x12), &node);
+    let our_act_two = Responder::new(*NODE, secret(0x22))
+        .act_one(&honest)
+        .unwrap();
+    let act_three = act_three_of(9, 0x12, &node, &our_act_two);
+    let (_, our_act_one) = Initiator::dial(*NODE, secret(0x22), &public(&secret(0x11)));
+    let act_two = Responder::new(secret(0x11), secret(9))
+        .act_one(&our_act_one)
+        .unwrap();
     vec![
+        named(
+            "dialled_with_a_copied_tag",
+            start(0, 9).u8(5).bytes(&act_one).bytes(&[]).u8(0),
+        ),
+        named(
+            "dialled_act_three_with_a_copied_tag",
+            start(0, 9).u8(0).bytes(&[]).u8(5).bytes(&act_three),
+        ),
+        named(
+            "dials_and_the_tag_is_copied",
+            start(1, 9).u8(5).bytes(&act_two),
+        ),
         named("dialled_honest", ping(ping(dialled(255), 8), 65_532)),
         named("dialled_byte_by_byte", ping(dialled(0), 65_531)),
         named("dialled_then_changed", changed(ping(dialled(49), 8))),
@@ -537,7 +614,11 @@ fn link_ops() -> Vec<Named> {
                 .bytes(&[&kind.to_be_bytes()[..], &[0; 34]].concat())
         })
     };
-    let queries = (0..300).fold(start(0), |seed, _| message(seed, 1, 263));
+    // Whole ones: one that is cut would end the link.
+    let queries = |facts: u8| {
+        let query = [&263_u16.to_be_bytes()[..], &[0; 40]].concat();
+        (0..70).fold(start(facts), |seed, _| seed.u8(0).u8(1).bytes(&query))
+    };
     let first = |message: &[u8]| Seed::default().u8(0).u8(7).u8(0).u8(0).bytes(message);
     // Bit 130, which no BOLT has assigned.
     let demanding = [&[0, 16, 0, 0, 0, 17, 4][..], &[0; 16]].concat();
@@ -596,7 +677,8 @@ fn link_ops() -> Vec<Named> {
         named("custom_even", message(start(4), 0, 32_768)),
         named("error_for_all_channels", message(start(0), 0, 17)),
         named("query_malformed", start(0).u8(0).u8(1).bytes(&[1, 7, 0])),
-        named("query_flood", queries),
+        named("query_flood", queries(0)),
+        named("query_flood_served", queries(2)),
         named(
             "last_call_beside_a_ping",
             start(0).u8(7).u8(0).u8(8).u8(0).u8(3).u8(0),
