@@ -368,8 +368,8 @@ fn cipher_rotation() -> Vec<Named> {
     };
     let alternating = (0..12).fold(Seed::default(), |seed, turn: u8| {
         let who = turn % 2;
-        let seed = burst(seed, who | COUNTED, turn % 3 == 0, 318);
-        burst(seed, who, turn % 5 == 0, 15)
+        let seed = burst(seed, who | COUNTED, turn.is_multiple_of(3), 318);
+        burst(seed, who, turn.is_multiple_of(5), 15)
     });
     let under_way = [WE, PEER].into_iter().fold(Seed::default(), |seed, who| {
         let seed = burst(seed, who | COUNTED, true, 495);
