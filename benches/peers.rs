@@ -22,6 +22,8 @@
     reason = "a bench fails by panicking, and prints what it has measured"
 )]
 
+#[path = "peers/bare.rs"]
+mod bare;
 #[path = "peers/child.rs"]
 mod child;
 #[path = "peers/crowd.rs"]

@@ -18,6 +18,8 @@
     reason = "a bench fails by panicking and prints what it has measured; the parts are shared with `peers`, which uses all of them"
 )]
 
+#[path = "peers/bare.rs"]
+mod bare;
 #[path = "peers/child.rs"]
 mod child;
 #[path = "peers/crowd.rs"]
@@ -34,6 +36,8 @@ mod node;
 mod picture;
 #[path = "peers/report.rs"]
 mod report;
+#[path = "peers/shake.rs"]
+mod shake;
 
 use effort::Effort;
 use report::{machine, median, number};

@@ -3,9 +3,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
-use crate::{crowd, links, node};
+use crate::{bare, crowd, links, node};
 
 /// Where a child finds what it is to be.
 const ORDER: &str = "PILOTLIGHT_PEERS_ORDER";
@@ -20,6 +20,8 @@ pub(crate) fn run(order: &str) {
     match words[..] {
         ["node", stack, number] => node::run(node::Stack::named(stack), number.parse().unwrap()),
         ["crowd", peers] => crowd::run(peers.parse().unwrap()),
+        ["echo"] => bare::run(true),
+        ["sink"] => bare::run(false),
         ["measure", what, stack, number] => {
             let figures = links::run(what, node::Stack::named(stack), number.parse().unwrap());
             println!("{}", serde_json::to_string(&figures).unwrap());
@@ -67,6 +69,19 @@ impl Child {
     pub(crate) fn ask(&mut self, line: &str) -> String {
         self.tell(line);
         self.hear()
+    }
+
+    /// Takes its processors from it until [`go_on`](Self::go_on).
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
     /// Seconds of processor time that it has used.

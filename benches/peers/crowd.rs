@@ -214,9 +214,6 @@ async fn measure(link: &mut RawLink, mut pings: Pings) {
     let ping = ping.encode();
     let mut round_trips = Vec::new();
     while pings.count.is_none_or(|count| round_trips.len() < count) {
-        if pings.stop.try_recv().is_ok() {
-            break;
-        }
         let start = Instant::now();
         link.send(&ping).await.unwrap();
         while !link.receive().await.unwrap().unwrap().starts_with(&[0, 19]) {}
@@ -224,6 +221,10 @@ async fn measure(link: &mut RawLink, mut pings: Pings) {
         if pings.count.is_none() {
             // BOLT 1's limit on pings is a node's own; a thousand a second are enough to see a stall.
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        // After the first: on a machine that is busy, all may be over before it.
+        if pings.stop.try_recv().is_ok() {
+            break;
         }
     }
     let _ = pings.round_trips.send(round_trips);

@@ -17,15 +17,18 @@ use pilotlight::telemetry::{Event, Next};
 use tokio::runtime::Runtime;
 
 use crate::Effort;
+use crate::bare;
 use crate::child::{Child, measure, processor_time, raise_descriptors};
 use crate::crowd::{address, key};
 use crate::ldk::Ldk;
-use crate::node::{Distant, Ours, Running, Stack, ldk_dial, ldk_listen, runtime};
+use crate::node::{Distant, Ours, Running, Stack, ldk_dial, ldk_listen, runtime, runtime_of};
 use crate::report::{Report, Row, Target, percentile};
 
 /// BOLT 2 `revoke_and_ack`.
 const CHANNEL: u16 = 133;
 const NODE: u64 = 20_000_000;
+/// Links that are kept busy: a hundred are as busy as the machine gets.
+const BUSY: u64 = 100;
 
 /// A measurement in a process of its own. The figures' meaning is the asker's.
 pub(crate) fn run(what: &str, stack: Stack, number: u64) -> Vec<f64> {
@@ -35,6 +38,11 @@ pub(crate) fn run(what: &str, stack: Stack, number: u64) -> Vec<f64> {
         "pings" => measure_pings(stack, number),
         "signer" => measure_signer(stack, number),
         "fence" => measure_fence(number),
+        "fence_apart" => measure_fence_apart(number),
+        "gates" => bare::measure_gates(number),
+        "gates_apart" => bare::measure_gates_apart(number, BUSY),
+        "resets" => bare::measure_resets(number),
+        "waits" => bare::measure_waits(number),
         "relight" => measure_relight(number),
         "start" => measure_start(number),
         "scale" => measure_scale(number),
@@ -54,8 +62,11 @@ struct Network {
 impl Network {
     /// A node that is about to know the crowd.
     fn new(stack: Stack, links: u64, signer: Arc<Distant>) -> Self {
+        Self::on(runtime(), stack, links, signer)
+    }
+
+    fn on(runtime: Runtime, stack: Stack, links: u64, signer: Arc<Distant>) -> Self {
         raise_descriptors(links);
-        let runtime = runtime();
         let node = runtime.block_on(Running::new(stack, signer));
         let mut crowd = Child::spawn(&format!("crowd {links}"));
         let port = crowd.hear().parse().unwrap();
@@ -143,7 +154,7 @@ fn resident() -> f64 {
 }
 
 /// Waits until the process holds the same for a second: handshakes are over, buffers are given back.
-fn settled() -> f64 {
+pub(crate) fn settled() -> f64 {
     let mut before = resident();
     loop {
         std::thread::sleep(Duration::from_secs(1));
@@ -234,65 +245,111 @@ fn measure_signer(stack: Stack, strangers: u64) -> Vec<f64> {
     vec![percentile(&took, 1.0), percentile(&quiet, 1.0)]
 }
 
-/// Microseconds of lapses' fences: the idle ones' first, then as many with every link busy; and as many floors of the busy ones, which are
-/// how long a thread may be without a processor: the fence waits for threads that write.
+/// Lapses of which the fence is measured: fewer where each tears down thousands of links.
+fn fences_of(links: u64) -> u64 {
+    if links > 1000 { 12 } else { 60 }
+}
+
+/// Microseconds of lapses' fences: the idle ones' first, then as many with every link busy.
 fn measure_fence(links: u64) -> Vec<f64> {
     let signer = Distant::new(NODE, Duration::ZERO, false);
     let mut network = Network::new(Stack::Ours, links, signer);
     network.introduce(Tag::ChannelBearing);
-    let samples = if links > 1000 { 12 } else { 60 };
-    let (mut fences, mut floors) = (Vec::new(), Vec::new());
-    for sample in 0..2 * samples {
+    let samples = fences_of(links);
+    let fence = |sample| {
         network.light();
         network.until_up(sample + 1);
         let busy = (sample >= samples).then(|| busy(&mut network));
         if busy.is_some() {
-            floors.push(longest_gap());
             // The lapse shall not come just when this thread has had its processor back.
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(25));
         }
-        let (_, node) = network.ours();
-        let session = node.session.take().unwrap();
-        let lapse = session.lapse(LapseReason::Requested).unwrap();
-        fences.push(lapse.fence.as_secs_f64() * 1e6);
-        if let Some(stop) = busy {
-            stop.store(true, Ordering::Relaxed);
-        }
+        let fence = lapse(&mut network);
+        drop(busy);
         network.until_ended(sample + 1);
-    }
-    fences.extend(floors);
-    fences
+        fence
+    };
+    (0..2 * samples).map(fence).collect()
 }
 
-/// The longest time, in µs, for which this thread had no processor while it did nothing but compute for 20 ms.
-fn longest_gap() -> f64 {
-    let start = Instant::now();
-    let (mut last, mut longest) = (start, Duration::ZERO);
-    while last - start < Duration::from_millis(20) {
-        let now = Instant::now();
-        longest = longest.max(now - last);
-        last = now;
-    }
-    longest.as_secs_f64() * 1e6
+/// The same with busy links, where each thread that runs has a processor: the node has one for its links, and the far sides are stopped while
+/// the kernel takes what is sent to them. On two processors nobody else has any work. Only lapses of links that were busy: a machine that
+/// has other things to do leaves the node without a processor now and then.
+fn measure_fence_apart(links: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::ZERO, false);
+    let mut network = Network::on(runtime_of(1), Stack::Ours, links, signer);
+    network.introduce(Tag::ChannelBearing);
+    let fence = |sample| {
+        network.light();
+        network.until_up(sample + 1);
+        network.crowd.stop();
+        let busy = busy(&mut network);
+        let before = busy.written();
+        std::thread::sleep(Duration::from_millis(5));
+        let is_busy = busy.written() > before;
+        let fence = lapse(&mut network);
+        drop(busy);
+        network.crowd.go_on();
+        network.until_ended(sample + 1);
+        is_busy.then_some(fence)
+    };
+    (0..fences_of(links)).filter_map(fence).collect()
 }
 
-/// Has every link written to as fast as it goes, until told to stop.
-fn busy(network: &mut Network) -> Arc<AtomicBool> {
+/// Lapses the session. Microseconds until the fence was up.
+fn lapse(network: &mut Network) -> f64 {
+    let (_, node) = network.ours();
+    let session = node.session.take().unwrap();
+    let lapse = session.lapse(LapseReason::Requested).unwrap();
+    lapse.fence.as_secs_f64() * 1e6
+}
+
+/// Links that are written to as fast as it goes, until this is dropped.
+struct Busy {
+    stop: Arc<AtomicBool>,
+    handles: Vec<LinkHandle>,
+}
+
+impl Busy {
+    /// Bytes that have left on them.
+    fn written(&self) -> u64 {
+        self.handles.iter().map(LinkHandle::bytes_written).sum()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// So many of the node's links, or all. The far sides may have seen their beginnings a moment before the node.
+fn handles(network: &mut Network, most: u64) -> Vec<LinkHandle> {
+    let links = network.links.min(most);
+    let (runtime, node) = network.ours();
+    runtime.block_on(async {
+        let mut handles = Vec::new();
+        for number in 1..=links {
+            let peer = key(number).node_id();
+            handles.push(loop {
+                if let Some(handle) = node.supervisor.link(peer).await.unwrap() {
+                    break handle;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            });
+        }
+        handles
+    })
+}
+
+fn busy(network: &mut Network) -> Busy {
     let stop = Arc::new(AtomicBool::new(false));
     let mut message = CHANNEL.to_be_bytes().to_vec();
     message.resize(430, 0);
     let message = Bytes::from(message);
-    let links = network.links;
-    let (runtime, node) = network.ours();
-    let handles: Vec<LinkHandle> = runtime.block_on(async {
-        let mut handles = Vec::new();
-        // A hundred are as busy as the machine gets; the others are there.
-        for number in 1..=links.min(100) {
-            let peer = key(number).node_id();
-            handles.extend(node.supervisor.link(peer).await.unwrap());
-        }
-        handles
-    });
+    // The others are there.
+    let handles = handles(network, BUSY);
+    let (runtime, _) = network.ours();
     for chunk in handles.chunks(handles.len().div_ceil(2)) {
         let (chunk, stop, message) = (chunk.to_vec(), Arc::clone(&stop), message.clone());
         runtime.spawn(async move {
@@ -310,7 +367,7 @@ fn busy(network: &mut Network) -> Arc<AtomicBool> {
             tokio::task::yield_now().await;
         }
     });
-    stop
+    Busy { stop, handles }
 }
 
 /// Milliseconds from the attach of a signer 50 ms away until every link is up again, as the node says.
@@ -415,17 +472,12 @@ fn measure_scale(links: u64) -> Vec<f64> {
 /// Nanoseconds of this process's time for a message that it sends: on ten links in turn, the others idle.
 fn message_cost(network: &mut Network) -> f64 {
     const MESSAGES: usize = 200_000;
-    let links = network.links;
-    let (runtime, node) = network.ours();
+    let handles = handles(network, 10);
+    let (runtime, _) = network.ours();
     let mut message = CHANNEL.to_be_bytes().to_vec();
     message.resize(430, 0);
     let message = Bytes::from(message);
     runtime.block_on(async {
-        let mut handles = Vec::new();
-        for number in 1..=links.min(10) {
-            let peer = key(number).node_id();
-            handles.extend(node.supervisor.link(peer).await.unwrap());
-        }
         let send = async |messages: usize| {
             let mut last = Vec::new();
             for at in 0..messages {
@@ -465,7 +517,8 @@ pub(crate) fn idle(effort: Effort, report: &mut Report) {
         let [mut ours, mut ldk] = in_turn("idle", *links, effort.rounds);
         let ours_known = ours.remove(1);
         let row = Row::new("idle", format!("idle link, resident, of {links}"), "B");
-        let row = row.ours(ours.remove(0)).ldk(ldk.remove(0));
+        let waits = each("waits", *links, effort.rounds);
+        let row = row.ours(ours.remove(0)).floor(waits).ldk(ldk.remove(0));
         report.add(&row.target(Target::Most(3.0 * 1024.0)));
         let row = Row::new("idle", format!("known peer, resident, of {links}"), "B");
         report.add(&row.ours(ours_known));
@@ -475,8 +528,9 @@ pub(crate) fn idle(effort: Effort, report: &mut Report) {
 pub(crate) fn teardown(effort: Effort, report: &mut Report) {
     for links in effort.or([1_000, 10_000].as_slice(), &[50]) {
         let [mut ours, mut ldk] = in_turn("teardown", *links, effort.rounds);
+        let resets = each("resets", *links, effort.rounds);
         let row = Row::new("teardown", format!("last of {links} links closed"), "ms");
-        let row = row.ours(ours.remove(1)).ldk(ldk.remove(1));
+        let row = row.ours(ours.remove(1)).floor(resets).ldk(ldk.remove(1));
         report.add(&row.target(Target::Better(2.0)));
         let row = Row::new("teardown", format!("call that ends {links} links"), "ms");
         report.add(&row.ours(ours.remove(0)).ldk(ldk.remove(0)));
@@ -513,24 +567,61 @@ pub(crate) fn slow_signer(effort: Effort, report: &mut Report) {
     report.add(&row.target(Target::Better(20.0)));
 }
 
+/// A percentile of each round's figures.
+fn shares(rounds: &[Vec<f64>], share: f64) -> Vec<f64> {
+    let of = |figures: &Vec<f64>| percentile(figures, share);
+    rounds.iter().map(of).collect()
+}
+
+fn fences(links: u64, effort: Effort, report: &mut Report) {
+    let rounds = |order: String, rounds: usize| -> Vec<Vec<f64>> {
+        (0..rounds).map(|_| measure(&order)).collect()
+    };
+    // A lapse of thousands of links takes seconds with all that belongs to it: one round of those.
+    let times = if links > 1000 { 1 } else { effort.rounds };
+    let all = rounds(format!("fence ours {links}"), times);
+    let half = |at: usize| -> Vec<Vec<f64>> {
+        let half = |all: &Vec<f64>| all.chunks(all.len() / 2).nth(at).unwrap().to_vec();
+        all.iter().map(half).collect()
+    };
+    let row = Row::new("own", format!("fence, p99, {links} idle links"), "µs");
+    report.add(&row.ours(shares(&half(0), 0.99)).target(Target::Most(10.0)));
+    let samples = effort.or(120, 10);
+    let gates = rounds(format!("gates ours {samples}"), effort.rounds);
+    let row = Row::new("own", format!("fence, p50, {links} busy links"), "µs");
+    report.add(&row.ours(shares(&half(1), 0.5)).floor(shares(&gates, 0.5)));
+    let row = Row::new("own", format!("fence, p99, {links} busy links"), "µs");
+    let row = row.ours(shares(&half(1), 0.99)).floor(shares(&gates, 0.99));
+    report.add(&row.target(Target::Most(50.0)));
+    let mut apart = rounds(format!("fence_apart ours {links}"), times);
+    apart.retain(|fences| 2 * fences.len() as u64 > fences_of(links));
+    if apart.is_empty() {
+        eprintln!("too busy with other things for busy links with a processor each");
+        return;
+    }
+    let gates = rounds(format!("gates_apart ours {samples}"), effort.rounds);
+    for (name, share, target) in [
+        ("p50", 0.5, Target::None),
+        ("p99", 0.99, Target::Most(50.0)),
+    ] {
+        let what = format!("fence, {name}, {links} busy links, a processor each");
+        let row = Row::new("own", what, "µs").ours(shares(&apart, share));
+        report.add(&row.floor(shares(&gates, share)).target(target));
+    }
+}
+
+/// The first figure of a process of its own, so often.
+fn each(what: &str, number: u64, rounds: usize) -> Vec<f64> {
+    (0..rounds)
+        .map(|_| measure(&format!("{what} ours {number}"))[0])
+        .collect()
+}
+
 pub(crate) fn own(effort: Effort, report: &mut Report) {
     for links in effort.or([100, 10_000].as_slice(), &[20]) {
-        let fences = measure(&format!("fence ours {links}"));
-        let p99: Vec<f64> = fences
-            .chunks(fences.len() / 3)
-            .map(|fences| percentile(fences, 0.99))
-            .collect();
-        let row = Row::new("own", format!("fence, p99, {links} idle links"), "µs");
-        report.add(&row.ours(vec![p99[0]]).target(Target::Most(10.0)));
-        let row = Row::new("own", format!("fence, p99, {links} busy links"), "µs");
-        let row = row.ours(vec![p99[1]]).floor(vec![p99[2]]);
-        report.add(&row.target(Target::Most(50.0)));
+        fences(*links, effort, report);
     }
-    let each = |what: &str, number: u64| -> Vec<f64> {
-        (0..effort.rounds)
-            .map(|_| measure(&format!("{what} ours {number}"))[0])
-            .collect()
-    };
+    let each = |what: &str, number: u64| each(what, number, effort.rounds);
     let peers = effort.or(1_000, 20);
     let row = Row::new("own", format!("relight {peers}, signer 50 ms away"), "ms");
     let row = row

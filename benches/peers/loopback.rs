@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::runtime::Runtime;
 
 use crate::Effort;
+use crate::bare::Echo;
 use crate::child::{Child, processor_time};
 use crate::ldk::{ECHO, ECHO_OF_LOAD, SINK};
 use crate::node::{Distant, Link, Running, Stack, message, runtime};
@@ -120,10 +121,15 @@ async fn round_trips(link: &Link, count: usize, from: u64) -> Vec<f64> {
 pub(crate) fn latency(effort: Effort, report: &mut Report) {
     let (idle, loaded) = (effort.or(4_000, 20), effort.or(1_000, 20));
     let ends = [Stack::Ours, Stack::Ldk].map(|stack| Ends::new(stack, true));
+    let (mut echo, mut floors) = (Echo::new(), [vec![], vec![]]);
     let (mut sent, mut load) = ([0; 2], [0; 2]);
     // p50 idle, p99 idle, p50 loaded, p99 loaded: ours and LDK's, by round.
     let mut figures: [[Vec<f64>; 4]; 2] = Default::default();
     for _ in 0..effort.rounds {
+        let took = echo.round_trips(idle);
+        for (floor, share) in floors.iter_mut().zip([0.5, 0.99]) {
+            floor.push(percentile(&took, share));
+        }
         for (at, ends) in ends.iter().enumerate() {
             let took = ends
                 .runtime
@@ -145,9 +151,12 @@ pub(crate) fn latency(effort: Effort, report: &mut Report) {
         ("round trip beside a busy link, p50", Target::None),
         ("round trip beside a busy link, p99", Target::None),
     ];
-    for ((what, target), (ours, ldk)) in names.into_iter().zip(ours.into_iter().zip(ldk)) {
+    // Only while the node is idle: what the load leaves to others is the load's.
+    let floors = floors.into_iter().chain([vec![], vec![]]);
+    let figures = ours.into_iter().zip(ldk).zip(floors);
+    for ((what, target), ((ours, ldk), floor)) in names.into_iter().zip(figures) {
         let row = Row::new("latency", what, "µs").ours(ours).ldk(ldk);
-        report.add(&row.target(target));
+        report.add(&row.floor(floor).target(target));
     }
 }
 

@@ -223,8 +223,14 @@ pub(crate) enum Running {
     Ldk(Ldk<SocketDescriptor>),
 }
 
+/// With a thread for each processor.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    runtime_of(std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+pub(crate) fn runtime_of(threads: usize) -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()
         .unwrap()
