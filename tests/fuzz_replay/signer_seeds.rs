@@ -303,6 +303,8 @@ pub fn credentials() -> Vec<Named> {
         macaroon.restrict(&caveat).unwrap();
     }
     let shown = macaroon.to_bytes();
+    // Right wherever it is shown, as one with a copied signature is.
+    let right = Macaroon::bake(&root, [9; 16], &[Op::remote_signer()]).to_bytes();
     let of = |what: u8, text: &[u8]| Seed::default().u8(what).raw(text);
     let third_party = [&shown[..shown.len() - 35], &[2, 1, b'x', 4, 1, b'y', 0, 0]].concat();
     // Both root keys, what it permits, its nonce, when and whence it is shown; then its caveats, and which bit is changed.
@@ -319,6 +321,7 @@ pub fn credentials() -> Vec<Named> {
     let order = format!("{}\n", "f".repeat(64));
     vec![
         named("macaroon", of(0, &shown)),
+        named("macaroon_with_a_copied_signature", of(0, &right)),
         named("macaroon_cut", of(0, &shown[..60])),
         named("macaroon_of_another_version", of(0, &[1, 2, 3])),
         named(
