@@ -474,7 +474,7 @@ impl Peer {
         }
     }
 
-    /// When the machine must look at this peer again. In a drain it looks at none.
+    /// When the machine must look at this peer again, unless it drains.
     pub fn due(&self) -> Option<Moment> {
         let wait = match self.wait {
             Wait::Backoff { until, .. } => Some(until),

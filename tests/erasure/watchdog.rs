@@ -30,7 +30,8 @@ static FILTER: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
 static WATCHES: AtomicBool = AtomicBool::new(false);
 
 /// What was found: the owner of the half, and the size of the block.
-static FOUND: [[AtomicUsize; 2]; 64] = [const { [AtomicUsize::new(0), AtomicUsize::new(0)] }; 64];
+static FOUND: [[AtomicUsize; 2]; 1024] =
+    [const { [AtomicUsize::new(0), AtomicUsize::new(0)] }; 1024];
 static FINDS: AtomicUsize = AtomicUsize::new(0);
 /// Blocks that have been looked at.
 static FREED: AtomicUsize = AtomicUsize::new(0);
@@ -139,7 +140,8 @@ impl Watch {
 
     /// What was found in freed blocks so far: the owner of the half, and the size of the block. The first 64.
     pub(crate) fn found(&self) -> Vec<(u8, usize)> {
-        let finds = FINDS.load(SeqCst).min(FOUND.len());
+        let finds = FINDS.load(SeqCst);
+        assert!(finds <= FOUND.len(), "{finds} finds, more than are kept");
         let found = FOUND[..finds].iter();
         found
             .map(|[owner, size]| (u8::try_from(owner.load(SeqCst)).unwrap(), size.load(SeqCst)))
