@@ -63,7 +63,7 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "cipher_rotation",
-        promise: "Both directions, through any number of rotations in any interleaving, give the bytes that a plain restatement of BOLT 8 gives.",
+        promise: "Both directions, through any number of rotations in any interleaving, bring what was sent, and some bursts of each run are byte for byte what a plain restatement of BOLT 8 gives.",
         run: cipher_rotation::run,
     },
     Target {
@@ -83,7 +83,7 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "handshake_differential",
-        promise: "Ours and LDK's `PeerManager`, facing the same hostile peer in either role, take and refuse the same acts and frames, and give the same pongs.",
+        promise: "Ours and LDK's `PeerManager`, facing the same hostile peer in either role, take and refuse the same frames and the same acts, those of the input's bytes alone aside where the two ends have keys of their own, and give the same pongs.",
         run: handshake_differential::run,
     },
     Target {

@@ -254,23 +254,26 @@ async fn reach_peer(
     // Set when the connection is there: before that no handshake begins.
     let started = OnceLock::new();
     let asks_signer = matches!(as_whom, DialAs::Node { .. });
-    // In one place: what is handed on by value has room in each that it is handed to.
-    let mut work = pin!(shake(env, peer, address, as_whom, &started));
     let cancelled = async {
         match cancel.await {
             Ok(reason) => reason,
             Err(_) => std::future::pending().await,
         }
     };
-    let connected = tokio::select! {
-        reason = cancelled => Err(HandshakeFailure::NotAdmitted(reason)),
-        connected = async {
-            if asks_signer {
-                env.under_signer(work.as_mut()).await
-            } else {
-                work.as_mut().await
-            }
-        } => connected,
+    // Its secrets are gone before anybody is told how it ended.
+    let connected = {
+        // In one place: what is handed on by value has room in each that it is handed to.
+        let mut work = pin!(shake(env, peer, address, as_whom, &started));
+        tokio::select! {
+            reason = cancelled => Err(HandshakeFailure::NotAdmitted(reason)),
+            connected = async {
+                if asks_signer {
+                    env.under_signer(work.as_mut()).await
+                } else {
+                    work.as_mut().await
+                }
+            } => connected,
+        }
     };
     if let Some(started) = started.get() {
         note_handshake(env, origin, *started, connected.as_ref().err());

@@ -203,7 +203,8 @@ impl LinkMachine {
             .map(|max_age| Box::new(Aging::new(max_age, now, &mut random)));
         Self {
             situation: Situation {
-                signer_away: false,
+                // As if nobody were there: see `situation`.
+                signer_away: true,
                 persona: settings.persona,
                 init_received: false,
                 filter_received: false,
