@@ -26,6 +26,7 @@ use pilotlight::clock::ManualClock;
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, LinkHandle, Tag};
 use pilotlight::supervisor::{Inbound, Inbox, PeerSpec};
+use pilotlight::telemetry::{Event, EventStream, Next, Recorded};
 use pilotlight::wire::{BITCOIN_MAINNET, Ping, Pong, QueryChannelRange};
 use rig::{Buffers, CUSTOM, Far, GOSSIP, Node, Wire, Writer, number_of, numbered, within};
 use std::sync::Arc;
@@ -314,6 +315,7 @@ async fn p9_a_peer_that_takes_no_answers_is_timed_out() {
 async fn p9_an_inbox_that_nobody_reads_stops_the_links_and_loses_nothing() {
     let clock = ManualClock::new();
     let (node, mut inbox) = node(&clock).await;
+    let mut told = node.supervisor.events();
     let (stopped, wire) = link(&node, 1, SMALL).await;
     let (_, mut other) = link(&node, 2, Buffers::default()).await;
     let Wire { reader, mut writer } = wire;
@@ -338,6 +340,7 @@ async fn p9_an_inbox_that_nobody_reads_stops_the_links_and_loses_nothing() {
         None,
         "a node that does not receive is no fault of the peer"
     );
+    assert!(within("a stall", stall(&mut told)).await);
     let flushing = tokio::spawn(async move { writer.flush().await.map(|()| writer) });
     let mut expected = 0;
     while expected < sent {
@@ -357,7 +360,35 @@ async fn p9_an_inbox_that_nobody_reads_stops_the_links_and_loses_nothing() {
         .await
         .unwrap()
         .unwrap();
+    // Told once, however often the link waited, and its end once.
+    assert!(!within("its end", stall(&mut told)).await);
+    while let Some(next) = told.try_next() {
+        assert!(
+            !matches!(
+                next,
+                Next::Event(Recorded {
+                    event: Event::InboxStalled { .. },
+                    ..
+                })
+            ),
+            "{next:?}"
+        );
+    }
     drop(reader);
+}
+
+/// What is said next of a node that does not receive.
+async fn stall(told: &mut EventStream) -> bool {
+    loop {
+        match told.next().await.expect("the supervisor runs") {
+            Next::Event(Recorded {
+                event: Event::InboxStalled { stalled },
+                ..
+            }) => return stalled,
+            Next::Event(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// Answers the node's pings, if there are any before the answer to one of its own.

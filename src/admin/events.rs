@@ -12,9 +12,10 @@ use axum::http::header::{self, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::timeout;
 
 /// The body of the answer: frames as the task below makes them.
 struct EventBody {
@@ -50,7 +51,15 @@ pub(super) fn respond(
         None => telemetry.subscribe(),
     };
     let (sender, frames) = mpsc::channel(limits::ADMIN_EVENTS);
-    tokio::spawn(feed(stream, run, sender, stop, place));
+    let feed = Feed {
+        telemetry: telemetry.clone(),
+        stream,
+        run,
+        sender,
+        caught_up: last_seen.is_none(),
+        _place: place,
+    };
+    tokio::spawn(feed.run(stop));
     body(frames, "text/event-stream")
 }
 
@@ -83,34 +92,73 @@ fn seen(id: &HeaderValue, run: &str, newest: u64) -> u64 {
     }
 }
 
-async fn feed(
-    mut stream: EventStream,
+/// What feeds one client.
+struct Feed {
+    telemetry: Telemetry,
+    stream: EventStream,
     run: String,
     sender: mpsc::Sender<Bytes>,
-    mut stop: watch::Receiver<bool>,
+    /// What is missed before was kept no longer when the client asked for it: that is no fault of its.
+    caught_up: bool,
     _place: OwnedSemaphorePermit,
-) {
-    // Says at once that the stream is there: what happens after the client has seen this is in it.
-    let mut frame = Bytes::from_static(b": pilotlight events\n\n");
-    loop {
-        if sender.send(frame).await.is_err() {
-            return;
-        }
-        frame = tokio::select! {
-            biased;
-            next = stream.next() => match next {
-                Some(Next::Event(recorded)) => {
-                    let id = recorded.number.map(|number| format!("{run}-{number}"));
-                    written(recorded.event.name(), id, &views::event(&recorded))
+}
+
+impl Feed {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        // Says at once that the stream is there: what happens after the client has seen this is in it.
+        let mut frame = Bytes::from_static(b": pilotlight events\n\n");
+        while self.hand_on(frame).await.is_some() {
+            let next = tokio::select! {
+                biased;
+                next = self.stream.next() => next,
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.sender.closed() => return,
+                () = tokio::time::sleep(limits::ADMIN_EVENTS_KEEPALIVE) => {
+                    frame = Bytes::from_static(b":\n\n");
+                    continue;
                 }
-                Some(Next::Missed(missed)) => written("missed", None, &serde_json::json!({ "event": "missed", "missed": missed })),
-                Some(Next::CaughtUp) => Bytes::from_static(CAUGHT_UP),
-                None => return,
-            },
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = sender.closed() => return,
-            () = tokio::time::sleep(limits::ADMIN_EVENTS_KEEPALIVE) => Bytes::from_static(b":\n\n"),
+            };
+            let Some(next) = next else {
+                return;
+            };
+            frame = self.frame(next);
+        }
+    }
+
+    /// Waits until there is room for a frame; `None` if the client is gone. One that takes nothing for too long is said to be behind.
+    async fn hand_on(&self, frame: Bytes) -> Option<()> {
+        let mut room = pin!(self.sender.reserve());
+        let in_time = timeout(limits::ADMIN_EVENTS_BEHIND, room.as_mut()).await;
+        let room = if let Ok(room) = in_time {
+            room
+        } else {
+            self.telemetry.listener_behind(0);
+            room.await
         };
+        room.ok()?.send(frame);
+        Some(())
+    }
+
+    fn frame(&mut self, next: Next) -> Bytes {
+        match next {
+            Next::Event(recorded) => {
+                let id = recorded
+                    .number
+                    .map(|number| format!("{}-{number}", self.run));
+                written(recorded.event.name(), id, &views::event(&recorded))
+            }
+            Next::Missed(missed) => {
+                if self.caught_up {
+                    self.telemetry.listener_behind(missed);
+                }
+                let missed = serde_json::json!({ "event": "missed", "missed": missed });
+                written("missed", None, &missed)
+            }
+            Next::CaughtUp => {
+                self.caught_up = true;
+                Bytes::from_static(CAUGHT_UP)
+            }
+        }
     }
 }
 
@@ -122,7 +170,64 @@ fn written(name: &str, id: Option<String>, value: &serde_json::Value) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::telemetry::Event;
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
+
+    async fn behind(told: &mut EventStream) -> u64 {
+        loop {
+            if let Some(Next::Event(recorded)) = told.next().await
+                && let Event::ListenerBehind { missed } = recorded.event
+            {
+                return missed;
+            }
+        }
+    }
+
+    /// A client that takes nothing is told of, once a minute at most; what it missed meanwhile is in the next that is told.
+    #[tokio::test(start_paused = true)]
+    async fn p9_a_reader_that_takes_nothing_is_told_of() {
+        let clock = ManualClock::new();
+        let telemetry = Telemetry::new(Arc::new(clock.clone()));
+        let mut told = telemetry.subscribe();
+        let (_stop, stopped) = watch::channel(false);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let mut frames = {
+            let (sender, frames) = mpsc::channel(1);
+            let feed = Feed {
+                telemetry: telemetry.clone(),
+                stream: telemetry.subscribe(),
+                run: run_of(&telemetry),
+                sender,
+                caught_up: true,
+                _place: place,
+            };
+            tokio::spawn(feed.run(stopped));
+            frames
+        };
+        telemetry.emit(Event::Parked { now: 1 });
+        assert_eq!(behind(&mut told).await, 0);
+        for now in 0..2 * limits::EVENTS_BUFFER {
+            telemetry.emit(Event::Parked { now });
+            while told.try_next().is_some() {}
+        }
+        // It reads again, and is told what it missed. The others are told no more of it within a minute.
+        let missed = loop {
+            let frame = frames.recv().await.unwrap();
+            let text = String::from_utf8(frame.to_vec()).unwrap();
+            if let Some((_, missed)) = text.split_once("\"missed\":") {
+                break missed.trim_end_matches(['}', '\n']).parse::<u64>().unwrap();
+            }
+        };
+        assert!(missed > limits::EVENTS_BUFFER as u64 / 2, "{missed}");
+        assert!(told.try_next().is_none());
+        clock.advance(limits::LISTENER_BEHIND_INTERVAL);
+        telemetry.listener_behind(2);
+        assert_eq!(behind(&mut told).await, missed + 2);
+    }
 
     #[test]
     fn only_an_id_of_this_process_and_of_the_past_is_taken() {

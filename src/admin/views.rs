@@ -235,6 +235,8 @@ fn fields(event: &Event) -> Value {
         }
         Event::Parked { now } => json!({ "now": now }),
         Event::BookFailed { detail } => json!({ "detail": detail }),
+        Event::InboxStalled { stalled } => json!({ "stalled": stalled }),
+        Event::ListenerBehind { missed } => json!({ "missed": missed }),
         Event::Drained { closed, overran } => json!({ "closed": closed, "overran": overran }),
     }
 }

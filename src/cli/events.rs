@@ -41,6 +41,8 @@ const KINDS: &[&str] = &[
     "key_rotated",
     "parked",
     "book_failed",
+    "inbox_stalled",
+    "listener_behind",
     "drained",
     "absence_planned",
     "absence_over",

@@ -122,6 +122,8 @@ mod tests {
         ];
         events.extend([None, Some(third)].map(|away| Event::SignerAttached { epoch, away }));
         events.extend([true, false].map(|stalled| Event::SignerStalled { stalled }));
+        events.extend([true, false].map(|stalled| Event::InboxStalled { stalled }));
+        events.extend([0, 3].map(|missed| Event::ListenerBehind { missed }));
         events.extend([2, 0].map(|missing| Event::GossipFloor { missing, wanted: 5 }));
         events.extend([None, Some("8a7b")].map(|macaroon| Event::SignerRefused {
             address,

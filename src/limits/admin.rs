@@ -46,5 +46,11 @@ pub const ADMIN_FAREWELL: Duration = Duration::from_secs(1);
 /// How often a quiet event stream shows that it is alive. Proxies give up after 30 s and more.
 pub const ADMIN_EVENTS_KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// How long a listener at the admin address may take nothing before it is said to be behind. Under [`ADMIN_STALL`], after which it is gone.
+pub const ADMIN_EVENTS_BEHIND: Duration = Duration::from_secs(10);
+
+/// How often it is said at most that a listener is behind, over all of them: what is said makes a slow one still slower.
+pub const LISTENER_BEHIND_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Longest admin connection that takes nothing of what is written to it, before the kernel gives it up.
 pub const ADMIN_STALL: Duration = Duration::from_secs(30);

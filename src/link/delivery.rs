@@ -8,9 +8,12 @@
 
 use super::CloseReason;
 use super::shared::LinkState;
+use crate::clock::Clock;
 use crate::limits;
+use crate::telemetry::{Event, Telemetry};
 use bytes::Bytes;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 /// What goes into the node's inbox, in the order in which the node shall see it.
@@ -40,6 +43,51 @@ pub(crate) struct Queued {
 pub(crate) struct Deliveries {
     queue: mpsc::UnboundedSender<Queued>,
     room: Arc<Semaphore>,
+    stall: Arc<Stall>,
+}
+
+/// Tells that the node does not receive, once for however many links wait for it, and when none does any more.
+struct Stall {
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+    /// Links that have waited for too long.
+    waiting: Mutex<usize>,
+}
+
+/// One of them, until it waits no more.
+struct Stalled(Arc<Stall>);
+
+impl Stall {
+    /// Returns once whoever began to wait now has waited for too long.
+    async fn late(&self) {
+        let late = self.clock.now().after(limits::INBOX_STALLED_AFTER);
+        self.clock.sleep_until(late).await;
+    }
+
+    fn enter(self: &Arc<Self>) -> Stalled {
+        let mut waiting = self.waiting();
+        *waiting += 1;
+        if *waiting == 1 {
+            // Under the lock, so that beginnings and ends are told in their order.
+            self.telemetry.emit(Event::InboxStalled { stalled: true });
+        }
+        Stalled(Arc::clone(self))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, usize> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        *waiting -= 1;
+        if *waiting == 0 {
+            let event = Event::InboxStalled { stalled: false };
+            self.0.telemetry.emit(event);
+        }
+    }
 }
 
 /// Room that is taken: of all, and of the link's share.
@@ -78,12 +126,21 @@ pub(crate) fn share() -> Semaphore {
 }
 
 impl Deliveries {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Queued>) {
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
+    ) -> (Self, mpsc::UnboundedReceiver<Queued>) {
         let (queue, received) = mpsc::unbounded_channel();
+        let stall = Stall {
+            clock,
+            telemetry,
+            waiting: Mutex::new(0),
+        };
         (
             Self {
                 queue,
                 room: Arc::new(Semaphore::new(limits::INBOX_BYTES)),
+                stall: Arc::new(stall),
             },
             received,
         )
@@ -113,14 +170,14 @@ impl Deliveries {
     }
 
     /// Waits for the room that `delivery` needs: first of its link's share, where it waits for nobody but the node; then of all, where
-    /// who waits keeps its turn and nobody overtakes.
+    /// who waits keeps its turn and nobody overtakes. Who waits for too long has it told.
     pub(crate) fn room_for(
         &self,
         delivery: &Delivery,
     ) -> impl Future<Output = Room> + Send + use<> {
         let (link, all) = (Arc::clone(link_of(delivery)), Arc::clone(&self.room));
-        let cost = cost(delivery);
-        async move {
+        let (cost, stall) = (cost(delivery), Arc::clone(&self.stall));
+        let room = async move {
             let granted = link.inbox_share.acquire_many(cost).await?;
             let of_link = TakenShare::keep(granted, &link, cost);
             let of_all = all.acquire_many_owned(cost).await?;
@@ -128,6 +185,16 @@ impl Deliveries {
                 _of_all: of_all,
                 _of_link: of_link,
             })
+        };
+        async move {
+            let mut room = pin!(room);
+            tokio::select! {
+                biased;
+                room = &mut room => return room,
+                () = stall.late() => {}
+            }
+            let _stalled = stall.enter();
+            room.await
         }
     }
 

@@ -64,10 +64,10 @@ impl Node {
         };
         let env = Env {
             clock: Arc::new(ManualClock::new()),
-            telemetry,
+            telemetry: telemetry.clone(),
             context,
             vault: Vault::default(),
-            inbox: Deliveries::new().0,
+            inbox: Deliveries::new(Arc::new(ManualClock::new()), telemetry).0,
             reports: mpsc::channel(1).0,
             lapsed: watch::channel(None).1,
             settings: NodeSettings {

@@ -286,7 +286,7 @@ impl Builder {
         let sightings = self.book.sightings().await?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let telemetry = Telemetry::new(Arc::clone(&self.clock));
-        let (inbox, deliveries) = Deliveries::new();
+        let (inbox, deliveries) = Deliveries::new(Arc::clone(&self.clock), telemetry.clone());
         let (reports, reported) = mpsc::channel(limits::COMMANDS);
         let (commands, commanded) = mpsc::channel(limits::COMMANDS);
         let (lapsing, lapsed) = watch::channel(self.context.last_lapse().map(|lapse| lapse.epoch));

@@ -307,6 +307,16 @@ pub enum Event {
         /// What it says.
         detail: String,
     },
+    /// A link has waited for over 10 s for the node to receive what it has read; or no link does so any more.
+    InboxStalled {
+        /// Whether one does now.
+        stalled: bool,
+    },
+    /// A listener at the admin address is too slow: it takes nothing, or has missed events. Told once a minute at most, for all of them.
+    ListenerBehind {
+        /// Events that it has missed since it was last told; 0 if it takes nothing.
+        missed: u64,
+    },
     /// The drain is over.
     Drained {
         /// Links that were flushed and closed.
@@ -353,6 +363,8 @@ impl Event {
             Self::KeyRotated { .. } => "key_rotated",
             Self::Parked { .. } => "parked",
             Self::BookFailed { .. } => "book_failed",
+            Self::InboxStalled { .. } => "inbox_stalled",
+            Self::ListenerBehind { .. } => "listener_behind",
             Self::Drained { .. } => "drained",
         }
     }

@@ -42,6 +42,8 @@ fn shelf(event: &Event) -> Option<Shelf> {
         | Event::AbsencePlanned { .. }
         | Event::AbsenceOver { .. }
         | Event::BookFailed { .. }
+        | Event::InboxStalled { .. }
+        | Event::ListenerBehind { .. }
         | Event::Drained { .. } => Some(Shelf::Node),
         Event::Dialing { .. }
         | Event::DialFailed { .. }

@@ -359,6 +359,16 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Times that a peer was not written to the peer book.",
     ),
+    gauge_row(
+        "pilotlight_inbox_stalled",
+        &[],
+        "1 while a link waits for too long for the node to receive what it has read.",
+    ),
+    counter_row(
+        "pilotlight_events_missed_total",
+        &[],
+        "Events that slow readers of the event stream have missed.",
+    ),
     later(gauge_row(
         "pilotlight_htlc_deadline_blocks_min",
         &[],

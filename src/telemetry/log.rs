@@ -40,6 +40,8 @@ impl Event {
             Self::Listening { .. }
             | Self::GatewayListening { .. }
             | Self::BookFailed { .. }
+            | Self::InboxStalled { .. }
+            | Self::ListenerBehind { .. }
             | Self::Drained { .. } => self.log_of_node(),
             _ => {
                 let event = self.name();
@@ -204,6 +206,14 @@ impl Event {
                 tracing::info!(event, addr = %address);
             }
             Self::BookFailed { detail } => tracing::error!(event, detail, "the peer book failed"),
+            Self::InboxStalled { stalled: true } => {
+                let said = "the node does not receive: links have stopped reading";
+                tracing::warn!(event, stalled = true, "{said}");
+            }
+            Self::InboxStalled { stalled } => tracing::info!(event, stalled),
+            Self::ListenerBehind { missed } => {
+                tracing::warn!(event, missed, "a reader of the event stream is too slow");
+            }
             Self::Drained { closed, overran } => tracing::info!(event, closed, overran),
             _ => {}
         }

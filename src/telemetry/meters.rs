@@ -158,11 +158,13 @@ pub fn describe() {
     counter!("pilotlight_signers_refused_total", "reason" => CONFLICT).increment(0);
     counter!("pilotlight_inbound_failed_total", "reason" => THROTTLED).increment(0);
     gauge!("pilotlight_signer_stalled").set(0.0);
+    gauge!("pilotlight_inbox_stalled").set(0.0);
     floor_missing(0);
     for name in [
         "pilotlight_peers_retained_total",
         "pilotlight_mistags_suspected_total",
         "pilotlight_book_errors_total",
+        "pilotlight_events_missed_total",
     ] {
         counter!(name).increment(0);
     }
@@ -260,12 +262,11 @@ pub(crate) fn record(event: &Event) {
         Event::LinkDown { tag, reason, .. } => {
             counter!("pilotlight_links_closed_total", "tag" => tag.as_str(), "reason" => reason.as_str()).increment(1);
         }
-        Event::Refused { name, action, .. } => {
-            refused(name, action);
-        }
+        Event::Refused { name, action, .. } => refused(name, action),
         Event::MistagSuspected { .. } => {
             counter!("pilotlight_mistags_suspected_total").increment(1);
         }
+        Event::InboxStalled { stalled } => is_stalled("pilotlight_inbox_stalled", *stalled),
         Event::BookFailed { .. } => counter!("pilotlight_book_errors_total").increment(1),
         Event::KeyRotated { direction, times } => {
             counter!("pilotlight_key_rotations_total", "direction" => direction.as_str())
@@ -311,6 +312,7 @@ pub(crate) fn record(event: &Event) {
         | Event::Tagged { .. }
         | Event::PeerComplained { .. }
         | Event::Parked { .. }
+        | Event::ListenerBehind { .. }
         | Event::Drained { .. } => {}
     }
 }
@@ -342,9 +344,7 @@ fn record_refusal(event: &Event) {
                 .increment(1);
         }
         Event::SignerRefused { failure, .. } => signer_refused(failure),
-        Event::SignerStalled { stalled } => {
-            gauge!("pilotlight_signer_stalled").set(f64::from(u8::from(*stalled)));
-        }
+        Event::SignerStalled { stalled } => is_stalled("pilotlight_signer_stalled", *stalled),
         Event::SignerOdd { oddity } => {
             counter!("pilotlight_signer_oddities_total", "kind" => *oddity).increment(1);
         }
@@ -353,6 +353,15 @@ fn record_refusal(event: &Event) {
         }
         _ => {}
     }
+}
+
+#[cfg(feature = "admin")]
+pub(super) fn events_missed(events: u64) {
+    counter!("pilotlight_events_missed_total").increment(events);
+}
+
+fn is_stalled(gauge: &'static str, stalled: bool) {
+    gauge!(gauge).set(f64::from(u8::from(stalled)));
 }
 
 pub(super) fn signer_refused(failure: &'static str) {

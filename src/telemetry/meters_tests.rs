@@ -93,6 +93,7 @@ fn gateway_events() -> Vec<Event> {
             to: ([127, 0, 0, 1], 2).into(),
         },
         Event::SignerStalled { stalled: true },
+        Event::InboxStalled { stalled: true },
         Event::SignerOdd { oddity: "late" },
         Event::EcdhThrottled { scope: "source" },
         Event::BookFailed {
@@ -205,6 +206,8 @@ fn every_recorded_metric_is_in_the_table_with_its_kind_and_labels_and_every_row_
         publish_peers(&[]);
         publish_certificate(Duration::from_secs(1));
         events().iter().chain(&gateway_events()).for_each(record);
+        #[cfg(feature = "admin")]
+        events_missed(3);
     });
     let mut found = BTreeSet::new();
     for ((name, labels), (kind, _)) in values(&seen) {

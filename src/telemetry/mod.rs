@@ -22,6 +22,8 @@ pub use meters::{FrameMeters, Tally, describe, publish, publish_certificate, pub
 pub use refusals::Refusal;
 
 use crate::clock::Clock;
+#[cfg(feature = "admin")]
+use crate::clock::Moment;
 use crate::limits;
 use crate::link::{Direction, Identity, LinkId, Tag};
 use crate::node_id::NodeId;
@@ -40,7 +42,17 @@ pub struct Telemetry {
     frames: Arc<FrameMeters>,
     refusals: Arc<Mutex<Refusals>>,
     history: Arc<Mutex<History>>,
+    #[cfg(feature = "admin")]
+    behind: Arc<Mutex<Behind>>,
     started: Duration,
+}
+
+/// What is to be told of readers that are too slow.
+#[cfg(feature = "admin")]
+#[derive(Debug, Default)]
+struct Behind {
+    missed: u64,
+    not_before: Option<Moment>,
 }
 
 /// How many kept events a listener takes at a time, under the lock that whoever emits one needs too: some ten microseconds.
@@ -58,6 +70,8 @@ impl Telemetry {
             frames: Arc::new(FrameMeters::new()),
             refusals: Arc::default(),
             history: Arc::default(),
+            #[cfg(feature = "admin")]
+            behind: Arc::default(),
             started,
         }
     }
@@ -127,6 +141,25 @@ impl Telemetry {
     #[cfg(feature = "gateway")]
     pub(crate) fn count_signer_refused(failure: &'static str) {
         contained(|| meters::signer_refused(failure));
+    }
+
+    /// Says that a reader of the event stream is too slow: it has missed so many events, or takes nothing. The events are counted each
+    /// time; an event tells it once in [`LISTENER_BEHIND_INTERVAL`](limits::LISTENER_BEHIND_INTERVAL) at most, with all that were
+    /// missed since the last.
+    #[cfg(feature = "admin")]
+    pub(crate) fn listener_behind(&self, missed: u64) {
+        contained(|| meters::events_missed(missed));
+        let now = self.clock.now();
+        let untold = {
+            let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+            behind.missed = behind.missed.saturating_add(missed);
+            if behind.not_before > Some(now) {
+                return;
+            }
+            behind.not_before = Some(now.after(limits::LISTENER_BEHIND_INTERVAL));
+            std::mem::take(&mut behind.missed)
+        };
+        self.emit(Event::ListenerBehind { missed: untold });
     }
 
     /// Counts a connection that was turned away, without an event: for when there are too many of them.

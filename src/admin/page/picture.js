@@ -345,6 +345,8 @@ const Picture = (() => {
       case 'absence_planned': return { level: 'note', sign: '·', text: `An absence of the signer is planned: ${count(event.htlcs, 'HTLC', 'HTLCs')} with ${count(event.peers, 'peer', 'peers')} pending` };
       case 'absence_over': return { level: 'note', sign: '·', text: event.outcome === 'lapsed' ? 'The planned absence has begun' : `The planned absence is off: ${plain(event.outcome)}` };
       case 'book_failed': return { level: 'alarm', sign: '!', text: `The peer book failed: ${event.detail}` };
+      case 'inbox_stalled': return event.stalled ? { level: 'alarm', sign: '!', text: 'The node does not receive: links have stopped reading' } : { level: 'good', sign: '✓', text: 'The node receives again' };
+      case 'listener_behind': return { level: 'note', sign: '!', text: event.missed > 0 ? `A reader of the event stream has missed ${count(event.missed, 'event', 'events')}` : 'A reader of the event stream takes nothing', group: 'behind' };
       case 'drained': return { level: 'note', sign: '▼', text: `Drained: ${event.closed} links closed${event.overran ? `, ${event.overran} overran` : ''}` };
       case 'listening': return { level: 'note', sign: '·', text: `Listening for peers at ${event.addr}` };
       case 'gateway_listening': return { level: 'note', sign: '·', text: `Listening for the signer at ${event.addr}` };

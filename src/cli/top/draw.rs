@@ -129,11 +129,13 @@ pub(super) fn event_row<'a>(told: &Told, theme: Theme, width: usize) -> Line<'a>
 fn style_of(name: &str, event: &Value, theme: Theme) -> Style {
     let is = |field: &str, value: &str| event.get(field).and_then(Value::as_str) == Some(value);
     match name {
-        "signer_lapsed" | "signer_stalled" | "mistag_suspected" | "book_failed" => theme.bad(),
+        "signer_lapsed" | "signer_stalled" | "inbox_stalled" | "mistag_suspected"
+        | "book_failed" => theme.bad(),
         "signer_attached" | "relit" | "link_up" => theme.good(),
         "mode_changed" if is("to", "live") => theme.good(),
         "mode_changed" | "held_down" | "signer_refused" | "signer_taken_over" | "gossip_floor"
-        | "link_down" | "dial_failed" | "banned" | "missed" | "peer_complained" => theme.warning(),
+        | "link_down" | "dial_failed" | "banned" | "missed" | "listener_behind"
+        | "peer_complained" => theme.warning(),
         _ => Style::new(),
     }
 }
