@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 
 use crate::child::{Child, raise_descriptors};
 use crate::crowd::{address, key};
-use crate::links::settled;
+use crate::links::{Connections, settled};
 use crate::node::{runtime, runtime_of};
 use crate::shake::{self, shake};
 
@@ -91,34 +91,67 @@ impl Echo {
     }
 }
 
-/// Milliseconds until the far sides of so many connections have seen their ends, when nothing is done but to reset them, one after the
-/// other on each processor. As in a node, a task waits on each in a runtime; it ends, and that is all.
+/// Milliseconds until the far sides of so many connections have seen their ends, when nothing is done but to reset them.
 pub(crate) fn measure_resets(links: u64) -> Vec<f64> {
-    raise_descriptors(links);
-    let runtime = runtime();
-    let mut crowd = Child::spawn(&format!("crowd {links}"));
-    let port = crowd.hear().parse().unwrap();
-    let ends = runtime.block_on(connect(links, port));
-    assert_eq!(crowd.ask(&format!("up {links}")), "yes");
-    for end in &ends {
-        let end = Arc::clone(end);
-        runtime.spawn(async move { until_over(end.socket()).await });
-    }
-    thread::sleep(Duration::from_millis(500));
-    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let mut waited_on = WaitedOn::new(links);
     let start = Instant::now();
-    thread::scope(|scope| {
-        for part in ends.chunks(ends.len().div_ceil(processors)) {
-            scope.spawn(move || {
-                for end in part {
-                    // With RST, as a lapse does.
-                    rustix::net::connect_unspec(end.socket().as_fd()).unwrap();
-                }
-            });
-        }
-    });
-    assert_eq!(crowd.ask(&format!("ended {links}")), "yes");
+    waited_on.reset();
+    assert_eq!(waited_on.crowd.ask(&format!("ended {links}")), "yes");
     vec![start.elapsed().as_secs_f64() * 1e3]
+}
+
+/// The same until the kernel has closed them all, while the far sides are stopped.
+pub(crate) fn measure_closings(links: u64) -> Vec<f64> {
+    let waited_on = WaitedOn::new(links);
+    waited_on.crowd.stop();
+    let open = Connections::count();
+    let start = Instant::now();
+    waited_on.reset();
+    open.until_fewer_by(2 * links);
+    vec![start.elapsed().as_secs_f64() * 1e3]
+}
+
+/// Connections to a crowd. As in a node, a task waits on each in a runtime; it ends, and that is all.
+struct WaitedOn {
+    ends: Vec<Arc<RawLink>>,
+    crowd: Child,
+    _runtime: Runtime,
+}
+
+impl WaitedOn {
+    fn new(links: u64) -> Self {
+        raise_descriptors(links);
+        let runtime = runtime();
+        let mut crowd = Child::spawn(&format!("crowd {links}"));
+        let port = crowd.hear().parse().unwrap();
+        let ends = runtime.block_on(connect(links, port));
+        assert_eq!(crowd.ask(&format!("up {links}")), "yes");
+        for end in &ends {
+            let end = Arc::clone(end);
+            runtime.spawn(async move { until_over(end.socket()).await });
+        }
+        thread::sleep(Duration::from_millis(500));
+        Self {
+            ends,
+            crowd,
+            _runtime: runtime,
+        }
+    }
+
+    /// One after the other on each processor.
+    fn reset(&self) {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for part in self.ends.chunks(self.ends.len().div_ceil(processors)) {
+                scope.spawn(move || {
+                    for end in part {
+                        // With RST, as a lapse does.
+                        rustix::net::connect_unspec(end.socket().as_fd()).unwrap();
+                    }
+                });
+            }
+        });
+    }
 }
 
 /// Waits for the end of a connection on which nothing comes.

@@ -35,6 +35,7 @@ pub(crate) fn run(what: &str, stack: Stack, number: u64) -> Vec<f64> {
     match what {
         "idle" => measure_idle(stack, number),
         "teardown" => measure_teardown(stack, number),
+        "closing" => measure_closing(stack, number),
         "pings" => measure_pings(stack, number),
         "signer" => measure_signer(stack, number),
         "fence" => measure_fence(number),
@@ -42,6 +43,7 @@ pub(crate) fn run(what: &str, stack: Stack, number: u64) -> Vec<f64> {
         "gates" => bare::measure_gates(number),
         "gates_apart" => bare::measure_gates_apart(number, BUSY),
         "resets" => bare::measure_resets(number),
+        "closings" => bare::measure_closings(number),
         "waits" => bare::measure_waits(number),
         "relight" => measure_relight(number),
         "start" => measure_start(number),
@@ -120,6 +122,21 @@ impl Network {
         assert_eq!(self.crowd.ask(&format!("ended {wanted}")), "yes");
     }
 
+    /// Ends every link: ours by a lapse.
+    fn end_all(&mut self) {
+        match &mut self.node {
+            Running::Ours(node) => {
+                let session = node.session.take().unwrap();
+                let _ = session.lapse(LapseReason::Requested).unwrap();
+            }
+            Running::Ldk(node) => {
+                // Its descriptors wake tasks.
+                let _inside = self.runtime.enter();
+                node.manager.disconnect_all_peers();
+            }
+        }
+    }
+
     fn ours(&mut self) -> (&Runtime, &mut Ours) {
         match &mut self.node {
             Running::Ours(node) => (&self.runtime, node),
@@ -139,6 +156,37 @@ async fn dial_all(node: &Ldk<SocketDescriptor>, links: u64, port: u16) {
     }
     while up() < links {
         node.messages.news.notified().await;
+    }
+}
+
+/// Ends of TCP connections that the kernel keeps in this network namespace.
+pub(crate) struct Connections(u64);
+
+impl Connections {
+    /// Other programs' connections that may come meanwhile.
+    const OTHERS: u64 = 20;
+
+    pub(crate) fn count() -> Self {
+        let table = std::fs::read_to_string("/proc/net/sockstat").unwrap();
+        let line = table
+            .lines()
+            .find_map(|line| line.strip_prefix("TCP: inuse "));
+        let number = line.unwrap().split(' ').next().unwrap();
+        Self(number.parse().unwrap())
+    }
+
+    /// Waits until so many ends are closed, but for a few.
+    pub(crate) fn until_fewer_by(self, ends: u64) {
+        let left = (self.0 + Self::OTHERS).saturating_sub(ends);
+        let start = Instant::now();
+        while Self::count().0 > left {
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "other programs open connections: {} ends are left",
+                Self::count().0
+            );
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 }
 
@@ -189,23 +237,35 @@ fn measure_teardown(stack: Stack, links: u64) -> Vec<f64> {
     network.until_up(1);
     std::thread::sleep(Duration::from_millis(500));
     let start = Instant::now();
-    match &mut network.node {
-        Running::Ours(node) => {
-            let session = node.session.take().unwrap();
-            let _ = session.lapse(LapseReason::Requested).unwrap();
-        }
-        Running::Ldk(node) => {
-            // Its descriptors wake tasks.
-            let _inside = network.runtime.enter();
-            node.manager.disconnect_all_peers();
-        }
-    }
+    network.end_all();
     let call = start.elapsed();
     network.until_ended(1);
     vec![
         call.as_secs_f64() * 1e3,
         start.elapsed().as_secs_f64() * 1e3,
     ]
+}
+
+/// Milliseconds until the kernel has closed the node's end of the last connection, while the far sides are stopped: as where they have
+/// processors of their own.
+fn measure_closing(stack: Stack, links: u64) -> Vec<f64> {
+    let signer = Distant::new(NODE, Duration::ZERO, false);
+    let mut network = Network::new(stack, links, signer);
+    network.introduce(Tag::ChannelBearing);
+    network.light();
+    network.until_up(1);
+    std::thread::sleep(Duration::from_millis(500));
+    network.crowd.stop();
+    // A reset closes the far end too, an orderly end leaves it for the far side to close.
+    let ends = match stack {
+        Stack::Ours => 2 * links,
+        Stack::Ldk => links,
+    };
+    let open = Connections::count();
+    let start = Instant::now();
+    network.end_all();
+    open.until_fewer_by(ends);
+    vec![start.elapsed().as_secs_f64() * 1e3]
 }
 
 /// The median round trip of a peer's pings, in µs, among so many links.
@@ -531,6 +591,12 @@ pub(crate) fn teardown(effort: Effort, report: &mut Report) {
         let resets = each("resets", *links, effort.rounds);
         let row = Row::new("teardown", format!("last of {links} links closed"), "ms");
         let row = row.ours(ours.remove(1)).floor(resets).ldk(ldk.remove(1));
+        report.add(&row.target(Target::Better(2.0)));
+        let [mut ours, mut ldk] = in_turn("closing", *links, effort.rounds);
+        let closings = each("closings", *links, effort.rounds);
+        let what = format!("last of {links} links closed, far sides stopped");
+        let row = Row::new("teardown", what, "ms");
+        let row = row.ours(ours.remove(0)).floor(closings).ldk(ldk.remove(0));
         report.add(&row.target(Target::Better(2.0)));
         let row = Row::new("teardown", format!("call that ends {links} links"), "ms");
         report.add(&row.ours(ours.remove(0)).ldk(ldk.remove(0)));
