@@ -85,6 +85,38 @@ async fn no_link_survives_a_channel_message(outbound: bool) {
     }
 }
 
+/// BOLT 1: who gets an `error` fails the channels that it names. A lapse resets and a drain closes in peace, and up to its end each peer
+/// reads nothing more, whoever dialled.
+#[tokio::test]
+async fn p4_a_channel_link_that_a_lapse_or_a_drain_tears_down_carries_no_last_word() {
+    for drains in [false, true] {
+        let mut node = Node::live().await;
+        let mut links = vec![node.accept(1).await, node.dial(2).await];
+        for (far, link) in &mut links {
+            far.send(&message(136, &[0; 64])).await;
+            node.next_message().await;
+            let receipt = link.send(message(136, &[0; 64])).await.unwrap();
+            soon("the kernel", receipt.flushed()).await.unwrap();
+            far.expect(136).await;
+        }
+        let drain = if drains {
+            let supervisor = node.supervisor.clone();
+            Some(tokio::spawn(async move { supervisor.drain().await }))
+        } else {
+            assert_eq!(lapse_counts(&mut node).await, (2, 0));
+            None
+        };
+        for (far, _) in &mut links {
+            let end = if drains { Got::Eof } else { Got::Reset };
+            assert_eq!(far.rest().await, (Vec::new(), end));
+        }
+        drop(links);
+        if let Some(drain) = drain {
+            soon("the drain", drain).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn p6_a_link_on_which_a_channel_message_came_does_not_survive_a_lapse() {
     no_link_survives_a_channel_message(false).await;

@@ -35,6 +35,7 @@ fn there_is_a_planted_bug_of_each_kind() {
     assert_eq!(
         names,
         [
+            "error_for_warning",
             "error_on_teardown",
             "fence_check_dropped",
             "nonce_kept_at_rotation",
