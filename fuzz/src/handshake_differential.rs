@@ -2,10 +2,10 @@
 //! both keep talking where the peer is honest.
 //!
 //! LDK keeps its encryptor to itself, so it is driven through its `PeerManager` over a socket in memory. The ephemeral keys are each
-//! side's own, so what is compared is the verdict on every step and that both ends have the keys; that ours gives BOLT 8's very bytes is
-//! for the other handshake targets.
+//! side's own, so what is compared is the verdict on every step and that both ends have the keys. What ours takes and refuses is held against
+//! the restatement of BOLT 8 too; that it gives its very bytes is for the other handshake targets.
 
-use super::bolt8::{self, Initiator, Responder, Transport, public};
+use super::bolt8::{self, Initiator, Refusal, Responder, Transport, public};
 use super::feed::Feed;
 use super::pair::{node_id, ours};
 use super::twist::{Twist, overwrite};
@@ -132,14 +132,21 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Whether both took an act: they must do the same. But an act of the input's bytes alone can carry a copied tag, since libFuzzer sees what
-/// one is compared with; where the two ends have keys of their own it then fits one of them, and nothing is known of the other.
+/// Whether both took an act. Ours does what BOLT 8 says of it under our keys, and LDK the same as ours; but where the two ends have keys of
+/// their own, an act of the input's bytes alone can be right for one of them: libFuzzer sees what a tag is compared with, and copies it.
 fn agreed<T>(
     act: &str,
     twist: &Twist,
+    right: Result<(), Refusal>,
     ours: Result<T, HandshakeError>,
     ldk: Option<Vec<u8>>,
 ) -> Option<(T, Vec<u8>)> {
+    assert_eq!(
+        ours.is_ok(),
+        right.is_ok(),
+        "{act} is {right:?}; ours: {:?}",
+        ours.as_ref().err()
+    );
     match (ours, ldk) {
         (Ok(ours), Some(ldk)) => Some((ours, ldk)),
         (Err(_), None) => None,
@@ -162,9 +169,11 @@ fn dialled(feed: &mut Feed<'_>, [s, e, our_e]: [SecretKey; 3], mut ldk: Ldk) -> 
         let reply = node.ecdh(&us.request().point);
         us.resume(reply)
     });
+    let mut judge = Responder::new(*NODE, our_e);
+    let right = judge.act_one(&act_one).map(|_| ());
     let theirs = ldk.read(&act_one);
     assert_eq!(us.is_ok(), theirs.is_some(), "one key judges act one");
-    let ((us, our_act_two), ldk_act_two) = agreed("act one", &twist, us, theirs)?;
+    let ((us, our_act_two), ldk_act_two) = agreed("act one", &twist, right, us, theirs)?;
     if act_one != honest {
         // Of a copied tag: right in itself, and this caller cannot go on with it.
         return None;
@@ -180,9 +189,10 @@ fn dialled(feed: &mut Feed<'_>, [s, e, our_e]: [SecretKey; 3], mut ldk: Ldk) -> 
         (act == honest, act, peer)
     };
     let (our_honest, act, our_peer) = act_three(&our_act_two);
+    let right = judge.act_three(&act).map(|_| ());
     let us = us.act_three(&act);
     let (ldk_honest, act, ldk_peer) = act_three(&ldk_act_two);
-    let (us, written) = agreed("act three", &twist, us, ldk.read(&act))?;
+    let (us, written) = agreed("act three", &twist, right, us, ldk.read(&act))?;
     if !(our_honest && ldk_honest) {
         return None;
     }
@@ -213,9 +223,11 @@ fn dialling(feed: &mut Feed<'_>, [s, e, our_e]: [SecretKey; 3], mut ldk: Ldk) ->
         (act == honest, act, callee)
     };
     let (our_honest, act, our_callee) = act_two(&our_act_one);
+    let (mut judge, _) = Initiator::dial(*NODE, our_e, &them);
+    let right = judge.act_two(&act);
     let us = us.act_two(&act);
     let (ldk_honest, act, ldk_callee) = act_two(&ldk_act_one);
-    let (us, written) = agreed("act two", &twist, us, ldk.read(&act))?;
+    let (us, written) = agreed("act two", &twist, right, us, ldk.read(&act))?;
     if !(our_honest && ldk_honest) {
         return None;
     }

@@ -83,7 +83,7 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "handshake_differential",
-        promise: "Ours and LDK's `PeerManager`, facing the same hostile peer in either role, take and refuse the same frames and the same acts, those of the input's bytes alone aside where the two ends have keys of their own, and give the same pongs.",
+        promise: "Ours and LDK's `PeerManager`, facing the same hostile peer in either role, take and refuse the same frames and the same acts, and give the same pongs; of an act of the input's bytes alone, which may be right for one end's keys and not for the other's, ours thinks as the restatement of BOLT 8 does.",
         run: handshake_differential::run,
     },
     Target {
