@@ -203,7 +203,9 @@ impl Driver {
             tokio::select! {
                 biased;
                 room = answers.reserve(), if machine.has_output() => {
-                    let room = room.map_err(|_| AgentError::Ended)?;
+                    let Ok(room) = room else {
+                        return Err(why_it_ended(&mut requests).await);
+                    };
                     if let Some(answer) = machine.next_output() {
                         room.send(answer);
                     }
@@ -264,26 +266,24 @@ fn report(end: &AgentError, retry_in: Duration) {
     }
 }
 
-/// What a status says of a stream's end. One with a cause is ours: the connection broke. One without is the server's word.
-fn ended(status: &Status) -> AgentError {
-    match std::error::Error::source(status) {
-        Some(cause) if hung_up(cause) => AgentError::HungUp,
-        Some(cause) => AgentError::Http2(cause.to_string()),
-        None => AgentError::denied(status),
+/// Nothing can be sent any more: the other direction knows why.
+async fn why_it_ended(requests: &mut Streaming<SignCoordinatorRequest>) -> AgentError {
+    loop {
+        match requests.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return AgentError::Ended,
+            Err(status) => return ended(&status),
+        }
     }
 }
 
-/// Whether the connection was closed as a process closes it that ends: no farewell in TLS or HTTP/2, and no failure either.
-fn hung_up(cause: &(dyn std::error::Error + 'static)) -> bool {
-    cause
-        .downcast_ref::<h2::Error>()
-        .and_then(h2::Error::get_io)
-        .is_some_and(|error| {
-            use std::io::ErrorKind as K;
-            // A reset is the same with something of ours unread.
-            matches!(
-                error.kind(),
-                K::UnexpectedEof | K::ConnectionReset | K::BrokenPipe
-            )
-        })
+/// What a status says of a stream's end. One with a cause is ours: the connection broke. One without is the server's word.
+fn ended(status: &Status) -> AgentError {
+    match std::error::Error::source(status) {
+        Some(cause) => match cause.downcast_ref::<h2::Error>() {
+            Some(error) => AgentError::broken(error),
+            None => AgentError::Http2(cause.to_string()),
+        },
+        None => AgentError::denied(status),
+    }
 }

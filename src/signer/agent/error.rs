@@ -138,6 +138,17 @@ impl AgentError {
             || matches!(self, Self::Denied { .. } | Self::Rejected(_))
     }
 
+    /// What has broken HTTP/2: a connection that was closed as a process closes it that ends, with no farewell in TLS or HTTP/2 and no
+    /// failure either; or something else.
+    pub(super) fn broken(error: &h2::Error) -> Self {
+        use io::ErrorKind as K;
+        match error.get_io().map(io::Error::kind) {
+            // A reset is the same with something of ours unread.
+            Some(K::UnexpectedEof | K::ConnectionReset | K::BrokenPipe) => Self::HungUp,
+            _ => Self::Http2(error.to_string()),
+        }
+    }
+
     pub(super) fn denied(status: &tonic::Status) -> Self {
         use tonic::Code;
         let code = match status.code() {

@@ -77,18 +77,17 @@ pub(super) struct Connection {
 
 impl Connection {
     /// # Errors
-    /// [`AgentError::Http2`].
+    /// [`AgentError::Http2`], [`AgentError::HungUp`].
     pub(super) async fn open(
         stream: TlsStream<TcpStream>,
         authority: Authority,
     ) -> Result<Self, AgentError> {
-        let http2 = |error: h2::Error| AgentError::Http2(error.to_string());
         let (requests, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .data_frame_budget(SIGNER_FRAME_BUDGET)
             .handshake(stream)
             .await
-            .map_err(http2)?;
+            .map_err(|error| AgentError::broken(&error))?;
         let pings = connection.ping_pong();
         let driver = tokio::spawn(async move {
             // The calls on it see the error too, and say so.
