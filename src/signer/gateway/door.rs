@@ -159,7 +159,7 @@ impl Newcomer<'_> {
                 next = connection.accept() => match next {
                     // A second call, after the first has ended: dropping it refuses it.
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Ok(()),
+                    Some(Err(_)) | None => return self.left(),
                 },
                 () = &mut answering, if !answered => {
                     answered = true;
@@ -171,6 +171,14 @@ impl Newcomer<'_> {
                 () = wait(&mut closing) => return Ok(()),
             }
         }
+    }
+
+    /// The connection is over. If that was before anybody looked at the call, nobody else tells of it.
+    fn left(&self) -> Result<(), Refused> {
+        if self.has_called.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(("no_call", "the client left with its call".into()))
     }
 
     async fn answer(&self, request: http::Request<RequestBody>, mut respond: SendResponse<Bytes>) {
