@@ -36,6 +36,8 @@ mod station;
 #[path = "support/watched.rs"]
 mod watched;
 
+#[path = "faults/failures.rs"]
+mod failures;
 #[path = "faults/ldk.rs"]
 mod ldk;
 #[path = "faults/signer.rs"]

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotlight::clock::ManualClock;
-use pilotlight::link::{CloseReason, Direction, Identity, LinkHandle, SendError, Tag};
+use pilotlight::link::{
+    CloseReason, Direction, HandshakeFailure, Identity, LinkHandle, SendError, Tag,
+};
 use pilotlight::node_id::NodeId;
 use pilotlight::signer::Epoch;
 use pilotlight::supervisor::{Mode, PeerSpec};
 use pilotlight::telemetry::Event;
 use tokio::task::JoinHandle;
 
+use crate::failures::{self, INSIDE};
 use crate::ldk_handlers::Records;
 use crate::ldk_peer::{LdkPeer, ldk_key};
 use crate::ldk_round_trips::round_trips;
@@ -21,7 +24,7 @@ use crate::table::fill;
 use crate::watched::HANG_GUARD;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     /// The node dials LDK.
     WeDial,
     /// LDK dials the node.
@@ -29,7 +32,7 @@ enum Role {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     ActOne,
     ActTwo,
     ActThree,
@@ -80,13 +83,12 @@ const LARGE: usize = 60_000;
 /// Messages of a transfer, and how far into them the fault strikes.
 const MESSAGES: u32 = 300;
 const INTO: usize = 20_000;
-/// How far into an act or a frame it strikes.
-const INSIDE: usize = 5;
 /// BOLT 8: a message uses two nonces of a thousand.
 const MESSAGES_PER_KEY: u64 = 500;
 
 struct Cell {
     role: Role,
+    phase: Phase,
     fault: Fault,
     node: Node,
     clock: ManualClock,
@@ -99,7 +101,7 @@ struct Cell {
 }
 
 impl Cell {
-    async fn open(role: Role, fault: Fault) -> Self {
+    async fn open(role: Role, phase: Phase, fault: Fault) -> Self {
         let clock = ManualClock::new();
         let time = Arc::new(clock.clone());
         let node = Node::start_with(50, |builder| builder.clock(time).gossip_floor(2)).await;
@@ -115,6 +117,7 @@ impl Cell {
         let proxy = Proxy::start_with(target, held_by_kernel);
         let mut cell = Self {
             role,
+            phase,
             fault,
             node,
             clock,
@@ -181,6 +184,20 @@ impl Cell {
         self.node
             .events
             .read(|events| events.0[from..].iter().find_map(&pick))
+    }
+
+    /// How the handshake before the first failure since the mark has ended, as it is counted.
+    fn counted(&self) -> &'static str {
+        let result = |event: &Event| match event {
+            Event::Handshake { result, .. } => Some(*result),
+            _ => None,
+        };
+        self.node.events.read(|events| {
+            let since = events.0[self.mark..].iter();
+            let until = since.take_while(|event| failed(event).is_none()).count();
+            let all = events.0[..self.mark + until].iter().rev();
+            all.filter_map(result).next().expect("there has been one")
+        })
     }
 
     async fn until<T>(&self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
@@ -285,7 +302,8 @@ impl Cell {
         self.node.received.until("the link's handle", find).await
     }
 
-    /// LDK gives up what it takes for a living connection: its timer would do so in time.
+    /// LDK gives up what it takes for a living connection: its timer would do so in time. Nobody hears of it while the connection is
+    /// half-open; and there must be no other yet, which it would give up as well.
     fn ldk_gives_up(&self) {
         if self.fault == Fault::HalfOpen {
             for _ in 0..8 {
@@ -294,9 +312,20 @@ impl Cell {
         }
     }
 
+    /// The same of a link, once LDK has seen its end. It may not see one while it does not read: its timer finds out, here at once.
+    async fn ldk_sees_the_end(&self) {
+        let gave_up = async {
+            while self.ldk.records.read(|all| all.disconnected.is_empty()) {
+                self.ldk.tick();
+                tokio::task::yield_now().await;
+            }
+        };
+        let gave_up = tokio::time::timeout(HANG_GUARD, gave_up).await;
+        gave_up.expect("LDK sees the end");
+    }
+
     /// After a loss: the connection is made anew, by whoever dials.
     async fn again(&mut self, identity: Identity) -> LinkHandle {
-        self.ldk_gives_up();
         self.mark_loss();
         self.redialled(identity).await
     }
@@ -396,8 +425,11 @@ impl Cell {
         link
     }
 
-    /// The link's end as the node tells of it, and that the reason is one that this fault can have.
-    async fn loss(&self, link: &LinkHandle, by_us: bool) -> &'static str {
+    /// The link's end as the node tells of it, and that the reason is one that a fault in that direction can have.
+    async fn loss(&self, link: &LinkHandle, direction: Direction) -> &'static str {
+        if self.fault == Fault::HalfOpen {
+            self.ldk_sees_the_end().await;
+        }
         let id = link.id();
         let reason = self
             .consequence("the link's end", move |event| match event {
@@ -407,27 +439,19 @@ impl Cell {
                 _ => None,
             })
             .await;
-        let can_be: &[CloseReason] = match self.fault {
-            Fault::HalfOpen => &[CloseReason::PongTimeout],
-            Fault::Flip | Fault::Reorder if by_us => &[CloseReason::Transport],
-            Fault::Reset => &[CloseReason::Io],
-            _ => &[CloseReason::PeerClosed, CloseReason::Io],
-        };
-        assert!(can_be.contains(&reason), "{:?}: {reason}", self.fault);
+        let can_be = failures::of_link(self.phase, direction, self.fault);
+        assert!(
+            can_be.contains(&reason),
+            "{reason}: it can only be one of {can_be:?}"
+        );
         assert_eq!(
             self.node.end_of(link).await,
             reason,
             "what the node is told"
         );
-        // LDK may not see it while it does not read: its timer finds out, here at once.
-        let gave_up = async {
-            while self.ldk.records.read(|all| all.disconnected.is_empty()) {
-                self.ldk.tick();
-                tokio::task::yield_now().await;
-            }
-        };
-        let gave_up = tokio::time::timeout(HANG_GUARD, gave_up).await;
-        gave_up.expect("LDK sees the end");
+        if self.fault != Fault::HalfOpen {
+            self.ldk_sees_the_end().await;
+        }
         reason.as_str()
     }
 
@@ -495,10 +519,15 @@ fn up_of(peer: NodeId, identity: Identity) -> impl Fn(&Event) -> Option<pilotlig
     }
 }
 
-/// The label of a handshake that failed, whoever dialled.
-fn failed(event: &Event) -> Option<&'static str> {
+/// What is told of a handshake that failed, whoever dialled: a label, and words.
+fn failed(event: &Event) -> Option<(&'static str, String)> {
     match event {
-        Event::DialFailed { failure, .. } | Event::InboundFailed { failure, .. } => Some(failure),
+        Event::DialFailed {
+            failure, detail, ..
+        }
+        | Event::InboundFailed {
+            failure, detail, ..
+        } => Some((failure, detail.clone())),
         _ => None,
     }
 }
@@ -524,14 +553,30 @@ async fn shaken(cell: &mut Cell) -> String {
         cell.talk(&link).await;
         return "up".to_owned();
     }
-    let failure = cell.consequence("a handshake fails", failed).await;
+    cell.ldk_gives_up();
+    let (label, detail) = cell.consequence("a handshake fails", failed).await;
+    let can_be = failures::of_handshake(cell.role, cell.phase, cell.fault);
+    let failure = failures::one_of(can_be, HandshakeFailure::label, (label, &detail));
+    let (result, shown) = match failure {
+        HandshakeFailure::BeforeInit(_) => ("ok", label.to_owned()),
+        HandshakeFailure::Closed { act, received } => {
+            let shown = format!("{label}, {received} of act {act}");
+            (label, shown)
+        }
+        HandshakeFailure::Io { act, .. } | HandshakeFailure::Timeout { act } => {
+            (label, format!("{label}, act {act}"))
+        }
+        HandshakeFailure::Protocol(error) => (label, format!("{label}, {}", error.act())),
+        other => panic!("{other}"),
+    };
+    assert_eq!(cell.counted(), result, "what is counted");
     // Who dials again may have got through by now.
     let up = up_of(cell.ldk.id(), Identity::Node);
     let has_failed = |event: &Event| failed(event).map(|_| true).or(up(event).map(|_| false));
     assert_eq!(cell.seen(has_failed), Some(true), "it was never up");
     let link = cell.again(Identity::Node).await;
     cell.talk(&link).await;
-    format!("refused ({failure}), up again")
+    format!("refused ({shown}), up again")
 }
 
 /// A link that only keeps itself alive: the fault strikes its ping.
@@ -554,7 +599,7 @@ async fn idle(cell: &mut Cell) -> String {
         assert!(link.closed().is_none());
         return "retained".to_owned();
     }
-    let reason = cell.loss(&link, false).await;
+    let reason = cell.loss(&link, Direction::Outbound).await;
     let link = cell.again(Identity::Node).await;
     cell.talk(&link).await;
     format!("lost ({reason}), up again")
@@ -616,7 +661,7 @@ async fn transfer(
         assert!(link.closed().is_none());
         return None;
     }
-    let reason = cell.loss(link, inbound).await;
+    let reason = cell.loss(link, direction).await;
     let (theirs, ours) = (cell.come()[come..].to_vec(), cell.gone()[gone..].to_vec());
     let arrived = if inbound { theirs } else { ours };
     assert!(arrived.len() < all, "the fault has struck nothing");
@@ -846,7 +891,7 @@ async fn returns(cell: &mut Cell) -> String {
 
 async fn cell(role: Role, phase: Phase, fault: Fault) -> String {
     use Direction::{Inbound, Outbound};
-    let mut cell = Cell::open(role, fault).await;
+    let mut cell = Cell::open(role, phase, fault).await;
     let we_dial = role == Role::WeDial;
     let (initiator, responder) = if we_dial {
         (Outbound, Inbound)

@@ -1,4 +1,5 @@
-//! The gateway and the agent that brings the node's key, a faulty network between them, and peers whose links show what it led to.
+//! The gateway and the agent that brings the node's key, a faulty network between them, and peers whose links show what it led to. The
+//! table shows what the gateway tells of, and then what the agent does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,18 +7,19 @@ use std::time::Duration;
 use pilotlight::clock::ManualClock;
 use pilotlight::limits;
 use pilotlight::link::Tag;
-use pilotlight::signer::agent::{Agent, AgentState};
+use pilotlight::signer::agent::{Agent, AgentError, AgentState};
 use pilotlight::signer::{EcdhCall, EcdhError, Epoch, LapseReason, Purpose};
 use pilotlight::telemetry::Event;
 
 use crate::dialer;
+use crate::failures;
 use crate::proxy::{Fault, Place, Proxy, Way};
 use crate::station::{Gossip, Log, OneAtATime, Peers, Station, key, read_inbox, soon};
 use crate::table::fill;
 use crate::watched::{HANG_GUARD, Watched};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     /// The agent's first words in TLS.
     Hello,
     /// The gateway's.
@@ -51,12 +53,18 @@ const WINDOW: Duration = limits::LIVENESS_WINDOW;
 const STEP: Duration = Duration::from_millis(100);
 /// How far into what it strikes: past the head of a TLS record, which says only how long it is and of what kind.
 const INSIDE: usize = 7;
+/// As far into the first words of either side: past what else says how long something is, into what is random. A wrong length would
+/// have who reads wait for the rest, up to a deadline.
+const INSIDE_HELLO: usize = 13;
+/// The record that TLS 1.3 sends for the sake of middleboxes, before the end of the agent's handshake.
+const FOR_MIDDLEBOXES: usize = 6;
 /// ECDHs that are asked at once.
 const ASKED: usize = 8;
 /// What a narrow way passes at a time.
 const SHARE: usize = 256;
 
 struct Cell {
+    phase: Phase,
     fault: Fault,
     /// The node's clock, and the agent's.
     clock: ManualClock,
@@ -74,7 +82,7 @@ struct Cell {
 }
 
 impl Cell {
-    async fn open(fault: Fault) -> Self {
+    async fn open(phase: Phase, fault: Fault) -> Self {
         let (clock, theirs) = (ManualClock::new(), ManualClock::new());
         let node = dialer::key(7);
         let (station, inbox) = Station::open(&node, WINDOW, Arc::new(clock.clone())).await;
@@ -87,6 +95,7 @@ impl Cell {
         declared.await.unwrap();
         let proxy = Proxy::start(station.gateway.local_addr());
         Self {
+            phase,
             fault,
             clock,
             theirs,
@@ -217,14 +226,17 @@ impl Cell {
         self.proxy.grant(1 << 30);
     }
 
-    /// How the agent learns that its stream is down; of a half-open one, by its own deadlines.
+    /// How the agent learns that its stream is down; of a half-open one, by its own deadlines. It is as this fault can have it.
     async fn agent_is_down(&self) -> &'static str {
         let mut state = self.agent().state();
         let is_down = |state: &AgentState| matches!(state, AgentState::Waiting { .. });
         let down = async {
             loop {
-                if let AgentState::Waiting { failure, .. } = *state.borrow_and_update() {
-                    return failure;
+                if let AgentState::Waiting {
+                    failure, detail, ..
+                } = &*state.borrow_and_update()
+                {
+                    return (*failure, detail.clone());
                 }
                 if self.fault == Fault::HalfOpen {
                     self.theirs.advance(Duration::from_secs(1));
@@ -234,7 +246,10 @@ impl Cell {
                 }
             }
         };
-        soon("the agent sees it", down).await
+        let (label, detail) = soon("the agent sees it", down).await;
+        let can_be = failures::of_agent(self.phase, self.fault);
+        failures::one_of(can_be, AgentError::label, (label, &detail));
+        label
     }
 
     /// The session of that number has ended by the fault, and took the channel link with it, no other.
@@ -292,8 +307,42 @@ impl Cell {
     }
 
     fn refusals(&self) -> usize {
-        let refused = |event: &Event| matches!(event, Event::SignerRefused { .. });
-        self.log.count(refused)
+        self.log.count(|event| refused(event).is_some())
+    }
+
+    /// The gateway tells of who did not get as far as the seat; of a half-open connection, when its step is late. It is as this
+    /// fault can have it.
+    async fn refusal(&self) -> &'static str {
+        let told = async {
+            while self.refusals() == 0 {
+                if self.fault == Fault::HalfOpen {
+                    self.pass().await;
+                    // Its answer is life: the window of the session that is there must not run out while nobody gives it the time
+                    // to answer.
+                    self.ask().await;
+                } else {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        soon("the gateway tells of it", told).await;
+        let (_, refusal) = self.log.nth("a refusal", 1, refused).await;
+        let can_be = failures::of_gateway(self.phase, self.fault);
+        assert!(
+            can_be.contains(&refusal),
+            "{refusal:?}: it can only be one of {can_be:?}"
+        );
+        refusal.0
+    }
+}
+
+/// The label of a signer that was refused, and whether the macaroon that it showed has a name.
+fn refused(event: &Event) -> Option<(&'static str, bool)> {
+    match event {
+        Event::SignerRefused {
+            failure, macaroon, ..
+        } => Some((failure, macaroon.is_some())),
+        _ => None,
     }
 }
 
@@ -318,25 +367,9 @@ async fn joined(cell: &mut Cell, epoch: u64) -> String {
     let failure = cell.agent_is_down().await;
     assert_eq!(cell.live(), None);
     cell.attached(epoch).await;
-    // The gateway tells of it too, a half-open one when its step is late. In a return its first words behind the handshake are struck,
-    // and the call may not have come by then: if it never does, there is nothing to tell of.
-    if epoch > 1 && cell.fault != Fault::HalfOpen {
-        return format!("refused ({failure}), attached");
-    }
-    let told = async {
-        while cell.refusals() == 0 {
-            if cell.fault == Fault::HalfOpen {
-                cell.pass().await;
-                // Its answer is life: the window of the session that is there must not run out while nobody gives it the time to answer.
-                cell.ask().await;
-            } else {
-                tokio::task::yield_now().await;
-            }
-        }
-    };
-    soon("the gateway tells of it", told).await;
+    let refusal = cell.refusal().await;
     assert_eq!(cell.live(), Some(epoch), "a false lapse");
-    format!("refused ({failure}), attached")
+    format!("refused ({refusal}; {failure}), attached")
 }
 
 /// The agent is attached, all links are up, and nothing is on its way.
@@ -358,10 +391,10 @@ async fn proof(cell: &mut Cell) -> String {
 /// A hard fault has struck an attached agent: the session lapses, and the agent comes back.
 async fn lost(cell: &mut Cell) -> String {
     let reason = cell.lapsed(1).await;
-    cell.agent_is_down().await;
+    let failure = cell.agent_is_down().await;
     cell.attached(2).await;
     cell.hears().await;
-    format!("lapsed ({}), attached again", reason.as_str())
+    format!("lapsed ({}; {failure}), attached again", reason.as_str())
 }
 
 async fn idle(cell: &mut Cell) -> String {
@@ -443,7 +476,7 @@ async fn lapse(cell: &mut Cell) -> String {
     let failure = cell.agent_is_down().await;
     cell.attached(2).await;
     cell.hears().await;
-    format!("lapsed (requested), told ({failure}), attached again")
+    format!("lapsed (requested; {failure}), attached again")
 }
 
 async fn returns(cell: &mut Cell) -> String {
@@ -467,13 +500,15 @@ async fn returns(cell: &mut Cell) -> String {
 }
 
 async fn cell(phase: Phase, fault: Fault) -> String {
-    let mut cell = Cell::open(fault).await;
+    let mut cell = Cell::open(phase, fault).await;
     let cell = &mut cell;
     let outcome = match phase {
-        // The kind of message: a wrong length would have the gateway wait for the rest, up to its deadline.
-        Phase::Hello => joining(cell, Way::Up, Place::At(5)).await,
-        Phase::Answer => joining(cell, Way::Down, Place::At(INSIDE)).await,
-        Phase::Call => joining(cell, Way::Up, Place::Turn(2, INSIDE)).await,
+        Phase::Hello => joining(cell, Way::Up, Place::At(INSIDE_HELLO)).await,
+        Phase::Answer => joining(cell, Way::Down, Place::At(INSIDE_HELLO)).await,
+        Phase::Call => {
+            let place = Place::Turn(2, FOR_MIDDLEBOXES + INSIDE);
+            joining(cell, Way::Up, place).await
+        }
         Phase::Proof => proof(cell).await,
         Phase::Idle => idle(cell).await,
         Phase::Transfer => transfer(cell).await,
@@ -482,6 +517,8 @@ async fn cell(phase: Phase, fault: Fault) -> String {
     };
     cell.hears().await;
     assert_eq!(cell.proxy.struck(), 1);
+    let told = usize::from(!failures::of_gateway(phase, fault).is_empty());
+    assert_eq!(cell.refusals(), told, "signers that were refused");
     cell.nothing_is_left().await;
     outcome
 }

@@ -165,6 +165,11 @@ impl Blow {
         })
     }
 
+    /// A fault has taken effect.
+    fn has_struck(&self) {
+        self.struck.send_modify(|struck| *struck += 1);
+    }
+
     /// These bytes have come: the fault that strikes in them, and how far in. It will strike nowhere else.
     fn strikes(&self, way: Way, from: usize, length: usize, turn: Turn) -> Option<(usize, Fault)> {
         let mut aim = lock(&self.aim);
@@ -181,7 +186,6 @@ impl Blow {
             return None;
         }
         aim.armed = None;
-        self.struck.send_modify(|struck| *struck += 1);
         Some((at, strike.fault))
     }
 }
@@ -536,8 +540,9 @@ impl<'a> Line<'a> {
             Fault::Flip => chunk[0] ^= 1 << (ahead % 8),
             Fault::Drip => self.drips = DRIPPED,
             Fault::Reorder => self.swapping = Some(BytesMut::new()),
-            fault => self.pieces.push_back((due, Piece::Fault(fault))),
+            _ => {}
         }
+        self.pieces.push_back((due, Piece::Fault(fault)));
         self.lay(chunk, due);
     }
 
@@ -617,18 +622,31 @@ impl<'a> Line<'a> {
                 }
             }
             Piece::Over => SockRef::from(to).shutdown(Shutdown::Write)?,
-            Piece::Fault(Fault::Cut) => return Err(Ending::Closed),
-            Piece::Fault(Fault::Reset) => return Err(Ending::Reset),
-            Piece::Fault(Fault::HalfOpen) => {
-                self.between.mute.send_replace(true);
+            Piece::Fault(fault) => {
+                let fault = *fault;
+                self.suffer(fault);
+                self.blow.has_struck();
+                match fault {
+                    Fault::Cut => return Err(Ending::Closed),
+                    Fault::Reset => return Err(Ending::Reset),
+                    _ => {}
+                }
             }
-            Piece::Fault(Fault::Delay) => self.late_since = Some(self.since.releases),
-            Piece::Fault(Fault::Narrow) => self.narrow = Some(self.since.granted),
-            // They have changed the bytes already.
-            Piece::Fault(Fault::Drip | Fault::Flip | Fault::Reorder) => {}
         }
         self.pieces.pop_front();
         Ok(())
+    }
+
+    fn suffer(&mut self, fault: Fault) {
+        match fault {
+            Fault::HalfOpen => {
+                self.between.mute.send_replace(true);
+            }
+            Fault::Delay => self.late_since = Some(self.since.releases),
+            Fault::Narrow => self.narrow = Some(self.since.granted),
+            // These end the connection, or have changed the bytes already.
+            Fault::Cut | Fault::Reset | Fault::Drip | Fault::Flip | Fault::Reorder => {}
+        }
     }
 }
 
