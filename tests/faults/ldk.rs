@@ -716,9 +716,15 @@ async fn flood(cell: &mut Cell) -> String {
     cell.struck().await;
     let sent = stream(3, FLOOD);
     assert_same("while it waited", &cell.come()[come..], &sent[..heard]);
-    // Whoever sends waits.
+    // Whoever sends waits, while all else goes on.
     let waits = link.clone();
-    let last = tokio::spawn(async move { waits.send(large(queued)).await.map(drop) });
+    let mut last = Box::pin(async move { waits.send(large(queued)).await.map(drop) });
+    tokio::select! {
+        biased;
+        sent = &mut last => panic!("it has not waited for room: {sent:?}"),
+        () = round_trips(&cell.node, &cell.beside, &cell.beside_link, 1) => {}
+    }
+    let last = tokio::spawn(last);
     let ours: Vec<_> = (0..=queued).map(large).collect();
     let records = Arc::clone(&cell.ldk.records);
     let all = gone + ours.len();
