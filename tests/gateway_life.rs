@@ -10,13 +10,14 @@
 #[path = "support/dialer.rs"]
 mod dialer;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dialer::*;
-use pilotlight::clock::{Clock, Moment, Sleep, SystemClock};
+use pilotlight::clock::{Clock, ManualClock, Moment, Sleep, SystemClock};
 use pilotlight::limits;
 use pilotlight::signer::gateway::{Caveat, Macaroon, Op, PassError};
 use pilotlight::signer::{EcdhCall, Epoch, LapseReason, Purpose};
@@ -344,6 +345,107 @@ async fn p9_denied_calls_that_linger_are_as_few_as_newcomers_may_be() {
     }
     assert!(closed.try_join_next().is_none());
     serves(&house, &mut signer).await;
+}
+
+/// Who comes and goes gives his place back: whoever stays is not pushed out for him, a stranger or a caller.
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_whoever_leaves_the_door_gives_his_place_back() {
+    let mut house = House::with_clock(Arc::new(Still::default())).await;
+    let stranger = TcpStream::connect(house.address()).await.unwrap();
+    let mut signer = house.dial().await;
+    signer.until_taken().await;
+    for _ in 0..3 * limits::GATEWAY_NEWCOMERS_PER_SOURCE {
+        drop(TcpStream::connect(house.address()).await.unwrap());
+        assert_eq!(house.refusal().await, "tls_broken");
+    }
+    for _ in 0..2 * limits::GATEWAY_CALLERS {
+        let mut caller = house.dial().await;
+        caller.say(&pong(1));
+        assert_eq!(house.refusal().await, "registration_wrong");
+        while caller.hear().await.is_ok() {}
+    }
+    let unread = stranger.try_read(&mut [0]).unwrap_err();
+    assert_eq!(unread.kind(), std::io::ErrorKind::WouldBlock, "it stands");
+    signer.register().await;
+    house.until_live().await;
+}
+
+/// Reads frames of HTTP/2 until one of this kind with these flags.
+async fn until_frame(socket: &mut TlsStream<TcpStream>, kind: u8, flags: u8) {
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        socket.read_exact(&mut payload).await.unwrap();
+        if head[3..5] == [kind, flags] {
+            return;
+        }
+    }
+}
+
+/// Goes as far as that step of the gateway's, whose time has begun when this returns; no further.
+async fn idle_at(step: &str, house: &House, clock: &ManualClock) -> Box<dyn Any> {
+    match step {
+        "tls_late" => {
+            let socket = TcpStream::connect(house.address()).await.unwrap();
+            let waits = async {
+                while clock.sleepers() == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            soon("a newcomer", waits).await;
+            Box::new(socket)
+        }
+        "http2_late" | "call_late" => {
+            let shaken = tls(house.address(), &house.certificate, "127.0.0.1", &[b"h2"]);
+            let mut socket = shaken.await.unwrap();
+            // It says its settings first.
+            until_frame(&mut socket, 4, 0).await;
+            if step == "call_late" {
+                let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+                socket.write_all(preface).await.unwrap();
+                socket.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+                // It acknowledges ours once it waits for the call.
+                until_frame(&mut socket, 4, 1).await;
+            }
+            Box::new(socket)
+        }
+        _ => {
+            let mut dialer = house.dial().await;
+            dialer.until_taken().await;
+            if step == "proof_late" {
+                dialer.say(&registration());
+                assert_eq!(dialer.hear().await.unwrap(), completed());
+                asked(&dialer.hear().await.unwrap());
+            }
+            Box::new(dialer)
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_newcomer_has_five_seconds_for_each_step_and_not_a_moment_more() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    for step in [
+        "tls_late",
+        "http2_late",
+        "call_late",
+        "registration_late",
+        "proof_late",
+    ] {
+        let clock = ManualClock::new();
+        let mut house = House::with_clock(Arc::new(clock.clone())).await;
+        let idle = idle_at(step, &house, &clock).await;
+        clock.advance(limits::GATEWAY_STEP_DEADLINE.saturating_sub(MOMENT));
+        // The first to be refused is one that has just come.
+        let mut other = TcpStream::connect(house.address()).await.unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert_eq!(house.refusal().await, "tls_plaintext", "{step}: too soon");
+        clock.advance(MOMENT);
+        assert_eq!(house.refusal().await, step);
+        drop(idle);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -362,6 +362,11 @@ impl Dialer {
         self.body.as_mut().ok_or_else(|| "over".to_owned())
     }
 
+    /// Waits until the gateway has taken the call.
+    pub(crate) async fn until_taken(&mut self) {
+        soon("the call's answer", self.opened()).await.unwrap();
+    }
+
     /// The next message, or how the stream ended: `status N`, or an error of HTTP/2.
     pub(crate) async fn hear(&mut self) -> Result<Vec<u8>, String> {
         soon("a message", self.hear_unguarded()).await
