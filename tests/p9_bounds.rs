@@ -29,9 +29,11 @@ use pilotlight::supervisor::{Inbound, Inbox, PeerSpec};
 use pilotlight::telemetry::{Event, EventStream, Next, Recorded};
 use pilotlight::wire::{BITCOIN_MAINNET, Ping, Pong, QueryChannelRange};
 use rig::{Buffers, CUSTOM, Far, GOSSIP, Node, Wire, Writer, number_of, numbered, within};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
+use tokio::net::TcpListener;
 
 /// More than the kernel's largest default buffers of both ends and ours together.
 const FAR_TOO_MUCH: usize = 64 << 20;
@@ -490,4 +492,40 @@ async fn p9_a_flood_on_one_link_does_not_keep_anothers_messages_out() {
         }
     };
     assert!(total >= floods);
+}
+
+/// Dials in vain, more than may be under way at once, and a handful at a time. Each gives its place back, or nobody is dialled ever after.
+async fn dialled_in_vain(node: &Node, numbers: std::ops::Range<u64>, address: SocketAddr) {
+    let mut events = node.supervisor.events();
+    let numbers: Vec<u64> = numbers.collect();
+    for some in numbers.chunks(32) {
+        for number in some {
+            let spec = PeerSpec::new(rig::key(*number).node_id(), address);
+            let spec = spec.tagged(Tag::GossipOnly);
+            node.supervisor.add_peer(spec).await.unwrap();
+        }
+        for _ in some {
+            let failed = |event| matches!(event, Event::DialFailed { .. }).then_some(());
+            rig::event(&mut events, "a dial that fails", failed).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_a_dial_that_fails_gives_its_place_back() {
+    const MORE: u64 = limits::DIALS_IN_FLIGHT as u64 + 8;
+    // It stands still: nobody is dialled twice.
+    let clock = ManualClock::new();
+    let (node, _inbox) = node(&clock).await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = closed.local_addr().unwrap();
+    drop(closed);
+    dialled_in_vain(&node, 1000..1000 + MORE, nobody).await;
+    link(&node, 1, Buffers::default()).await;
+
+    let hangs_up = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = hangs_up.local_addr().unwrap();
+    tokio::spawn(async move { while hangs_up.accept().await.is_ok() {} });
+    dialled_in_vain(&node, 2000..2000 + MORE, address).await;
+    link(&node, 2, Buffers::default()).await;
 }

@@ -294,6 +294,36 @@ fn p8_who_finds_no_place_is_awaited_and_goes_when_one_comes_free() {
     assert_eq!(desk.state(last), Some(PeerState::Held));
 }
 
+/// However a dial fails, it is not counted among those under way any more; one of a persona no more than one of the node's.
+#[test]
+fn p9_a_dial_gives_its_place_back_however_it_fails() {
+    let failures = [
+        Failure::Unreachable,
+        Failure::Handshake,
+        Failure::WrongKey,
+        Failure::SignerAway,
+        Failure::Duplicate,
+        Failure::Ours,
+        Failure::NoWay,
+    ];
+    for (failure, unwanted) in failures.into_iter().flat_map(|f| [(f, false), (f, true)]) {
+        let mut own = Desk::new();
+        own.attach();
+        let dialled = own.want(numbered(1), 1, Tag::ChannelBearing);
+        for (mut desk, outputs) in [(own, dialled), away(3, address)] {
+            let dialled = dials(&outputs);
+            assert_eq!(desk.machine.dialing(), dialled.len());
+            let (link, peer) = dialled[0];
+            if unwanted {
+                desk.feed(Input::Unwant(peer));
+            }
+            let again = dials(&desk.feed(Input::DialFailed { link, failure }));
+            let now = dialled.len() - 1 + again.len();
+            assert_eq!(desk.machine.dialing(), now, "{failure:?}, {unwanted}");
+        }
+    }
+}
+
 #[test]
 fn p8_a_relight_counts_who_came_back_and_who_did_not_and_waits_for_nobody_else() {
     let mut desk = Desk::new();
