@@ -40,6 +40,8 @@ mod watched;
 mod failures;
 #[path = "faults/ldk.rs"]
 mod ldk;
+#[path = "faults/ldk_cell.rs"]
+mod ldk_cell;
 #[path = "faults/signer.rs"]
 mod signer;
 #[path = "faults/table.rs"]
