@@ -618,12 +618,12 @@ mod tests {
         size_of::<F>()
     }
 
-    /// A link holds its task for as long as it lives, with room for the largest step of it. This compiler makes it 744 bytes; the runtime
-    /// adds some 150 and rounds up to 128. Three words of room, for a compiler that lays it out otherwise: it then costs 128 more at the
-    /// most. A large step out of its box takes hundreds.
+    /// A link holds its task for as long as it lives, with room for the largest step of it. The runtime adds some 150 bytes and rounds up
+    /// to 128: up to 744 that makes 896, and with one byte more a link costs 128 more. The pinned compiler makes it 720, so there is room
+    /// for three words. A large step out of its box takes hundreds.
     #[test]
     fn p9_a_link_s_task_is_small() {
         let size = size_of_future(Admitted::live);
-        assert!(size <= 768, "{size} bytes: box what is rare");
+        assert!(size <= 744, "{size} bytes: box what is rare");
     }
 }

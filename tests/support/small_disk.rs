@@ -57,12 +57,12 @@ impl Drop for Disk {
 }
 
 /// A line for the summary of `.ci/run`, which names the file for it; a test that passes prints nothing.
-fn remark(text: &str) {
+fn remark(what: &str) {
     let test = std::thread::current().name().unwrap_or("?").to_owned();
-    eprintln!("{test}: {text}");
+    eprintln!("{test}: {what}");
     if let Some(file) = std::env::var_os("PILOTLIGHT_REMARKS") {
         let file = OpenOptions::new().create(true).append(true).open(file);
-        let line = format!("test {test}: {text}\n");
+        let line = format!("test {test}: {what}\n");
         file.unwrap().write_all(line.as_bytes()).unwrap();
     }
 }

@@ -65,7 +65,7 @@ impl<C: Choices> World<C> {
             "a channel peer is dialled during a hold-down"
         );
         assert!(self.wanted.contains(&peer), "a dial that nobody wants");
-        assert!(link.get() % 2 == 0);
+        assert!(link.get().is_multiple_of(2));
         let new = WorldLink {
             peer,
             outbound: true,
