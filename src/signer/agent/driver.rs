@@ -204,7 +204,8 @@ impl Driver {
                 biased;
                 room = answers.reserve(), if machine.has_output() => {
                     let Ok(room) = room else {
-                        return Err(why_it_ended(&mut requests).await);
+                        let (step, why) = ("the stream's end", why_it_ended(&mut requests));
+                        return self.within(step, AGENT_PING_DEADLINE, why).await;
                     };
                     if let Some(answer) = machine.next_output() {
                         room.send(answer);
@@ -266,13 +267,15 @@ fn report(end: &AgentError, retry_in: Duration) {
     }
 }
 
-/// Nothing can be sent any more: the other direction knows why.
-async fn why_it_ended(requests: &mut Streaming<SignCoordinatorRequest>) -> AgentError {
+/// Nothing can be sent any more: the other direction knows why, after what is still on its way.
+async fn why_it_ended(
+    requests: &mut Streaming<SignCoordinatorRequest>,
+) -> Result<std::convert::Infallible, AgentError> {
     loop {
         match requests.message().await {
             Ok(Some(_)) => {}
-            Ok(None) => return AgentError::Ended,
-            Err(status) => return ended(&status),
+            Ok(None) => return Err(AgentError::Ended),
+            Err(status) => return Err(ended(&status)),
         }
     }
 }
