@@ -7,7 +7,7 @@
 //! them one is their canonical text ([`canon`]), and with that the search is a hundred lines.
 //!
 //! What is left out is in each model's own text: dice are thrown once (waits have one jitter a state), and time passes in steps: to what is
-//! due next, or a second. A depth is a number of events. `cargo test` goes to a small one; `cargo test --release --test models -- --ignored` further.
+//! due next, or a second. A depth is a number of events. `cargo test` goes to a small one; `.ci/run models` further.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

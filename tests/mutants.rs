@@ -1,5 +1,5 @@
 //! The planted bugs in `tests/mutants` are up to date: each still applies, and names a test that there is. That the test catches it is shown
-//! by `tests/mutants/run`, which builds the library anew for each: `.ci/run mutants` runs it, and `.ci/run mutant` for one of them, in turn.
+//! by `tests/mutants/run`, which builds the library anew for each: `.ci/run mutants` runs it, and `.ci/run mutant`, in every run, for one of them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

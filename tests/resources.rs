@@ -187,9 +187,13 @@ fn a_peer_that_floods_a_node_that_does_not_read_stays_within_the_memory_that_the
                 assert!(bytes < 4 * room, "the peer was never stopped");
                 continue;
             }
-            // Then the rest of it goes, and all are there, in order.
+            // That the node does not read is told. Then it does: the rest goes, and all are there, in order.
+            node.clock.advance(limits::INBOX_STALLED_AFTER);
+            assert!(node.watch.until("a stall", stall).await);
+            node.watch.mark();
             let (gone, ()) = tokio::join!(sending, all_come(&mut node, sent));
             gone.unwrap();
+            assert!(!node.watch.until("its end", stall).await);
             break;
         }
         println!("{sent} messages of 30 kB until the peer was stopped; all came, in order");
@@ -198,6 +202,14 @@ fn a_peer_that_floods_a_node_that_does_not_read_stays_within_the_memory_that_the
         // What could not be had in memory would have ended the process.
         assert!(sent as usize * SIZE > limits::INBOX_PER_LINK / 2);
     });
+}
+
+/// What is told of a node that does not read.
+fn stall(event: &Event) -> Option<bool> {
+    match event {
+        Event::InboxStalled { stalled } => Some(*stalled),
+        _ => None,
+    }
 }
 
 /// Bytes of a message of the flood.
@@ -319,6 +331,7 @@ impl Clock for Jumping {
     }
 }
 
+/// Nothing is told of it: nothing is decided by the wall's time, and a jump is no more to be seen from here than time that has passed.
 #[tokio::test]
 async fn a_wall_clock_that_jumps_moves_no_deadline_and_ends_no_link() {
     let (steady, offset) = (ManualClock::new(), Arc::new(AtomicI64::new(0)));

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::telemetry::{Event, Telemetry};
 use bytes::Bytes;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
@@ -33,8 +34,8 @@ pub(crate) enum Delivery {
 }
 
 /// A delivery and the room that it takes until it is received.
-pub(crate) struct Queued {
-    pub(crate) delivery: Delivery,
+struct Queued {
+    delivery: Delivery,
     _room: Option<Taken>,
 }
 
@@ -46,47 +47,100 @@ pub(crate) struct Deliveries {
     stall: Arc<Stall>,
 }
 
-/// Tells that the node does not receive, once for however many links wait for it, and when none does any more.
+/// The node's end of the queue.
+pub(crate) struct Arrivals {
+    queue: mpsc::UnboundedReceiver<Queued>,
+    stall: Arc<Stall>,
+}
+
+/// Tells that the node does not receive, once for however many links wait for it, and that it does again.
 struct Stall {
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
     /// Links that have waited for too long.
-    waiting: Mutex<usize>,
+    late: Mutex<usize>,
+    /// Told, and its end is not. Written under the lock, so that both are told in turn.
+    told: AtomicBool,
 }
 
-/// One of them, until it waits no more.
-struct Stalled(Arc<Stall>);
+/// A link that has waited for too long, until it waits no more.
+struct Late {
+    stall: Arc<Stall>,
+    /// It has got its room; else it ends, which says nothing of the node.
+    granted: bool,
+}
 
 impl Stall {
     /// Returns once whoever began to wait now has waited for too long.
-    async fn late(&self) {
+    async fn overdue(&self) {
         let late = self.clock.now().after(limits::INBOX_STALLED_AFTER);
         self.clock.sleep_until(late).await;
     }
 
-    fn enter(self: &Arc<Self>) -> Stalled {
-        let mut waiting = self.waiting();
-        *waiting += 1;
-        if *waiting == 1 {
-            // Under the lock, so that beginnings and ends are told in their order.
-            self.telemetry.emit(Event::InboxStalled { stalled: true });
+    fn enter(self: &Arc<Self>) -> Late {
+        let mut late = self.late();
+        *late += 1;
+        self.tell(true, &late);
+        drop(late);
+        Late {
+            stall: Arc::clone(self),
+            granted: false,
         }
-        Stalled(Arc::clone(self))
     }
 
-    fn waiting(&self) -> MutexGuard<'_, usize> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The node receives, or is gone: whoever is still late will say so itself.
+    fn received(&self) {
+        if self.told.load(Ordering::Relaxed) {
+            let late = self.late();
+            if *late == 0 {
+                self.tell(false, &late);
+            }
+        }
+    }
+
+    fn tell(&self, stalled: bool, _under: &MutexGuard<'_, usize>) {
+        if self.told.swap(stalled, Ordering::Relaxed) != stalled {
+            self.telemetry.emit(Event::InboxStalled { stalled });
+        }
+    }
+
+    fn late(&self) -> MutexGuard<'_, usize> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Stalled {
+impl Drop for Late {
     fn drop(&mut self) {
-        let mut waiting = self.0.waiting();
-        *waiting -= 1;
-        if *waiting == 0 {
-            let event = Event::InboxStalled { stalled: false };
-            self.0.telemetry.emit(event);
+        let mut late = self.stall.late();
+        *late -= 1;
+        if self.granted && *late == 0 {
+            self.stall.tell(false, &late);
         }
+    }
+}
+
+impl Arrivals {
+    /// What comes next. Cancel safe.
+    pub(crate) async fn recv(&mut self) -> Option<Delivery> {
+        let queued = self.queue.recv().await?;
+        Some(self.taken(queued))
+    }
+
+    /// What is there already.
+    pub(crate) fn try_recv(&mut self) -> Option<Delivery> {
+        let queued = self.queue.try_recv().ok()?;
+        Some(self.taken(queued))
+    }
+
+    fn taken(&self, queued: Queued) -> Delivery {
+        self.stall.received();
+        queued.delivery
+    }
+}
+
+impl Drop for Arrivals {
+    fn drop(&mut self) {
+        self.stall.received();
     }
 }
 
@@ -126,23 +180,25 @@ pub(crate) fn share() -> Semaphore {
 }
 
 impl Deliveries {
-    pub(crate) fn new(
-        clock: Arc<dyn Clock>,
-        telemetry: Telemetry,
-    ) -> (Self, mpsc::UnboundedReceiver<Queued>) {
+    pub(crate) fn new(clock: Arc<dyn Clock>, telemetry: Telemetry) -> (Self, Arrivals) {
         let (queue, received) = mpsc::unbounded_channel();
-        let stall = Stall {
+        let stall = Arc::new(Stall {
             clock,
             telemetry,
-            waiting: Mutex::new(0),
+            late: Mutex::new(0),
+            told: AtomicBool::new(false),
+        });
+        let arrivals = Arrivals {
+            queue: received,
+            stall: Arc::clone(&stall),
         };
         (
             Self {
                 queue,
                 room: Arc::new(Semaphore::new(limits::INBOX_BYTES)),
-                stall: Arc::new(stall),
+                stall,
             },
-            received,
+            arrivals,
         )
     }
 
@@ -191,10 +247,12 @@ impl Deliveries {
             tokio::select! {
                 biased;
                 room = &mut room => return room,
-                () = stall.late() => {}
+                () = stall.overdue() => {}
             }
-            let _stalled = stall.enter();
-            room.await
+            let mut late = stall.enter();
+            let room = room.await;
+            late.granted = room.is_ok();
+            room
         }
     }
 

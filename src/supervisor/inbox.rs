@@ -4,14 +4,14 @@
 //! signer's scope is handed out inside the fence's gate, or refused and counted if the session has lapsed since it was queued.
 
 use crate::limits;
-use crate::link::delivery::{Delivery, Queued};
+use crate::link::delivery::{Arrivals, Delivery};
 use crate::link::{CloseReason, LinkHandle, LinkId, Message};
 use crate::node_id::NodeId;
 use crate::telemetry::{Event, Telemetry};
 use crate::wire::MessageType;
 use bytes::Bytes;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// What the node receives.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub enum Inbound {
 /// the fence; a call that begins after a lapse has returned gives nothing of a link in the signer's scope.
 /// While nobody receives, links stop reading, and TCP pushes back on the peers.
 pub struct Inbox {
-    deliveries: mpsc::UnboundedReceiver<Queued>,
+    deliveries: Arrivals,
     stopped: watch::Receiver<bool>,
     telemetry: Telemetry,
     /// Refusals in a row: the first are told as events, the others are counted, or a lapse with a full inbox would push itself out
@@ -51,7 +51,7 @@ pub struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(
-        deliveries: mpsc::UnboundedReceiver<Queued>,
+        deliveries: Arrivals,
         stopped: watch::Receiver<bool>,
         telemetry: Telemetry,
     ) -> Self {
@@ -66,12 +66,12 @@ impl Inbox {
     /// What comes next; `None` once the supervisor has stopped and all that was queued is received. Cancel safe.
     pub async fn recv(&mut self) -> Option<Inbound> {
         loop {
-            let queued = tokio::select! {
+            let delivery = tokio::select! {
                 biased;
-                queued = self.deliveries.recv() => queued?,
-                _ = self.stopped.wait_for(|stopped| *stopped) => self.deliveries.try_recv().ok()?,
+                delivery = self.deliveries.recv() => delivery?,
+                _ = self.stopped.wait_for(|stopped| *stopped) => self.deliveries.try_recv()?,
             };
-            if let Some(inbound) = self.deliver(queued.delivery) {
+            if let Some(inbound) = self.deliver(delivery) {
                 return Some(inbound);
             }
         }
@@ -80,8 +80,8 @@ impl Inbox {
     /// What is there already, without waiting.
     pub fn try_recv(&mut self) -> Option<Inbound> {
         loop {
-            let queued = self.deliveries.try_recv().ok()?;
-            if let Some(inbound) = self.deliver(queued.delivery) {
+            let delivery = self.deliveries.try_recv()?;
+            if let Some(inbound) = self.deliver(delivery) {
                 return Some(inbound);
             }
         }

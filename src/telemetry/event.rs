@@ -307,14 +307,15 @@ pub enum Event {
         /// What it says.
         detail: String,
     },
-    /// A link has waited for over 10 s for the node to receive what it has read; or no link does so any more.
+    /// A link has waited for over 10 s for the node to receive what it has read; or the node receives again.
     InboxStalled {
-        /// Whether one does now.
+        /// Whether it is stalled now.
         stalled: bool,
     },
     /// A listener at the admin address is too slow: it takes nothing, or has missed events. Told once a minute at most, for all of them.
     ListenerBehind {
-        /// Events that it has missed since it was last told; 0 if it takes nothing.
+        /// Events that were missed since it was last told; 0 if one takes nothing. The metric counts those, too, after which nobody
+        /// was behind again.
         missed: u64,
     },
     /// The drain is over.

@@ -143,9 +143,9 @@ impl Telemetry {
         contained(|| meters::signer_refused(failure));
     }
 
-    /// Says that a reader of the event stream is too slow: it has missed so many events, or takes nothing. The events are counted each
-    /// time; an event tells it once in [`LISTENER_BEHIND_INTERVAL`](limits::LISTENER_BEHIND_INTERVAL) at most, with all that were
-    /// missed since the last.
+    /// Says that a reader of the event stream is too slow: it has missed so many events, or takes nothing. The metric counts them each
+    /// time; an event tells it once in [`LISTENER_BEHIND_INTERVAL`](limits::LISTENER_BEHIND_INTERVAL) at most, and what is missed in
+    /// between is in the next, if there is one.
     #[cfg(feature = "admin")]
     pub(crate) fn listener_behind(&self, missed: u64) {
         contained(|| meters::events_missed(missed));

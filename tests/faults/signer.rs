@@ -239,7 +239,8 @@ impl Cell {
                     return (*failure, detail.clone());
                 }
                 if self.fault == Fault::HalfOpen {
-                    self.theirs.advance(Duration::from_secs(1));
+                    // Less than the shortest backoff: no dial begins before its end was seen.
+                    self.theirs.advance(limits::AGENT_BACKOFF_FIRST / 4);
                     tokio::task::yield_now().await;
                 } else {
                     state.wait_for(is_down).await.unwrap();

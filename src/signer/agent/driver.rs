@@ -204,7 +204,8 @@ impl Driver {
                 biased;
                 room = answers.reserve(), if machine.has_output() => {
                     let Ok(room) = room else {
-                        let (step, why) = ("the stream's end", why_it_ended(&mut requests));
+                        let why = why_it_ended(&mut machine, &mut requests);
+                        let step = "the stream's end";
                         return self.within(step, AGENT_PING_DEADLINE, why).await;
                     };
                     if let Some(answer) = machine.next_output() {
@@ -267,13 +268,18 @@ fn report(end: &AgentError, retry_in: Duration) {
     }
 }
 
-/// Nothing can be sent any more: the other direction knows why, after what is still on its way.
+/// Nothing can be sent any more: the other direction knows why, in a message that is still on its way or by how it ends.
 async fn why_it_ended(
+    machine: &mut StreamMachine,
     requests: &mut Streaming<SignCoordinatorRequest>,
 ) -> Result<std::convert::Infallible, AgentError> {
     loop {
         match requests.message().await {
-            Ok(Some(_)) => {}
+            Ok(Some(request)) => {
+                if let Step::Rejected(reason) = machine.receive(request) {
+                    return Err(AgentError::rejected(&reason));
+                }
+            }
             Ok(None) => return Err(AgentError::Ended),
             Err(status) => return Err(ended(&status)),
         }

@@ -118,7 +118,9 @@ impl AgentError {
             Self::OtherCertificate | Self::Tls(_) | Self::NoHttp2 => {
                 "signer protocol: TLS with the pinned certificate, ALPN h2"
             }
-            Self::Late { .. } => "limits: AGENT_REGISTRATION_DEADLINE, CONNECT_DEADLINE",
+            Self::Late { .. } => {
+                "limits: AGENT_REGISTRATION_DEADLINE, AGENT_PING_DEADLINE, CONNECT_DEADLINE"
+            }
             Self::Silent => "limits: AGENT_PING_DEADLINE",
             Self::Clogged => "limits: AGENT_ANSWERS",
             _ => "signer protocol: SignCoordinatorStreams",

@@ -159,7 +159,8 @@ impl Newcomer<'_> {
                 next = connection.accept() => match next {
                     // A second call, after the first has ended: dropping it refuses it.
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return self.left(),
+                    Some(Err(error)) => return self.left(http(error)),
+                    None => return self.left(("no_call", "the client left with its call".into())),
                 },
                 () = &mut answering, if !answered => {
                     answered = true;
@@ -174,11 +175,11 @@ impl Newcomer<'_> {
     }
 
     /// The connection is over. If that was before anybody looked at the call, nobody else tells of it.
-    fn left(&self) -> Result<(), Refused> {
+    fn left(&self, why: Refused) -> Result<(), Refused> {
         if self.has_called.load(Ordering::Relaxed) {
             return Ok(());
         }
-        Err(("no_call", "the client left with its call".into()))
+        Err(why)
     }
 
     async fn answer(&self, request: http::Request<RequestBody>, mut respond: SendResponse<Bytes>) {
