@@ -28,7 +28,7 @@ use pilotlight::link::{CloseReason, LinkHandle, Tag};
 use pilotlight::supervisor::{Inbound, Inbox, PeerSpec};
 use pilotlight::telemetry::{Event, EventStream, Next, Recorded};
 use pilotlight::wire::{BITCOIN_MAINNET, Ping, Pong, QueryChannelRange};
-use rig::{Buffers, CUSTOM, Far, GOSSIP, Node, Wire, Writer, number_of, numbered, within};
+use rig::{Buffers, CHANNEL, CUSTOM, Far, GOSSIP, Node, Wire, Writer, number_of, numbered, within};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -52,8 +52,12 @@ async fn node(clock: &ManualClock) -> (Node, Inbox) {
 }
 
 async fn link(node: &Node, number: u64, buffers: Buffers) -> (LinkHandle, Wire) {
+    link_tagged(node, number, buffers, Tag::GossipOnly).await
+}
+
+async fn link_tagged(node: &Node, number: u64, buffers: Buffers, tag: Tag) -> (LinkHandle, Wire) {
     let far = Far::listen_with(number, buffers);
-    let spec = PeerSpec::new(far.id, far.address).tagged(Tag::GossipOnly);
+    let spec = PeerSpec::new(far.id, far.address).tagged(tag);
     let (link, wire) = within("a link", async {
         tokio::join!(node.supervisor.connect(spec), far.accept())
     })
@@ -377,6 +381,53 @@ async fn p9_an_inbox_that_nobody_reads_stops_the_links_and_loses_nothing() {
         );
     }
     drop(reader);
+}
+
+/// The only link that waits for the node is torn down: that says nothing of the node, which does not receive for all that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_link_that_ends_does_not_say_that_the_node_receives() {
+    let clock = ManualClock::new();
+    let (mut node, mut inbox) = node(&clock).await;
+    let mut told = node.supervisor.events();
+    let (stopped, wire) = link_tagged(&node, 1, SMALL, Tag::ChannelBearing).await;
+    let (_, mut other) = link(&node, 2, Buffers::default()).await;
+    let Wire { reader, mut writer } = wire;
+    flood(
+        &mut writer,
+        &mut other,
+        |number| numbered(CHANNEL, number, 400),
+        async || frames_in(&node, &stopped).await > ROOM,
+    )
+    .await;
+    let stalled = within("a stall", async {
+        tokio::select! {
+            stalled = stall(&mut told) => stalled,
+            () = async { loop {
+                clock.advance(limits::INBOX_STALLED_AFTER / 4);
+                answer_pings(&mut other).await;
+            } } => unreachable!("it goes on for ever"),
+        }
+    })
+    .await;
+    assert!(stalled);
+    let _ = node.lapse();
+    let down = async {
+        loop {
+            match told.next().await.expect("the supervisor runs") {
+                Next::Event(Recorded { event, .. }) => match event {
+                    Event::LinkDown { link, .. } if link == stopped.id() => return,
+                    Event::InboxStalled { .. } => panic!("{event:?}"),
+                    _ => {}
+                },
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    within("the link's end", down).await;
+    // It receives what is left.
+    let _ = within("something", inbox.recv()).await.unwrap();
+    assert!(!within("the stall's end", stall(&mut told)).await);
+    drop((reader, writer));
 }
 
 /// What is said next of a node that does not receive.
