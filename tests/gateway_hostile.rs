@@ -201,6 +201,29 @@ async fn strangers_at_the_door_are_refused_by_name_and_the_live_session_is_untou
     untouched(&house, &mut signer).await;
 }
 
+/// Whoever breaks HTTP/2 with the very call is told of as that, before anybody has looked at the call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_with_a_broken_frame_behind_it_is_refused_as_http2() {
+    let mut house = House::open().await;
+    let mut socket = tls(house.address(), &house.certificate, "127.0.0.1", &[b"h2"])
+        .await
+        .unwrap();
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    // GET / over https on stream 1; then DATA on stream 0, which there may not be (RFC 9113 § 6.1).
+    let call = b"\0\0\x03\x01\x04\0\0\0\x01\x82\x84\x87";
+    let broken = b"\0\0\x01\0\0\0\0\0\0\x07";
+    let all = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        settings,
+        call,
+        broken,
+    ]
+    .concat();
+    socket.write_all(&all).await.unwrap();
+    socket.flush().await.unwrap();
+    assert_eq!(house.refusal().await, "http2");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_macaroons_are_refused_by_name_with_a_status() {
     let mut house = House::open().await;
