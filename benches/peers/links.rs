@@ -592,14 +592,14 @@ pub(crate) fn teardown(effort: Effort, report: &mut Report) {
         let row = Row::new("teardown", format!("last of {links} links closed"), "ms");
         let row = row.ours(ours.remove(1)).floor(resets).ldk(ldk.remove(1));
         report.add(&row.target(Target::Better(2.0)));
+        let row = Row::new("teardown", format!("call that ends {links} links"), "ms");
+        report.add(&row.ours(ours.remove(0)).ldk(ldk.remove(0)));
         let [mut ours, mut ldk] = in_turn("closing", *links, effort.rounds);
         let closings = each("closings", *links, effort.rounds);
         let what = format!("last of {links} links closed, far sides stopped");
         let row = Row::new("teardown", what, "ms");
         let row = row.ours(ours.remove(0)).floor(closings).ldk(ldk.remove(0));
         report.add(&row.target(Target::Better(2.0)));
-        let row = Row::new("teardown", format!("call that ends {links} links"), "ms");
-        report.add(&row.ours(ours.remove(0)).ldk(ldk.remove(0)));
     }
 }
 
