@@ -81,6 +81,16 @@ impl Network {
         }
     }
 
+    /// With every link up, and at rest.
+    fn up(stack: Stack, links: u64, tag: Tag) -> Self {
+        let mut network = Self::new(stack, links, Distant::new(NODE, Duration::ZERO, false));
+        network.introduce(tag);
+        network.light();
+        network.until_up(1);
+        std::thread::sleep(Duration::from_millis(500));
+        network
+    }
+
     /// Tells our node of all peers; LDK has no such list.
     fn introduce(&mut self, tag: Tag) {
         let Running::Ours(node) = &self.node else {
@@ -231,12 +241,7 @@ fn measure_idle(stack: Stack, links: u64) -> Vec<f64> {
 
 /// Milliseconds: of the call that ends all links, and until the last far side has seen its end.
 fn measure_teardown(stack: Stack, links: u64) -> Vec<f64> {
-    let signer = Distant::new(NODE, Duration::ZERO, false);
-    let mut network = Network::new(stack, links, signer);
-    network.introduce(Tag::ChannelBearing);
-    network.light();
-    network.until_up(1);
-    std::thread::sleep(Duration::from_millis(500));
+    let mut network = Network::up(stack, links, Tag::ChannelBearing);
     let start = Instant::now();
     network.end_all();
     let call = start.elapsed();
@@ -250,12 +255,7 @@ fn measure_teardown(stack: Stack, links: u64) -> Vec<f64> {
 /// Milliseconds until the kernel has closed the node's end of the last connection, while the far sides are stopped: as where they have
 /// processors of their own.
 fn measure_closing(stack: Stack, links: u64) -> Vec<f64> {
-    let signer = Distant::new(NODE, Duration::ZERO, false);
-    let mut network = Network::new(stack, links, signer);
-    network.introduce(Tag::ChannelBearing);
-    network.light();
-    network.until_up(1);
-    std::thread::sleep(Duration::from_millis(500));
+    let mut network = Network::up(stack, links, Tag::ChannelBearing);
     network.crowd.stop();
     // A reset closes the far end too, an orderly end leaves it for the far side to close.
     let ends = match stack {
@@ -271,12 +271,7 @@ fn measure_closing(stack: Stack, links: u64) -> Vec<f64> {
 
 /// The median round trip of a peer's pings, in µs, among so many links.
 fn measure_pings(stack: Stack, links: u64) -> Vec<f64> {
-    let signer = Distant::new(NODE, Duration::ZERO, false);
-    let mut network = Network::new(stack, links, signer);
-    network.introduce(Tag::GossipOnly);
-    network.light();
-    network.until_up(1);
-    std::thread::sleep(Duration::from_millis(500));
+    let mut network = Network::up(stack, links, Tag::GossipOnly);
     let _warm: Vec<f64> = serde_json::from_str(&network.crowd.ask("ping 100")).unwrap();
     let took: Vec<f64> = serde_json::from_str(&network.crowd.ask("ping 800")).unwrap();
     vec![percentile(&took, 0.5)]

@@ -44,10 +44,6 @@ pub const REFUSED_TICKETS: usize = 64;
 /// this is 24,000 of them, over an hour of mainnet; beyond it links stop reading, and TCP pushes back on the peers.
 pub const INBOX_BYTES: usize = 16 << 20;
 
-/// How long a link waits for room in the inbox before the node is said not to receive. As long as for a signer: no burst takes a node
-/// ten seconds.
-pub const INBOX_STALLED_AFTER: Duration = Duration::from_secs(10);
-
 /// Of those, from one link: a quarter, so that no flood on one link takes all. 6,000 gossip messages: as many as a peer has in
 /// twenty minutes. A link that has its share stops reading; the others find room, and go on to read and answer pings.
 pub const INBOX_PER_LINK: usize = INBOX_BYTES / 4;
@@ -62,6 +58,10 @@ pub const KEEP_SHARE: usize = 4;
 /// Bytes in the inbox up to which the node counts as one that takes messages as they come: then none is copied. At the least that a
 /// message is counted with these are 254, each of which may hold a buffer of 32 KiB: 8 MiB for a moment, whatever the peers send.
 pub const INBOX_PROMPT: usize = 64 * 1024;
+
+/// How long a link waits for room in the inbox before the node is said not to receive. As long as for a signer: no burst takes a node
+/// ten seconds.
+pub const INBOX_STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// Bytes taken from a socket at a time. Larger reads bring nothing (measured), smaller ones cost system calls.
 pub const READ_CHUNK: usize = 16 * 1024;

@@ -362,7 +362,7 @@ pub const METRICS: &[Metric] = &[
     gauge_row(
         "pilotlight_inbox_stalled",
         &[],
-        "1 while a link waits for too long for the node to receive what it has read.",
+        "1 from when a link has waited for too long for the node to receive until the node receives again.",
     ),
     counter_row(
         "pilotlight_events_missed_total",
