@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use crate::child::{Child, raise_descriptors};
 use crate::crowd::{address, key};
 use crate::links::{Connections, settled};
+use crate::loopback::Who;
 use crate::node::{runtime, runtime_of};
 use crate::shake::{self, shake};
 
@@ -58,7 +59,7 @@ async fn serve(mut socket: TcpStream, echoes: bool) {
 /// One connection to a far side that echoes.
 pub(crate) struct Echo {
     runtime: Runtime,
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     _far: Child,
 }
 
@@ -70,25 +71,34 @@ impl Echo {
         socket.set_nodelay(true).unwrap();
         Self {
             runtime,
-            socket,
+            socket: Arc::new(socket),
             _far: far,
         }
     }
 
     /// Round trips of single frames, in µs.
-    pub(crate) fn round_trips(&mut self, count: usize) -> Vec<f64> {
-        let (mut frame, socket) = ([7; FRAME], &mut self.socket);
-        self.runtime.block_on(async {
-            let mut took = Vec::with_capacity(count);
-            for _ in 0..count {
-                let start = Instant::now();
-                socket.write_all(&frame).await.unwrap();
-                socket.read_exact(&mut frame).await.unwrap();
-                took.push(start.elapsed().as_secs_f64() * 1e6);
-            }
-            took
-        })
+    pub(crate) fn round_trips(&self, who: Who, count: usize) -> Vec<f64> {
+        who.runs(&self.runtime, echo(Arc::clone(&self.socket), count))
     }
+}
+
+async fn echo(socket: Arc<TcpStream>, count: usize) -> Vec<f64> {
+    let (mut frame, mut took) = ([7; FRAME], Vec::with_capacity(count));
+    for _ in 0..count {
+        let start = Instant::now();
+        // There is room: nothing else is on its way.
+        assert_eq!(socket.try_write(&frame).unwrap(), FRAME);
+        let mut read = 0;
+        while read < FRAME {
+            socket.readable().await.unwrap();
+            match socket.try_read(&mut frame[read..]) {
+                Ok(count) => read += count,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        }
+        took.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    took
 }
 
 /// Milliseconds until the far sides of so many connections have seen their ends, when nothing is done but to reset them.

@@ -127,6 +127,18 @@ impl Network {
         assert_eq!(self.crowd.ask(&format!("up {wanted}")), "yes");
     }
 
+    /// Waits until neither side does anything: they have used no tick of a processor for a while.
+    fn until_at_rest(&self) {
+        let used = || processor_time("self") + self.crowd.processor_time();
+        loop {
+            let before = used();
+            std::thread::sleep(Duration::from_millis(200));
+            if used() <= before {
+                return;
+            }
+        }
+    }
+
     fn until_ended(&mut self, times: u64) {
         let wanted = times * self.links;
         assert_eq!(self.crowd.ask(&format!("ended {wanted}")), "yes");
@@ -319,6 +331,9 @@ fn measure_fence(links: u64) -> Vec<f64> {
         if busy.is_some() {
             // The lapse shall not come just when this thread has had its processor back.
             std::thread::sleep(Duration::from_millis(25));
+        } else {
+            // The far sides have seen their links up before the node has done all that belongs to it.
+            network.until_at_rest();
         }
         let fence = lapse(&mut network);
         drop(busy);

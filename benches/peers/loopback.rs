@@ -105,8 +105,30 @@ pub(crate) fn throughput(effort: Effort, report: &mut Report) {
     report.add(&cost.ours(ours).ldk(ldk));
 }
 
+/// Who sends and waits for what comes back.
+#[derive(Clone, Copy)]
+pub(crate) enum Who {
+    /// A task of the runtime, as a node's code is in both libraries' use.
+    Task,
+    /// A thread beside it: the kernel must wake a thread of the runtime for what this sends, and this for what comes back.
+    Thread,
+}
+
+impl Who {
+    pub(crate) fn runs<T: Send + 'static>(
+        self,
+        runtime: &Runtime,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        match self {
+            Self::Task => runtime.block_on(runtime.spawn(work)).unwrap(),
+            Self::Thread => runtime.block_on(work),
+        }
+    }
+}
+
 /// Round trips of single messages, in µs.
-async fn round_trips(link: &Link, count: usize, from: u64) -> Vec<f64> {
+async fn round_trips(link: Arc<Link>, count: usize, from: u64) -> Vec<f64> {
     let (none, echo) = (message(SINK), message(ECHO));
     let mut took = Vec::with_capacity(count);
     for at in 1..=count as u64 {
@@ -118,60 +140,108 @@ async fn round_trips(link: &Link, count: usize, from: u64) -> Vec<f64> {
     took
 }
 
-pub(crate) fn latency(effort: Effort, report: &mut Report) {
-    let (idle, loaded) = (effort.or(4_000, 20), effort.or(1_000, 20));
-    let ends = [Stack::Ours, Stack::Ldk].map(|stack| Ends::new(stack, true));
-    let (mut echo, mut floors) = (Echo::new(), [vec![], vec![]]);
-    let (mut sent, mut load) = ([0; 2], [0; 2]);
-    // p50 idle, p99 idle, p50 loaded, p99 loaded: ours and LDK's, by round.
-    let mut figures: [[Vec<f64>; 4]; 2] = Default::default();
-    for _ in 0..effort.rounds {
-        let took = echo.round_trips(idle);
-        for (floor, share) in floors.iter_mut().zip([0.5, 0.99]) {
-            floor.push(percentile(&took, share));
-        }
-        for (at, ends) in ends.iter().enumerate() {
-            let took = ends
-                .runtime
-                .block_on(round_trips(&ends.link, idle, sent[at]));
-            sent[at] += idle as u64;
-            let (busy, poured) = under_load(ends, loaded, sent[at], load[at]);
-            load[at] = poured;
-            sent[at] += loaded as u64;
-            let shares = [(&took, 0.5), (&took, 0.99), (&busy, 0.5), (&busy, 0.99)];
-            for (figure, (took, share)) in figures[at].iter_mut().zip(shares) {
-                figure.push(percentile(took, share));
-            }
-        }
+impl Ends {
+    fn round_trips(&self, who: Who, count: usize, sent: &mut u64) -> Vec<f64> {
+        let trips = round_trips(Arc::clone(&self.link), count, *sent);
+        *sent += count as u64;
+        who.runs(&self.runtime, trips)
     }
-    let [ours, ldk] = figures;
-    let names = [
-        ("round trip, idle node, p50", Target::Better(1.0)),
-        ("round trip, idle node, p99", Target::None),
-        ("round trip beside a busy link, p50", Target::None),
-        ("round trip beside a busy link, p99", Target::None),
-    ];
-    // Only while the node is idle: what the load leaves to others is the load's.
-    let floors = floors.into_iter().chain([vec![], vec![]]);
-    let figures = ours.into_iter().zip(ldk).zip(floors);
-    for ((what, target), ((ours, ldk), floor)) in names.into_iter().zip(figures) {
-        let row = Row::new("latency", what, "µs").ours(ours).ldk(ldk);
-        report.add(&row.floor(floor).target(target));
+
+    /// Round trips on one link while another is sent on as fast as it goes, of which so many messages have come back.
+    fn round_trips_beside_load(
+        &self,
+        who: Who,
+        count: usize,
+        sent: &mut u64,
+        poured: &mut u64,
+    ) -> Vec<f64> {
+        let (load, from) = (Arc::clone(self.load.as_ref().unwrap()), *poured);
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let pouring = self.runtime.spawn(async move {
+            pour(&load, ECHO_OF_LOAD, from, |_| until.load(Ordering::Relaxed)).await
+        });
+        let took = self.round_trips(who, count, sent);
+        stop.store(true, Ordering::Relaxed);
+        *poured = self.runtime.block_on(pouring).unwrap().1;
+        took
     }
 }
 
-/// Round trips on one link while another is sent on as fast as it goes; and how many messages of that have come back in all.
-fn under_load(ends: &Ends, count: usize, from: u64, poured: u64) -> (Vec<f64>, u64) {
-    let load = Arc::clone(ends.load.as_ref().unwrap());
-    let stop = Arc::new(AtomicBool::new(false));
-    let until = Arc::clone(&stop);
-    let pouring = ends.runtime.spawn(async move {
-        pour(&load, ECHO_OF_LOAD, poured, |_| {
-            until.load(Ordering::Relaxed)
-        })
-        .await
-    });
-    let took = ends.runtime.block_on(round_trips(&ends.link, count, from));
-    stop.store(true, Ordering::Relaxed);
-    (took, ends.runtime.block_on(pouring).unwrap().1)
+/// A row of the table: what the round trips are, which of them it tells, and what it must reach.
+type LatencyRow = (&'static str, Trips, f64, Target);
+
+/// Round trips of one kind.
+#[derive(Clone, Copy)]
+struct Trips {
+    who: Who,
+    loaded: bool,
+}
+
+pub(crate) fn latency(effort: Effort, report: &mut Report) {
+    let trips = |who, loaded| Trips { who, loaded };
+    let idle = trips(Who::Task, false);
+    let beside = trips(Who::Task, true);
+    let thread = trips(Who::Thread, false);
+    let rows: [LatencyRow; 6] = [
+        ("round trip, idle node, p50", idle, 0.5, Target::Better(1.0)),
+        ("round trip, idle node, p99", idle, 0.99, Target::None),
+        (
+            "round trip beside a busy link, p50",
+            beside,
+            0.5,
+            Target::None,
+        ),
+        (
+            "round trip beside a busy link, p99",
+            beside,
+            0.99,
+            Target::None,
+        ),
+        (
+            "round trip asked by a thread beside the runtime, p50",
+            thread,
+            0.5,
+            Target::None,
+        ),
+        (
+            "round trip asked by a thread beside the runtime, p99",
+            thread,
+            0.99,
+            Target::None,
+        ),
+    ];
+    let ends = [Stack::Ours, Stack::Ldk].map(|stack| Ends::new(stack, true));
+    let echo = Echo::new();
+    let (mut sent, mut poured) = ([0; 2], [0; 2]);
+    for shares in rows.chunks(2) {
+        let Trips { who, loaded } = shares[0].1;
+        let count = effort.or(if loaded { 1_000 } else { 4_000 }, 20);
+        let (mut figures, mut floors): ([[Vec<f64>; 2]; 2], [Vec<f64>; 2]) = Default::default();
+        for _ in 0..effort.rounds {
+            // Only while the node is idle: what the load leaves to others is the load's.
+            let floor = (!loaded).then(|| echo.round_trips(who, count));
+            for (of_share, (_, _, share, _)) in floors.iter_mut().zip(shares) {
+                of_share.extend(floor.iter().map(|took| percentile(took, *share)));
+            }
+            for (at, ends) in ends.iter().enumerate() {
+                let (sent, poured) = (&mut sent[at], &mut poured[at]);
+                let took = if loaded {
+                    ends.round_trips_beside_load(who, count, sent, poured)
+                } else {
+                    ends.round_trips(who, count, sent)
+                };
+                for (of_share, (_, _, share, _)) in figures[at].iter_mut().zip(shares) {
+                    of_share.push(percentile(&took, *share));
+                }
+            }
+        }
+        let [ours, ldk] = figures;
+        for (((what, _, _, target), floor), (ours, ldk)) in
+            shares.iter().zip(floors).zip(ours.into_iter().zip(ldk))
+        {
+            let row = Row::new("latency", *what, "µs").ours(ours).ldk(ldk);
+            report.add(&row.floor(floor).target(*target));
+        }
+    }
 }
