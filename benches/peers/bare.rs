@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
 use pilotlight::brontide::FRAME_OVERHEAD;
-use pilotlight::limits::{FENCE_SLEEP_MICROS, FENCE_SPINS, FENCE_YIELDS, GATE_WRITE_MAX};
+use pilotlight::limits::{FENCE_SLEEP_MICROS, FENCE_SPINS, GATE_WRITE_MAX};
 use pilotlight::link::raw::RawLink;
 use pilotlight::wire::Init;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,29 +30,46 @@ const FRAME: usize = 430 + FRAME_OVERHEAD;
 /// Dials at once.
 const DIALS: u64 = 256;
 
-/// A far side that sends every frame back, or only reads. Runs until its input ends.
-pub(crate) fn run(echoes: bool) {
+/// What a far side does with what comes.
+#[derive(Clone, Copy)]
+pub(crate) enum Far {
+    /// Sends every frame back.
+    Echoes,
+    /// Opens every frame, as a peer does: it wants a processor for that.
+    Opens,
+    /// Throws it away.
+    Reads,
+}
+
+/// A far side. Runs until its input ends.
+pub(crate) fn run(far: Far) {
     let runtime = runtime();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     println!("{}", listener.local_addr().unwrap());
     runtime.spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             socket.set_nodelay(true).unwrap();
-            tokio::spawn(serve(socket, echoes));
+            tokio::spawn(serve(socket, far));
         }
     });
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
-async fn serve(mut socket: TcpStream, echoes: bool) {
-    if echoes {
-        let mut frame = [0; FRAME];
-        while socket.read_exact(&mut frame).await.is_ok() {
-            socket.write_all(&frame).await.unwrap();
+async fn serve(mut socket: TcpStream, far: Far) {
+    let (_, mut session) = shake(&shake::key(1), &shake::key(2));
+    let mut bytes = BytesMut::with_capacity(64 * 1024);
+    while socket
+        .read_buf(&mut bytes)
+        .await
+        .is_ok_and(|count| count > 0)
+    {
+        match far {
+            Far::Echoes if bytes.len() < FRAME => {}
+            Far::Echoes => socket.write_all(&bytes.split_to(FRAME)).await.unwrap(),
+            Far::Opens => while session.open(&mut bytes).unwrap().is_some() {},
+            Far::Reads => bytes.clear(),
         }
-    } else {
-        let mut bytes = vec![0; 64 * 1024];
-        while socket.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+        bytes.reserve(64 * 1024);
     }
 }
 
@@ -242,12 +259,6 @@ impl Gate {
             }
             std::hint::spin_loop();
         }
-        for _ in 0..FENCE_YIELDS {
-            if self.is_empty() {
-                return;
-            }
-            thread::yield_now();
-        }
         while !self.is_empty() {
             thread::sleep(Duration::from_micros(FENCE_SLEEP_MICROS));
         }
@@ -264,15 +275,15 @@ impl Gate {
 }
 
 /// Microseconds of so many closings of a gate in which as many tasks as there are processors write what they have sealed, 16 KiB at a
-/// time, each to a socket of its own, which a process beside this one reads.
+/// time, each to a socket of its own, which a process beside this one reads and opens.
 pub(crate) fn measure_gates(samples: u64) -> Vec<f64> {
-    let mut far = Child::spawn("sink");
+    let mut far = Child::spawn("opens");
     let (runtime, place) = (runtime(), far.hear());
     let gate = Arc::new(Gate::default());
     let processors = thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..processors {
         let socket = runtime.block_on(TcpStream::connect(&place)).unwrap();
-        runtime.spawn(write(vec![socket], Arc::clone(&gate)));
+        runtime.spawn(write(vec![socket], Arc::clone(&gate), GATE_WRITE_MAX));
     }
     let took = (0..samples).map(|_| {
         thread::sleep(Duration::from_millis(25));
@@ -281,7 +292,8 @@ pub(crate) fn measure_gates(samples: u64) -> Vec<f64> {
     took.collect()
 }
 
-/// The same where each thread that runs has a processor: one task writes, to as many sockets, and who would read is stopped.
+/// The same where each thread that runs has a processor: one task writes, to as many sockets and a frame at a time, and who would read is
+/// stopped.
 pub(crate) fn measure_gates_apart(samples: u64, sockets: u64) -> Vec<f64> {
     let mut far = Child::spawn("sink");
     let (runtime, place) = (runtime_of(1), far.hear());
@@ -290,7 +302,7 @@ pub(crate) fn measure_gates_apart(samples: u64, sockets: u64) -> Vec<f64> {
         let sockets = (0..sockets).map(|_| connect()).collect();
         far.stop();
         let gate = Arc::new(Gate::default());
-        let writer = runtime.spawn(write(sockets, Arc::clone(&gate)));
+        let writer = runtime.spawn(write(sockets, Arc::clone(&gate), FRAME));
         thread::sleep(Duration::from_millis(5));
         let took = gate.time_close();
         writer.abort();
@@ -301,14 +313,14 @@ pub(crate) fn measure_gates_apart(samples: u64, sockets: u64) -> Vec<f64> {
     took.collect()
 }
 
-/// Seals messages and writes them to the sockets in turn, as many at once as a gate lets through.
-async fn write(sockets: Vec<TcpStream>, gate: Arc<Gate>) {
+/// Seals messages and writes them to the sockets in turn, up to so many bytes at once.
+async fn write(sockets: Vec<TcpStream>, gate: Arc<Gate>, most: usize) {
     let (mut session, _) = shake(&shake::key(1), &shake::key(2));
     let message = [7; FRAME - FRAME_OVERHEAD];
-    let mut bytes = BytesMut::with_capacity(GATE_WRITE_MAX);
+    let mut bytes = BytesMut::with_capacity(most);
     loop {
         for socket in &sockets {
-            while bytes.len() + FRAME <= GATE_WRITE_MAX {
+            while bytes.len() + FRAME <= most {
                 session.seal(&message, &mut bytes).unwrap();
             }
             if let [socket] = &sockets[..] {

@@ -20,8 +20,9 @@ pub(crate) fn run(order: &str) {
     match words[..] {
         ["node", stack, number] => node::run(node::Stack::named(stack), number.parse().unwrap()),
         ["crowd", peers] => crowd::run(peers.parse().unwrap()),
-        ["echo"] => bare::run(true),
-        ["sink"] => bare::run(false),
+        ["echo"] => bare::run(bare::Far::Echoes),
+        ["opens"] => bare::run(bare::Far::Opens),
+        ["sink"] => bare::run(bare::Far::Reads),
         ["measure", what, stack, number] => {
             let figures = links::run(what, node::Stack::named(stack), number.parse().unwrap());
             println!("{}", serde_json::to_string(&figures).unwrap());

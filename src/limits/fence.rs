@@ -21,19 +21,12 @@ pub const FENCE_SHARDS: usize = 2;
 ///
 /// A gate section is a system call that does not block (a write of at most 16 KiB: some 5 µs, on loopback up to 15) or a
 /// hand-over of a buffer (under 1 µs). A look with its spin hint takes some 10–40 ns, so 1,024 of them cover a section that runs
-/// on another core. Fewer are dear: where others wait for this processor, a yield gives it back milliseconds later. When the
-/// section's thread is not running at all they waste a hundredth of that.
+/// on another core. When the section's thread is not running at all they waste a hundredth of a scheduler's slice.
 pub const FENCE_SPINS: u32 = 1024;
 
-/// How often a closing fence then yields its processor before it sleeps between looks.
+/// How long a closing fence sleeps between looks once it has spun, in microseconds.
 ///
-/// A yield lets a preempted gate section run on this core if the scheduler is a fair one: one or two are enough, some
-/// tens allow for a crowded machine. They are bounded because under a real-time policy a yield never lets a thread of
-/// lower priority run, and a closer that only yielded would then starve the very section that it waits for.
-pub const FENCE_YIELDS: u32 = 64;
-
-/// How long a closing fence sleeps between looks once it has spun and yielded, in microseconds.
-///
-/// It gets here only when a section's thread has not run for dozens of yields, so a scheduler's slice (1–4 ms) is the
-/// scale: 50 µs (Linux adds about as much timer slack) is a small part of that, and takes under a hundredth of a core.
-pub const FENCE_SLEEP_MICROS: u64 = 50;
+/// It gets here when a section's thread has lost its processor, or shares this one. A sleep gives the processor away as a yield does,
+/// and asks for it back by a timer; who yields where others wait gets it back after their slices, 1–4 ms later. Linux adds its timer
+/// slack, 50 µs by default.
+pub const FENCE_SLEEP_MICROS: u64 = 5;

@@ -38,9 +38,10 @@
 //! it adds, so each thread adds at most once after that, is refused, and takes it back in its next instruction. A storm of
 //! late writers therefore cannot keep a shard occupied. What remains is the sections that were running; they do not block
 //! (see the rules), so each ends after the microseconds of its own work *when its thread runs*. `close` spins while
-//! a section on another core would need that long; then yields, which lets a section run that was preempted on this
-//! core (a usual case on two cores); then sleeps between looks, so that a section's thread gets a processor even if `close`
-//! was called with a higher real-time priority. Nothing waits for `close`: no section needs a lock that the closer holds.
+//! a section on another core would need that long; then sleeps between looks, which lets a section run that was preempted on this
+//! core (a usual case on two cores), even if `close` was called with a higher real-time priority. It does not yield: a scheduler that
+//! shares fairly gives the processor back only after the others' slices. Nothing waits for `close`: no section needs a lock that the
+//! closer holds.
 //! A thread that panics inside a gate leaves it while it unwinds; a guard that is leaked (`mem::forget`) would block
 //! `close` for ever, so the guard stays inside the crate.
 
@@ -51,9 +52,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use std::marker::PhantomData;
 
-use crate::limits::{FENCE_SHARDS, FENCE_SPINS};
 #[cfg(not(pilotlight_loom))]
-use crate::limits::{FENCE_SLEEP_MICROS, FENCE_YIELDS};
+use crate::limits::FENCE_SLEEP_MICROS;
+use crate::limits::{FENCE_SHARDS, FENCE_SPINS};
 
 /// The lowest bit of a shard: nobody enters any more.
 const CLOSED: usize = 1;
@@ -163,12 +164,6 @@ fn wait_until_empty(shard: &Shard, spins: &mut u32) {
         }
         *spins -= 1;
         std::hint::spin_loop();
-    }
-    for _ in 0..FENCE_YIELDS {
-        if is_empty(shard) {
-            return;
-        }
-        std::thread::yield_now();
     }
     while !is_empty(shard) {
         std::thread::sleep(std::time::Duration::from_micros(FENCE_SLEEP_MICROS));

@@ -100,7 +100,7 @@ fn p1_close_returns_after_a_section_that_was_running() {
         thread::spawn(move || {
             let gate = fence.enter(shard(5)).unwrap();
             inside.wait();
-            // Until the closer has begun; and then long enough that it spins, yields and sleeps.
+            // Until the closer has begun; and then long enough that it spins and sleeps.
             while fence.is_open(shard(5)) {
                 thread::yield_now();
             }
