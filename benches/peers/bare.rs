@@ -21,8 +21,7 @@ use tokio::runtime::Runtime;
 use crate::child::{Child, raise_descriptors};
 use crate::crowd::{address, key};
 use crate::links::{Connections, settled};
-use crate::loopback::Who;
-use crate::node::{runtime, runtime_of};
+use crate::node::{Who, runtime, runtime_of};
 use crate::shake::{self, shake};
 
 /// A message of 430 bytes as it is on the wire.

@@ -12,7 +12,7 @@ use crate::Effort;
 use crate::bare::Echo;
 use crate::child::{Child, processor_time};
 use crate::ldk::{ECHO, ECHO_OF_LOAD, SINK};
-use crate::node::{Distant, Link, Running, Stack, message, runtime};
+use crate::node::{Distant, Link, Running, Stack, Who, message, runtime};
 use crate::report::{Report, Row, Target, percentile};
 
 /// Messages between two that come back, and how many of those may be on their way: LDK has no other bound on what it holds.
@@ -103,28 +103,6 @@ pub(crate) fn throughput(effort: Effort, report: &mut Report) {
     let [ours, ldk] = costs;
     let cost = row("processor time of a message, both ends", "ns");
     report.add(&cost.ours(ours).ldk(ldk));
-}
-
-/// Who sends and waits for what comes back.
-#[derive(Clone, Copy)]
-pub(crate) enum Who {
-    /// A task of the runtime, as a node's code is in both libraries' use.
-    Task,
-    /// A thread beside it: the kernel must wake a thread of the runtime for what this sends, and this for what comes back.
-    Thread,
-}
-
-impl Who {
-    pub(crate) fn runs<T: Send + 'static>(
-        self,
-        runtime: &Runtime,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> T {
-        match self {
-            Self::Task => runtime.block_on(runtime.spawn(work)).unwrap(),
-            Self::Thread => runtime.block_on(work),
-        }
-    }
 }
 
 /// Round trips of single messages, in µs.

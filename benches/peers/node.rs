@@ -236,6 +236,28 @@ pub(crate) fn runtime_of(threads: usize) -> tokio::runtime::Runtime {
         .unwrap()
 }
 
+/// Who sends and waits for what comes back.
+#[derive(Clone, Copy)]
+pub(crate) enum Who {
+    /// A task of the runtime, as a node's code is in both libraries' use.
+    Task,
+    /// A thread beside it: the kernel must wake a thread of the runtime for what this sends, and this for what comes back.
+    Thread,
+}
+
+impl Who {
+    pub(crate) fn runs<T: Send + 'static>(
+        self,
+        runtime: &tokio::runtime::Runtime,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        match self {
+            Self::Task => runtime.block_on(runtime.spawn(work)).unwrap(),
+            Self::Thread => runtime.block_on(work),
+        }
+    }
+}
+
 /// A link of a node of either kind, to send on it.
 pub(crate) enum Link {
     Ours {
