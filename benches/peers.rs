@@ -95,6 +95,7 @@ fn main() {
     for (name, measure) in PARTS {
         if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == name) {
             eprintln!("{name} …");
+            report.begin(name);
             measure(effort, &mut report);
         }
     }

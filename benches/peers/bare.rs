@@ -1,7 +1,7 @@
-//! Floors: what bare sockets take for the same work on the same machine in the same run. Nobody who does more than they do is faster.
+//! Floors: what bare sockets take for the same work on the same machine in the same run.
 //!
-//! Each is the least that does it: connections that are waited on or reset and nothing else, a sealed write inside a bare gate, an echo
-//! without a cipher.
+//! Each is the least that does it: connections that are waited on or reset and nothing else, an echo without a cipher. Of the fence it is
+//! a bare gate with sealed writes in it and the same competition for processors, in the best of three ways to wait for it.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ pub(crate) enum Far {
 
 /// A far side. Runs until its input ends.
 pub(crate) fn run(far: Far) {
+    raise_descriptors(1_000);
     let runtime = runtime();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     println!("{}", listener.local_addr().unwrap());
@@ -55,7 +56,7 @@ pub(crate) fn run(far: Far) {
 }
 
 async fn serve(mut socket: TcpStream, far: Far) {
-    let (_, mut session) = shake(&shake::key(1), &shake::key(2));
+    let mut session = matches!(far, Far::Opens).then(|| shake(&shake::key(1), &shake::key(2)).1);
     let mut bytes = BytesMut::with_capacity(64 * 1024);
     while socket
         .read_buf(&mut bytes)
@@ -65,7 +66,10 @@ async fn serve(mut socket: TcpStream, far: Far) {
         match far {
             Far::Echoes if bytes.len() < FRAME => {}
             Far::Echoes => socket.write_all(&bytes.split_to(FRAME)).await.unwrap(),
-            Far::Opens => while session.open(&mut bytes).unwrap().is_some() {},
+            Far::Opens => {
+                let session = session.as_mut().unwrap();
+                while session.open(&mut bytes).unwrap().is_some() {}
+            }
             Far::Reads => bytes.clear(),
         }
         bytes.reserve(64 * 1024);
@@ -230,6 +234,28 @@ async fn dial(number: u64, port: u16) -> RawLink {
     link
 }
 
+/// How a thread waits for a gate to be empty: after as many looks as the fence's, unless it only looks.
+#[derive(Clone, Copy)]
+pub(crate) enum Wait {
+    Spin,
+    Yield,
+    /// As the fence does.
+    Sleep,
+}
+
+impl Wait {
+    pub(crate) const ALL: [Self; 3] = [Self::Spin, Self::Yield, Self::Sleep];
+
+    /// So many figures of each, those of one wait together.
+    fn each(samples: u64, mut take: impl FnMut(Self) -> f64) -> Vec<f64> {
+        let of_each = samples as usize / Self::ALL.len();
+        let waits = Self::ALL
+            .into_iter()
+            .flat_map(|wait| std::iter::repeat_n(wait, of_each));
+        waits.map(&mut take).collect()
+    }
+}
+
 /// A gate as the fence has it: `count << 1 | closed`.
 #[derive(Default)]
 struct Gate(AtomicUsize);
@@ -249,24 +275,27 @@ impl Gate {
         self.0.load(Ordering::Acquire) < 2
     }
 
-    /// Closes the gate and waits as the fence does.
-    fn close(&self) {
+    /// Closes the gate and waits until it is empty.
+    fn close(&self, wait: Wait) {
         self.0.fetch_or(1, Ordering::Release);
-        for _ in 0..FENCE_SPINS {
-            if self.is_empty() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
+        let mut spins = FENCE_SPINS;
         while !self.is_empty() {
-            thread::sleep(Duration::from_micros(FENCE_SLEEP_MICROS));
+            match wait {
+                Wait::Spin => std::hint::spin_loop(),
+                _ if spins > 0 => {
+                    spins -= 1;
+                    std::hint::spin_loop();
+                }
+                Wait::Yield => thread::yield_now(),
+                Wait::Sleep => thread::sleep(Duration::from_micros(FENCE_SLEEP_MICROS)),
+            }
         }
     }
 
     /// Closes the gate and opens it again. Microseconds until it was closed and empty.
-    fn time_close(&self) -> f64 {
+    fn time_close(&self, wait: Wait) -> f64 {
         let start = Instant::now();
-        self.close();
+        self.close(wait);
         let took = start.elapsed();
         self.0.fetch_and(!1, Ordering::Release);
         took.as_secs_f64() * 1e6
@@ -284,11 +313,10 @@ pub(crate) fn measure_gates(samples: u64) -> Vec<f64> {
         let socket = runtime.block_on(TcpStream::connect(&place)).unwrap();
         runtime.spawn(write(vec![socket], Arc::clone(&gate), GATE_WRITE_MAX));
     }
-    let took = (0..samples).map(|_| {
+    Wait::each(samples, |wait| {
         thread::sleep(Duration::from_millis(25));
-        gate.time_close()
-    });
-    took.collect()
+        gate.time_close(wait)
+    })
 }
 
 /// The same where each thread that runs has a processor: one task writes, to as many sockets and a frame at a time, and who would read is
@@ -296,20 +324,19 @@ pub(crate) fn measure_gates(samples: u64) -> Vec<f64> {
 pub(crate) fn measure_gates_apart(samples: u64, sockets: u64) -> Vec<f64> {
     let mut far = Child::spawn("sink");
     let (runtime, place) = (runtime_of(1), far.hear());
-    let took = (0..samples).map(|_| {
+    Wait::each(samples, |wait| {
         let connect = || runtime.block_on(TcpStream::connect(&place)).unwrap();
         let sockets = (0..sockets).map(|_| connect()).collect();
         far.stop();
         let gate = Arc::new(Gate::default());
         let writer = runtime.spawn(write(sockets, Arc::clone(&gate), FRAME));
         thread::sleep(Duration::from_millis(5));
-        let took = gate.time_close();
+        let took = gate.time_close(wait);
         writer.abort();
         let _ = runtime.block_on(writer);
         far.go_on();
         took
-    });
-    took.collect()
+    })
 }
 
 /// Seals messages and writes them to the sockets in turn, up to so many bytes at once.

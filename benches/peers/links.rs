@@ -130,7 +130,8 @@ impl Network {
     /// Waits until neither side does anything: they have used no tick of a processor for a while.
     fn until_at_rest(&self) {
         let used = || processor_time("self") + self.crowd.processor_time();
-        loop {
+        // Ten seconds at most: a machine that never rests is measured as it is.
+        for _ in 0..50 {
             let before = used();
             std::thread::sleep(Duration::from_millis(200));
             if used() <= before {
@@ -289,7 +290,8 @@ fn measure_pings(stack: Stack, links: u64) -> Vec<f64> {
     vec![percentile(&took, 0.5)]
 }
 
-/// Round trips of a live peer's pings, p50 and the longest, in µs, while so many strangers' handshakes wait 200 ms for the key.
+/// Round trips of a live peer's pings in µs: p50 and the longest while so many strangers' handshakes wait 200 ms for the key, and both
+/// before.
 fn measure_signer(stack: Stack, strangers: u64) -> Vec<f64> {
     let signer = Distant::new(NODE, Duration::ZERO, true);
     let mut network = Network::new(stack, 1, signer);
@@ -310,17 +312,18 @@ fn measure_signer(stack: Stack, strangers: u64) -> Vec<f64> {
     let quiet: Vec<f64> = serde_json::from_str(&network.crowd.ask("ping 200")).unwrap();
     let order = format!("strangers {address} {id} {strangers}");
     let took: Vec<f64> = serde_json::from_str(&network.crowd.ask(&order)).unwrap();
-    vec![percentile(&took, 1.0), percentile(&quiet, 1.0)]
+    let both = |took: &[f64]| [percentile(took, 0.5), percentile(took, 1.0)];
+    [both(&took), both(&quiet)].concat()
 }
 
 /// Lapses of which the fence is measured: fewer where each tears down thousands of links.
 fn fences_of(links: u64) -> u64 {
-    if links > 1000 { 12 } else { 60 }
+    if links > 1000 { 6 } else { 60 }
 }
 
 /// The same where each thread has a processor: a few of a hundred are the kernel's own doing, and p99 must tell how few.
 fn fences_apart_of(links: u64) -> u64 {
-    if links > 1000 { 12 } else { 300 }
+    if links > 1000 { 6 } else { 300 }
 }
 
 /// Microseconds of lapses' fences: the idle ones' first, then as many with every link busy.
@@ -595,7 +598,8 @@ pub(crate) fn idle(effort: Effort, report: &mut Report) {
         let row = Row::new("idle", format!("idle link, resident, of {links}"), "B");
         let waits = each("waits", *links, effort.rounds);
         let row = row.ours(ours.remove(0)).floor(waits).ldk(ldk.remove(0));
-        report.add(&row.target(Target::Most(3.0 * 1024.0)));
+        // At rest it holds no key object of the backend: with those it might be 3 KiB.
+        report.add(&row.target(Target::Most(2.0 * 1024.0)));
         let row = Row::new("idle", format!("known peer, resident, of {links}"), "B");
         report.add(&row.ours(ours_known));
     }
@@ -642,11 +646,20 @@ pub(crate) fn pings(effort: Effort, report: &mut Report) {
 }
 
 pub(crate) fn slow_signer(effort: Effort, report: &mut Report) {
-    let [mut ours, mut ldk] = in_turn("signer", 8, effort.rounds);
-    let what = "longest pong while 8 handshakes wait 200 ms for the key";
-    let row = Row::new("signer", what, "µs").floor(ours.remove(1));
-    let row = row.ours(ours.remove(0)).ldk(ldk.remove(0));
-    report.add(&row.target(Target::Better(20.0)));
+    let [ours, ldk] = in_turn("signer", 8, effort.rounds);
+    let rows = [
+        (
+            "pong while 8 handshakes wait 200 ms for the key, p50",
+            Target::Floor(1.2),
+        ),
+        ("the longest of them", Target::None),
+    ];
+    for (at, (what, target)) in rows.into_iter().enumerate() {
+        // The floor is our own before they wait.
+        let row = Row::new("signer", what, "µs").floor(ours[at + 2].clone());
+        let row = row.ours(ours[at].clone()).ldk(ldk[at].clone());
+        report.add(&row.target(target));
+    }
 }
 
 /// A percentile of each round's figures.
@@ -655,27 +668,44 @@ fn shares(rounds: &[Vec<f64>], share: f64) -> Vec<f64> {
     rounds.iter().map(of).collect()
 }
 
+/// The same of the gates' figures, in each round of that wait which did best.
+fn best_waits(rounds: &[Vec<f64>], share: f64) -> Vec<f64> {
+    let best = |figures: &Vec<f64>| {
+        let waits = figures.chunks(figures.len() / bare::Wait::ALL.len());
+        waits
+            .map(|wait| percentile(wait, share))
+            .fold(f64::MAX, f64::min)
+    };
+    rounds.iter().map(best).collect()
+}
+
 fn fences(links: u64, effort: Effort, report: &mut Report) {
     let rounds = |order: String, rounds: usize| -> Vec<Vec<f64>> {
         (0..rounds).map(|_| measure(&order)).collect()
     };
-    // A lapse of thousands of links takes seconds with all that belongs to it: one round of those.
-    let times = if links > 1000 { 1 } else { effort.rounds };
-    let all = rounds(format!("fence ours {links}"), times);
+    let all = rounds(format!("fence ours {links}"), effort.rounds);
     let half = |at: usize| -> Vec<Vec<f64>> {
         let half = |all: &Vec<f64>| all.chunks(all.len() / 2).nth(at).unwrap().to_vec();
         all.iter().map(half).collect()
     };
     let row = Row::new("own", format!("fence, p99, {links} idle links"), "µs");
     report.add(&row.ours(shares(&half(0), 0.99)).target(Target::Most(10.0)));
-    let samples = effort.or(120, 10);
+    let samples = effort.or(360, 12);
     let gates = rounds(format!("gates ours {samples}"), effort.rounds);
     let row = Row::new("own", format!("fence, p50, {links} busy links"), "µs");
-    report.add(&row.ours(shares(&half(1), 0.5)).floor(shares(&gates, 0.5)));
+    report.add(
+        &row.ours(shares(&half(1), 0.5))
+            .floor(best_waits(&gates, 0.5)),
+    );
     let row = Row::new("own", format!("fence, p99, {links} busy links"), "µs");
-    let row = row.ours(shares(&half(1), 0.99)).floor(shares(&gates, 0.99));
+    let row = row
+        .ours(shares(&half(1), 0.99))
+        .floor(best_waits(&gates, 0.99));
     report.add(&row.target(Target::Most(50.0)));
-    let mut apart = rounds(format!("fence_apart ours {links}"), times);
+    let mut apart = rounds(format!("fence_apart ours {links}"), effort.rounds);
+    let busy: usize = apart.iter().map(Vec::len).sum();
+    let all = effort.rounds as u64 * fences_apart_of(links);
+    eprintln!("of {all} lapses with a processor each, {busy} came while the links were busy");
     apart.retain(|fences| 2 * fences.len() as u64 > fences_apart_of(links));
     if apart.is_empty() {
         eprintln!("too busy with other things for busy links with a processor each");
@@ -688,7 +718,7 @@ fn fences(links: u64, effort: Effort, report: &mut Report) {
     ] {
         let what = format!("fence, {name}, {links} busy links, a processor each");
         let row = Row::new("own", what, "µs").ours(shares(&apart, share));
-        report.add(&row.floor(shares(&gates, share)).target(target));
+        report.add(&row.floor(best_waits(&gates, share)).target(target));
     }
 }
 

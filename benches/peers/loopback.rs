@@ -146,80 +146,71 @@ impl Ends {
     }
 }
 
-/// A row of the table: what the round trips are, which of them it tells, and what it must reach.
-type LatencyRow = (&'static str, Trips, f64, Target);
-
 /// Round trips of one kind.
-#[derive(Clone, Copy)]
 struct Trips {
+    what: &'static str,
     who: Who,
     loaded: bool,
+    /// Of p50.
+    target: Target,
 }
 
+const TRIPS: [Trips; 3] = [
+    Trips {
+        what: "round trip of a task, idle node",
+        who: Who::Task,
+        loaded: false,
+        target: Target::Better(1.0),
+    },
+    Trips {
+        what: "round trip of a thread beside the runtime, idle node",
+        who: Who::Thread,
+        loaded: false,
+        target: Target::Better(1.0),
+    },
+    Trips {
+        what: "round trip of a task beside a busy link",
+        who: Who::Task,
+        loaded: true,
+        target: Target::None,
+    },
+];
+
+/// p50 and p99.
+const SHARES: [f64; 2] = [0.5, 0.99];
+
 pub(crate) fn latency(effort: Effort, report: &mut Report) {
-    let trips = |who, loaded| Trips { who, loaded };
-    let idle = trips(Who::Task, false);
-    let beside = trips(Who::Task, true);
-    let thread = trips(Who::Thread, false);
-    let rows: [LatencyRow; 6] = [
-        ("round trip, idle node, p50", idle, 0.5, Target::Better(1.0)),
-        ("round trip, idle node, p99", idle, 0.99, Target::None),
-        (
-            "round trip beside a busy link, p50",
-            beside,
-            0.5,
-            Target::None,
-        ),
-        (
-            "round trip beside a busy link, p99",
-            beside,
-            0.99,
-            Target::None,
-        ),
-        (
-            "round trip asked by a thread beside the runtime, p50",
-            thread,
-            0.5,
-            Target::None,
-        ),
-        (
-            "round trip asked by a thread beside the runtime, p99",
-            thread,
-            0.99,
-            Target::None,
-        ),
-    ];
     let ends = [Stack::Ours, Stack::Ldk].map(|stack| Ends::new(stack, true));
     let echo = Echo::new();
     let (mut sent, mut poured) = ([0; 2], [0; 2]);
-    for shares in rows.chunks(2) {
-        let Trips { who, loaded } = shares[0].1;
+    for trips in TRIPS {
+        let Trips { who, loaded, .. } = trips;
         let count = effort.or(if loaded { 1_000 } else { 4_000 }, 20);
-        let (mut figures, mut floors): ([[Vec<f64>; 2]; 2], [Vec<f64>; 2]) = Default::default();
+        let (mut floors, mut figures) = (vec![], [vec![], vec![]]);
         for _ in 0..effort.rounds {
-            // Only while the node is idle: what the load leaves to others is the load's.
-            let floor = (!loaded).then(|| echo.round_trips(who, count));
-            for (of_share, (_, _, share, _)) in floors.iter_mut().zip(shares) {
-                of_share.extend(floor.iter().map(|took| percentile(took, *share)));
+            if !loaded {
+                // What a load leaves to others is the load's.
+                floors.push(echo.round_trips(who, count));
             }
             for (at, ends) in ends.iter().enumerate() {
                 let (sent, poured) = (&mut sent[at], &mut poured[at]);
-                let took = if loaded {
+                figures[at].push(if loaded {
                     ends.round_trips_beside_load(who, count, sent, poured)
                 } else {
                     ends.round_trips(who, count, sent)
-                };
-                for (of_share, (_, _, share, _)) in figures[at].iter_mut().zip(shares) {
-                    of_share.push(percentile(&took, *share));
-                }
+                });
             }
         }
-        let [ours, ldk] = figures;
-        for (((what, _, _, target), floor), (ours, ldk)) in
-            shares.iter().zip(floors).zip(ours.into_iter().zip(ldk))
-        {
-            let row = Row::new("latency", *what, "µs").ours(ours).ldk(ldk);
-            report.add(&row.floor(floor).target(*target));
-        }
+        tell(&trips, &floors, &figures, report);
+    }
+}
+
+/// Adds the rows of one kind: of each round its p50, and its p99.
+fn tell(trips: &Trips, floors: &[Vec<f64>], [ours, ldk]: &[Vec<Vec<f64>>; 2], report: &mut Report) {
+    for (share, target) in SHARES.into_iter().zip([trips.target, Target::None]) {
+        let of = |rounds: &[Vec<f64>]| rounds.iter().map(|took| percentile(took, share)).collect();
+        let what = format!("{}, p{:.0}", trips.what, share * 100.0);
+        let row = Row::new("latency", what, "µs").ours(of(ours)).ldk(of(ldk));
+        report.add(&row.floor(of(floors)).target(target));
     }
 }

@@ -176,6 +176,12 @@ impl Report {
         report
     }
 
+    /// Forgets what was measured of a part, which is measured anew.
+    pub(crate) fn begin(&mut self, part: &str) {
+        self.rows.retain(|_, row| row["part"] != part);
+        self.order.retain(|key| self.rows.contains_key(key));
+    }
+
     fn put(&mut self, row: Value) {
         let key = format!("{} {}", row["part"], row["what"]);
         if self.rows.insert(key.clone(), row).is_none() {

@@ -20,13 +20,14 @@ pub const FENCE_SHARDS: usize = 2;
 /// How often a closing fence looks at occupied shards, all together, before it gives its processor away.
 ///
 /// A gate section is a system call that does not block (a write of at most 16 KiB: some 5 µs, on loopback up to 15) or a
-/// hand-over of a buffer (under 1 µs). A look with its spin hint takes some 10–40 ns, so 1,024 of them cover a section that runs
-/// on another core. When the section's thread is not running at all they waste a hundredth of a scheduler's slice.
+/// hand-over of a buffer (under 1 µs). A look with its spin hint takes some 10–40 ns, so 1,024 of them cover all but the longest
+/// sections that run on another core. When the section's thread is not running at all they waste a hundredth of a scheduler's slice.
 pub const FENCE_SPINS: u32 = 1024;
 
 /// How long a closing fence sleeps between looks once it has spun, in microseconds.
 ///
-/// It gets here when a section's thread has lost its processor, or shares this one. A sleep gives the processor away as a yield does,
-/// and asks for it back by a timer; who yields where others wait gets it back after their slices, 1–4 ms later. Linux adds its timer
-/// slack, 50 µs by default.
-pub const FENCE_SLEEP_MICROS: u64 = 5;
+/// It gets here when a section is a long one, or its thread has lost its processor, or shares this one. A sleep gives the processor away
+/// as a yield does, and asks for it back by a timer; who yields where others wait gets it back after their slices, 1–4 ms later. Linux
+/// adds its timer slack, 50 µs by default. Much shorter sleeps are longer waits: measured at 5 µs without slack, the thread that woke so
+/// often kept the section's from its processor, and p99 rose from some 4 to 11 ms.
+pub const FENCE_SLEEP_MICROS: u64 = 20;
