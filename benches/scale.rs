@@ -76,7 +76,34 @@ fn main() {
             exponent(sizes, &figures)
         );
     }
+    if !test {
+        judge(&measured);
+    }
     println!("Success");
+}
+
+/// What the growth must not exceed, from the smallest size to the largest.
+fn judge(measured: &[Vec<f64>]) {
+    let [first, .., last] = measured else {
+        panic!("one size has no growth");
+    };
+    let verdict = |met| if met { "met" } else { "not met" };
+    let cost = last[0] / first[0];
+    println!(
+        "\nmessage cost grows {cost:.2} ×: {} (1.2 ×)",
+        verdict(cost <= 1.2)
+    );
+    // A link's own part: what all links share weighs most on a few.
+    let memory = last[4] / first[4];
+    println!(
+        "a link's memory grows {memory:.2} ×: {} (1 ×, linear)",
+        verdict(memory <= 1.0)
+    );
+    let start = last[5];
+    println!(
+        "start takes {start:.1} ms: {} (100 ms)",
+        verdict(start <= 100.0)
+    );
 }
 
 /// The medians at one size.

@@ -647,12 +647,13 @@ pub(crate) fn pings(effort: Effort, report: &mut Report) {
 
 pub(crate) fn slow_signer(effort: Effort, report: &mut Report) {
     let [ours, ldk] = in_turn("signer", 8, effort.rounds);
+    // Unchanged: a hundredth of what they wait for is not to be seen in any.
     let rows = [
         (
             "pong while 8 handshakes wait 200 ms for the key, p50",
-            Target::Floor(1.2),
+            Target::None,
         ),
-        ("the longest of them", Target::None),
+        ("the longest of them", Target::Most(2_000.0)),
     ];
     for (at, (what, target)) in rows.into_iter().enumerate() {
         // The floor is our own before they wait.
