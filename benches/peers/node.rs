@@ -239,7 +239,7 @@ pub(crate) fn runtime_of(threads: usize) -> tokio::runtime::Runtime {
 /// Who sends and waits for what comes back.
 #[derive(Clone, Copy)]
 pub(crate) enum Who {
-    /// A task of the runtime, as a node's code is in both libraries' use.
+    /// A task of the runtime: tokio wakes the link's on the same thread.
     Task,
     /// A thread beside it: the kernel must wake a thread of the runtime for what this sends, and this for what comes back.
     Thread,
