@@ -153,7 +153,7 @@ impl Vault {
         cut_all(&doomed);
         // Only now, so that thousands of tasks that end do not take the processors from who closes the connections.
         for link in &doomed {
-            link.state.wake.notify_one();
+            link.state.wake.wake();
         }
         // Links that wait for a verdict are torn down too, but nobody has heard of them.
         let known = |link: &&Arc<LinkShared>| link.state.stage() != Stage::Authenticated;

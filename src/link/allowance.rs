@@ -17,29 +17,27 @@ pub struct Rate {
     pub interval: Duration,
 }
 
-/// What is left.
+/// What is left. It does not say at which rate it grows back: every link holds some, and whoever spends knows.
 #[derive(Debug, Clone)]
 pub struct Allowance {
-    rate: &'static Rate,
     left: u32,
     /// Up to when what has grown back is counted.
     since: Moment,
 }
 
 impl Allowance {
-    /// All that there can be.
-    pub fn full(rate: &'static Rate, now: Moment) -> Self {
+    /// All that there can be at this rate.
+    pub fn full(rate: &Rate, now: Moment) -> Self {
         Self {
-            rate,
             left: rate.most,
             since: now,
         }
     }
 
-    /// Takes `cost` if so much is left.
-    pub fn spend(&mut self, now: Moment, cost: u32) -> bool {
-        self.regain(now);
-        if self.left == self.rate.most {
+    /// Takes `cost` if so much is left. The rate is the one that it was made with.
+    pub fn spend(&mut self, rate: &Rate, now: Moment, cost: u32) -> bool {
+        self.regain(rate, now);
+        if self.left == rate.most {
             // What is full gains nothing: the first interval begins with the first spending.
             self.since = self.since.max(now);
         }
@@ -52,12 +50,12 @@ impl Allowance {
         }
     }
 
-    fn regain(&mut self, now: Moment) {
+    fn regain(&mut self, rate: &Rate, now: Moment) {
         let Rate {
             most,
             regained,
             interval,
-        } = *self.rate;
+        } = *rate;
         let intervals = now
             .since(self.since)
             .as_nanos()
@@ -90,17 +88,29 @@ mod tests {
     fn p9_what_is_spent_grows_back_with_time_and_no_further_than_the_most() {
         let mut now = Moment::START;
         let mut allowance = Allowance::full(&RATE, now);
-        assert_eq!((0..10).filter(|_| allowance.spend(now, 1)).count(), 5);
+        assert_eq!(
+            (0..10).filter(|_| allowance.spend(&RATE, now, 1)).count(),
+            5
+        );
         now = now.after(SECOND);
-        assert_eq!((0..10).filter(|_| allowance.spend(now, 1)).count(), 1);
+        assert_eq!(
+            (0..10).filter(|_| allowance.spend(&RATE, now, 1)).count(),
+            1
+        );
         now = now.after(SECOND * 1000);
-        assert_eq!((0..10).filter(|_| allowance.spend(now, 1)).count(), 5);
+        assert_eq!(
+            (0..10).filter(|_| allowance.spend(&RATE, now, 1)).count(),
+            5
+        );
         now = now.after(SECOND / 2);
-        assert!(!allowance.spend(now, 1));
+        assert!(!allowance.spend(&RATE, now, 1));
         now = now.after(SECOND / 2);
-        assert!(allowance.spend(now, 1), "two halves of an interval are one");
         assert!(
-            !allowance.spend(now.after(Duration::MAX), 6),
+            allowance.spend(&RATE, now, 1),
+            "two halves of an interval are one"
+        );
+        assert!(
+            !allowance.spend(&RATE, now.after(Duration::MAX), 6),
             "more than there can be"
         );
     }

@@ -1,5 +1,5 @@
-//! Buffers that links have done with, kept by each thread for the next link that reads or writes: an idle link holds none, and a busy
-//! one need not ask the allocator for each batch.
+//! What links have done with, kept by each thread for the next link that has something to do: an idle link holds no buffer and no
+//! workspace, and a busy one need not ask the allocator for each batch.
 //!
 //! What a link has read is handed on as slices of its buffer. Such a buffer can be used again when the last slice is gone: it is looked
 //! at when somebody wants one. No lock: each thread has its own. Bounded: some buffers a thread, none larger than a frame needs.
@@ -7,12 +7,16 @@
 use super::delivery::Delivery;
 use crate::brontide::MAX_FRAME_LEN;
 use crate::limits;
+use crate::telemetry::Tally;
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
 /// Buffers that a thread keeps of either kind. A read whose messages wait for the node takes another: these are those of some batches.
 const KEPT: usize = 16;
+
+/// Workspaces that a thread keeps: it works for one link at a time, and one whose work cannot be done yet holds on to its own.
+const WORKSPACES_KEPT: usize = 4;
 
 /// Largest buffer that is kept: what one link may have gathered to write, with a frame of the largest size above it, as it grows by
 /// doubling.
@@ -24,8 +28,42 @@ const LOOKS: usize = 4;
 /// Room of a new buffer to read into: a read, and what was left of the one before.
 pub(super) const READ_BUFFER: usize = 2 * limits::READ_CHUNK;
 
+/// What a link's task has at hand while it has something to do.
 #[derive(Default)]
+pub(super) struct Workspace {
+    /// Ciphertext that has been read, up to one partial frame after each batch.
+    pub(super) read: BytesMut,
+    /// Ciphertext that is not in the kernel yet.
+    pub(super) write: BytesMut,
+    /// Pongs that are due: their lengths. Ahead of everything else.
+    pub(super) pongs: VecDeque<u16>,
+    /// Our own messages (`init`, pings, answers, warnings): ahead of the node's.
+    pub(super) control: VecDeque<Vec<u8>>,
+    /// What was read and waits for room in the inbox.
+    pub(super) pending: VecDeque<Delivery>,
+    /// Messages that are not in the counters yet.
+    pub(super) tally: Tally,
+}
+
+impl Workspace {
+    /// Whether nothing lies here that is still to be done.
+    pub(super) fn is_empty(&self) -> bool {
+        self.read.is_empty()
+            && self.write.is_empty()
+            && self.pongs.is_empty()
+            && self.control.is_empty()
+            && self.pending.is_empty()
+            && self.tally.is_empty()
+    }
+}
+
+#[derive(Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "a link holds its workspace in a box: it goes back and forth, and does not move"
+)]
 struct Spare {
+    workspaces: Vec<Box<Workspace>>,
     read: VecDeque<(BytesMut, usize)>,
     write: VecDeque<(BytesMut, usize)>,
     frames: Vec<BytesMut>,
@@ -34,6 +72,31 @@ struct Spare {
 }
 
 thread_local!(static SPARE: RefCell<Spare> = RefCell::default());
+
+/// An empty workspace.
+pub(super) fn workspace() -> Box<Workspace> {
+    with(|spare| spare.workspaces.pop())
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// Gives a workspace back, emptied; its buffers go where each is kept.
+pub(super) fn done_with_workspace(mut work: Box<Workspace>) {
+    let Workspace {
+        read,
+        write,
+        pending,
+        ..
+    } = std::mem::take(&mut *work);
+    done_reading(read);
+    done_writing(write);
+    done_with_deliveries(pending);
+    with(|spare| {
+        if spare.workspaces.len() < WORKSPACES_KEPT {
+            spare.workspaces.push(work);
+        }
+    });
+}
 
 /// An empty buffer with room for `least` bytes or more, to read into.
 pub(super) fn to_read(least: usize) -> BytesMut {

@@ -260,7 +260,7 @@ impl LinkMachine {
             return self.receive_first(ambient.now, kind, message);
         }
         let cost = query_cost(kind);
-        if cost > 0 && !self.queries.spend(ambient.now, cost) {
+        if cost > 0 && !self.queries.spend(&QUERIES, ambient.now, cost) {
             return self.flooded(
                 ambient.now,
                 CloseReason::QueryFlood,
@@ -432,10 +432,11 @@ impl LinkMachine {
     }
 
     fn pinged(&mut self, now: Moment, bytes: u16) -> Received {
-        if self
-            .pongs
-            .spend(now, u32::from(bytes).saturating_add(limits::PONG_OVERHEAD))
-        {
+        if self.pongs.spend(
+            &PONGS,
+            now,
+            u32::from(bytes).saturating_add(limits::PONG_OVERHEAD),
+        ) {
             return Received::Pong { bytes };
         }
         self.flooded(
@@ -511,7 +512,7 @@ impl LinkMachine {
 
     fn warning(&mut self, now: Moment, text: &str) -> Option<Vec<u8>> {
         self.warnings
-            .spend(now, 1)
+            .spend(&WARNINGS, now, 1)
             .then(|| Warning::new(text).encode())
     }
 

@@ -11,6 +11,7 @@
 //! holds a [`Lease`](crate::signer::Lease): each of its writes happens inside the fence's gate, and the reaper may wipe its
 //! secrets and reset its socket at any moment, whoever else holds them.
 
+pub(crate) mod alarms;
 pub mod allowance;
 mod buffers;
 pub(crate) mod caller;
@@ -29,6 +30,7 @@ pub(crate) mod shared;
 pub(crate) mod socks;
 mod task;
 pub(crate) mod turnstile;
+pub(crate) mod wake;
 
 use crate::error::{Culprit, Retry};
 use crate::node_id::NodeId;

@@ -35,12 +35,16 @@ struct Queue {
     queued: u64,
     /// Messages that have left for the kernel, or were refused at the door.
     settled: u64,
-    /// The newest of those that were refused at the door, with their types.
-    refused: VecDeque<(u64, u16)>,
+    /// The newest of those that were refused at the door. In a box: most links refuse none.
+    refused: Option<Box<Refused>>,
     /// Nothing more is taken in; what waits may still leave.
     closing: Option<CloseReason>,
     ended: Option<CloseReason>,
 }
+
+/// Messages that were refused at the door: their numbers and types.
+#[derive(Default)]
+struct Refused(VecDeque<(u64, u16)>);
 
 impl Queue {
     /// Messages that have been taken: the number of the newest of them.
@@ -199,10 +203,11 @@ impl Outbox {
     /// told.
     pub(crate) fn refuse(&self, number: u64, kind: u16) {
         let mut queue = self.lock();
-        if queue.refused.len() >= limits::REFUSED_TICKETS {
-            queue.refused.pop_front();
+        let Refused(refused) = &mut **queue.refused.get_or_insert_default();
+        if refused.len() >= limits::REFUSED_TICKETS {
+            refused.pop_front();
         }
-        queue.refused.push_back((number, kind));
+        refused.push_back((number, kind));
     }
 
     /// Waits until the message with `ticket` has been handed to the kernel. Cancel safe.
@@ -218,7 +223,8 @@ impl Outbox {
             {
                 let queue = self.lock();
                 if queue.settled >= ticket.0 {
-                    let refused = queue.refused.iter().find(|(number, _)| *number == ticket.0);
+                    let mut refused = queue.refused.iter().flat_map(|refused| &refused.0);
+                    let refused = refused.find(|(number, _)| *number == ticket.0);
                     return refused.map_or(Ok(()), |(_, kind)| {
                         Err(SendError::Refused {
                             kind: *kind,

@@ -10,6 +10,7 @@ use super::delivery;
 use super::driver::Env;
 use super::firewall::{self, Outbound, Refusal, Situation};
 use super::outbox::{Outbox, Ticket};
+use super::wake::Wake;
 use super::{CloseReason, Direction, Identity, LinkId, SendError, Tag};
 use crate::address::PeerAddress;
 use crate::brontide::Session;
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 #[cfg(pilotlight_loom)]
 use loom::sync::{Mutex, MutexGuard};
@@ -54,10 +55,10 @@ pub(crate) struct LinkState {
     pub(crate) inbox_share: Semaphore,
     pub(crate) counters: Counters,
     /// Wakes the link's task: something is queued, or it shall close or probe.
-    pub(crate) wake: Notify,
+    pub(crate) wake: Wake,
     pub(crate) env: Arc<Env>,
-    /// What the log says of this link with each of its events.
-    span: tracing::Span,
+    /// What the log says of this link with each of its events; `None` if it says nothing.
+    span: Option<Box<tracing::Span>>,
     scope: Mutex<Scope>,
     close: Mutex<Option<CloseReason>>,
     tag: AtomicU8,
@@ -136,7 +137,7 @@ impl LinkShared {
             outbox: Outbox::new(),
             inbox_share: delivery::share(),
             counters: Counters::default(),
-            wake: Notify::new(),
+            wake: Wake::default(),
             env,
             span: telemetry::link_span(birth.peer, birth.id, birth.direction, birth.identity),
             scope: Mutex::new(Scope {
@@ -170,7 +171,7 @@ impl LinkShared {
     /// Resets the connection at once, whoever else holds the descriptor, and tells the task why.
     pub(crate) fn reset(&self, reason: CloseReason) {
         self.cut(reason);
-        self.state.wake.notify_one();
+        self.state.wake.wake();
     }
 
     /// [`reset`](Self::reset) without waking the task: it finds out by itself if it waits for the socket, and must be woken if it waits
@@ -315,7 +316,7 @@ impl LinkState {
     /// Asks the link's task to close. The first reason stays, unless it is the one that hears the peer out: that gives way to any other.
     pub(crate) fn request_close(&self, reason: CloseReason) {
         self.set_close(reason);
-        self.wake.notify_one();
+        self.wake.wake();
     }
 
     fn set_close(&self, reason: CloseReason) {
@@ -343,7 +344,7 @@ impl LinkState {
             if let Some(reason) = self.close_requested() {
                 return reason;
             }
-            self.wake.notified().await;
+            self.wake.woken().await;
         }
     }
 
@@ -372,7 +373,7 @@ impl LinkState {
     /// Asks the task to find out whether the peer is alive.
     pub(crate) fn request_probe(&self) {
         self.probe.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.wake.wake();
     }
 
     pub(crate) fn take_probe(&self) -> bool {
@@ -385,12 +386,12 @@ impl LinkState {
 
     pub(crate) fn set_tag(&self, tag: Tag) {
         self.tag.store(tag_code(tag), Ordering::Release);
-        telemetry::retag(&self.span, tag);
+        telemetry::retag(self.span.as_deref(), tag);
     }
 
     /// Emits an event of this link.
     pub(crate) fn emit(&self, event: Event) {
-        self.env.telemetry.emit_in(&self.span, event);
+        self.env.telemetry.emit_in(self.span.as_deref(), event);
     }
 
     pub(crate) fn set_filter_received(&self) {
@@ -541,7 +542,7 @@ impl LinkHandle {
     }
 
     fn receipt(&self, ticket: Ticket) -> Receipt {
-        self.state.wake.notify_one();
+        self.state.wake.wake();
         Receipt {
             state: Arc::clone(&self.state),
             ticket,

@@ -1,4 +1,4 @@
-//! A live link's loop: waits for the socket, the outbox, the inbox and one timer, and does what [`LinkMachine`] says.
+//! A live link's loop: waits for the socket, the outbox, the inbox and an alarm, and does what [`LinkMachine`] says.
 //!
 //! ```text
 //!  socket ──▶ decrypt in place ──▶ machine ──▶ pending ──▶ inbox (the node)
@@ -15,19 +15,18 @@ mod syncing;
 mod waiting;
 
 use super::allowance::{Allowance, Rate};
-use super::buffers;
+use super::buffers::{self, Workspace};
 use super::delivery::{Delivery, Room};
 use super::driver::{Env, Report};
 use super::machine::{Ambient, Due, LinkMachine, Received, Settings};
 use super::shared::{LinkShared, LinkState, Stage};
 use super::{CloseReason, Direction, Identity, LinkHandle, Tag};
-use crate::clock::{Moment, Sleep};
+use crate::clock::Moment;
 use crate::limits;
-use crate::telemetry::{Event, Tally, Telemetry};
+use crate::telemetry::{Event, Telemetry};
 use crate::wire::{ErrorMessage, Features, Init, MessageType, Ping, Plane, Warning};
 use bytes::{Bytes, BytesMut};
 use leaving::Leaving;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -54,20 +53,11 @@ const REFUSALS: Rate = Rate {
 pub(crate) struct LinkTask {
     shared: Arc<LinkShared>,
     machine: LinkMachine,
-    /// Ciphertext that has been read, up to one partial frame after each batch.
-    read: BytesMut,
-    /// Ciphertext that is not in the kernel yet.
-    write: BytesMut,
-    /// Pongs that are due: their lengths. Ahead of everything else.
-    pongs: VecDeque<u16>,
-    /// Our own messages (`init`, pings, answers, warnings): ahead of the node's.
-    control: VecDeque<Vec<u8>>,
-    /// What was read and waits for room in the inbox.
-    pending: VecDeque<Delivery>,
+    /// `None` while there is nothing to do.
+    work: Option<Box<Workspace>>,
     place: Option<Place>,
-    alarm: Option<(Moment, Sleep)>,
-    /// Messages that are not in the counters yet.
-    tally: Tally,
+    /// When the task is woken although nothing happens.
+    alarm: Option<Moment>,
     /// The supervisor wants to hear of the next sign of life.
     probing: bool,
     /// Both `init`s have passed, and the supervisor has yet to hear of it.
@@ -124,16 +114,13 @@ impl LinkTask {
         };
         let machine = machine.knowing(&features);
         let init = Init::with_features(features, env.settings.networks.clone()).encode();
+        let mut work = buffers::workspace();
+        work.control.push_back(init);
         Self {
             machine,
-            read: BytesMut::new(),
-            write: BytesMut::new(),
-            pongs: VecDeque::new(),
-            control: VecDeque::from([init]),
-            pending: VecDeque::new(),
+            work: Some(work),
             place: None,
             alarm: None,
-            tally: Tally::default(),
             probing: false,
             risen: false,
             deaf: false,
@@ -176,7 +163,7 @@ impl LinkTask {
         }
         self.pump_out().await?;
         self.pump_inbox();
-        if !self.pending.is_empty() {
+        if self.holds_up() {
             // Silence that we do not listen to is not the peer's. That it does not take our answers is.
             self.deaf = true;
         } else if std::mem::take(&mut self.deaf) {
@@ -193,7 +180,7 @@ impl LinkTask {
 
     /// Finds out whether the peer is alive. If it is we who do not listen, it is given the benefit of the doubt.
     async fn probe(&mut self) -> Result<(), CloseReason> {
-        if !self.pending.is_empty() {
+        if self.holds_up() {
             return self.alive().await;
         }
         self.probing = true;
@@ -211,29 +198,40 @@ impl LinkTask {
     /// Whether there is room for what the socket brings. A few answers may wait: two ends that both stop reading until they have
     /// written would wait for each other.
     fn listens(&self) -> bool {
-        self.pending.is_empty() && self.pongs.len() + self.control.len() < limits::ANSWERS_MAX
+        self.work.as_ref().is_none_or(|work| {
+            let answers = work.pongs.len() + work.control.len();
+            work.pending.is_empty() && answers < limits::ANSWERS_MAX
+        })
+    }
+
+    /// What the link has at hand; nothing, until it takes something up.
+    fn work(&mut self) -> &mut Workspace {
+        at_hand(&mut self.work)
+    }
+
+    /// Whether something waits that the node does not receive.
+    fn holds_up(&self) -> bool {
+        let work = self.work.as_ref();
+        work.is_some_and(|work| !work.pending.is_empty())
+    }
+
+    /// Whether something waits for the kernel to take it.
+    fn has_to_write(&self) -> bool {
+        let work = self.work.as_ref();
+        work.is_some_and(|work| !work.write.is_empty())
     }
 
     async fn read_some(&mut self) -> Result<(), CloseReason> {
-        let needed = self.shared.session().needed(self.read.len());
-        self.make_room(needed.max(limits::READ_CHUNK));
-        let count = match self.shared.socket.try_read_buf(&mut self.read) {
+        let work = at_hand(&mut self.work);
+        let needed = self.shared.session().needed(work.read.len());
+        make_room(&mut work.read, needed.max(limits::READ_CHUNK));
+        let count = match self.shared.socket.try_read_buf(&mut work.read) {
             Ok(0) => return Err(CloseReason::PeerClosed),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return Err(CloseReason::Io),
         };
         self.take_read(count).await
-    }
-
-    /// Room to read so much more: in the buffer at hand if what was read into it before is gone, or else in another, to which a
-    /// frame's beginning is moved.
-    fn make_room(&mut self, more: usize) {
-        if !self.read.try_reclaim(more) {
-            let mut other = buffers::to_read(self.read.len().saturating_add(more));
-            other.extend_from_slice(&self.read);
-            buffers::done_reading(std::mem::replace(&mut self.read, other));
-        }
     }
 
     /// Takes what has been read: so many more bytes.
@@ -261,8 +259,9 @@ impl LinkTask {
             .bytes_in
             .fetch_add(count as u64, Ordering::Relaxed);
         let mut frames = buffers::frames();
-        if self.pending.capacity() == 0 {
-            self.pending = buffers::deliveries();
+        let work = self.work();
+        if work.pending.capacity() == 0 {
+            work.pending = buffers::deliveries();
         }
         let failed = self.decrypt(&mut frames);
         let ambient = self.ambient();
@@ -286,13 +285,15 @@ impl LinkTask {
             Delivery::Message { bytes, .. } => bytes.len(),
             Delivery::Up { .. } | Delivery::Down { .. } => 0,
         };
-        let kept: usize = self.pending.iter().map(bytes).sum();
+        let work = at_hand(&mut self.work);
+        let kept: usize = work.pending.iter().map(bytes).sum();
         // The buffer, or what is left of it behind a frame's beginning.
-        let held = self.read.capacity().max(buffers::READ_BUFFER);
-        if kept.saturating_mul(limits::KEEP_SHARE) >= held || self.env().inbox.is_nearly_empty() {
+        let held = work.read.capacity().max(buffers::READ_BUFFER);
+        let inbox = &self.shared.state.env.inbox;
+        if kept.saturating_mul(limits::KEEP_SHARE) >= held || inbox.is_nearly_empty() {
             return;
         }
-        for delivery in &mut self.pending {
+        for delivery in &mut work.pending {
             if let Delivery::Message { bytes, .. } = delivery {
                 *bytes = Bytes::copy_from_slice(bytes);
             }
@@ -301,10 +302,11 @@ impl LinkTask {
 
     /// Decrypts every whole frame under one lock. `true`: the transport failed, after the frames that were good.
     fn decrypt(&mut self, frames: &mut Vec<BytesMut>) -> bool {
+        let read = &mut at_hand(&mut self.work).read;
         let mut session = self.shared.session();
         let (_, before) = session.rotations();
         let failed = loop {
-            match session.open(&mut self.read) {
+            match session.open(read) {
                 Ok(Some(message)) => frames.push(message),
                 Ok(None) => break false,
                 Err(_) => break true,
@@ -320,7 +322,8 @@ impl LinkTask {
 
     fn take_message(&mut self, ambient: Ambient, message: Bytes) -> Result<(), CloseReason> {
         let kind = MessageType::of(&message).unwrap_or(MessageType(0));
-        self.tally
+        self.work()
+            .tally
             .count(Direction::Inbound, kind.plane(), message.len());
         if kind.plane() != Plane::Control {
             let now = u64::try_from(ambient.now.since_start().as_nanos()).unwrap_or(u64::MAX);
@@ -347,7 +350,7 @@ impl LinkTask {
                 self.answered(kind, &message);
                 self.deliver(kind, lease, message)?;
             }
-            Received::Pong { bytes } => self.pongs.push_back(bytes),
+            Received::Pong { bytes } => self.work().pongs.push_back(bytes),
             Received::PongArrived { rtt } => {
                 self.heard_out();
                 self.ask_for_range();
@@ -356,10 +359,10 @@ impl LinkTask {
                     rtt,
                 });
             }
-            Received::Answer(answer) => self.control.push_back(answer),
+            Received::Answer(answer) => self.work().control.push_back(answer),
             Received::Refused { action, warning } => {
                 self.refused(kind, action);
-                self.control.extend(warning);
+                self.work().control.extend(warning);
             }
             Received::Ignored => Telemetry::count_refused(kind.label(), "ignored"),
             Received::Close {
@@ -389,7 +392,7 @@ impl LinkTask {
                 peer: self.state().peer,
             });
         }
-        self.control.extend(warning);
+        self.work().control.extend(warning);
         Err(reason)
     }
 
@@ -404,7 +407,7 @@ impl LinkTask {
             direction: state.direction,
             identity: state.identity,
         });
-        self.pending.push_back(Delivery::Up { state, init });
+        self.work().pending.push_back(Delivery::Up { state, init });
         self.risen = true;
     }
 
@@ -421,7 +424,7 @@ impl LinkTask {
             return Err(CloseReason::SignerAway);
         }
         if kind.is_announcement() {
-            self.tally.announce();
+            self.work().tally.announce();
         }
         if kind == MessageType::GOSSIP_TIMESTAMP_FILTER {
             self.state().set_filter_received();
@@ -429,10 +432,9 @@ impl LinkTask {
         if kind == MessageType::WARNING || kind == MessageType::ERROR {
             self.complained(kind, &bytes);
         }
-        self.pending.push_back(Delivery::Message {
-            state: Arc::clone(&self.shared.state),
-            bytes,
-        });
+        let state = Arc::clone(&self.shared.state);
+        let message = Delivery::Message { state, bytes };
+        self.work().pending.push_back(message);
         Ok(())
     }
 
@@ -455,13 +457,14 @@ impl LinkTask {
 
     /// Moves what waits into the inbox as far as there is room, then asks for a place.
     fn pump_inbox(&mut self) {
-        if self.place.is_some() {
+        let Some(work) = self.work.as_mut().filter(|_| self.place.is_none()) else {
             return;
-        }
-        while let Some(delivery) = self.pending.pop_front() {
-            if let Err(delivery) = self.env().inbox.try_send(delivery) {
-                self.place = Some(Box::pin(self.env().inbox.room_for(&delivery)));
-                self.pending.push_front(delivery);
+        };
+        let inbox = &self.shared.state.env.inbox;
+        while let Some(delivery) = work.pending.pop_front() {
+            if let Err(delivery) = inbox.try_send(delivery) {
+                self.place = Some(Box::pin(inbox.room_for(&delivery)));
+                work.pending.push_front(delivery);
                 return;
             }
         }
@@ -471,7 +474,7 @@ impl LinkTask {
         match due {
             Due::Nothing => Ok(()),
             Due::Ping { pong_bytes } => {
-                self.control.push_back(
+                self.work().control.push_back(
                     Ping {
                         num_pong_bytes: pong_bytes,
                         ignored: 0,
@@ -513,7 +516,7 @@ impl LinkTask {
 
     fn refused(&mut self, kind: MessageType, action: &'static str) {
         let (peer, link) = (self.state().peer, self.state().id);
-        if self.refusals.spend(self.now(), 1) {
+        if self.refusals.spend(&REFUSALS, self.now(), 1) {
             self.emit(Event::Refused {
                 peer,
                 link,
@@ -532,7 +535,7 @@ impl LinkTask {
             _ => Warning::decode(message).map(|warning| warning.text()),
         };
         let peer = self.state().peer;
-        if !self.refusals.spend(self.now(), 1) {
+        if !self.refusals.spend(&REFUSALS, self.now(), 1) {
             return;
         }
         self.emit(Event::PeerComplained {
@@ -548,22 +551,46 @@ impl LinkTask {
 
     /// Puts what a batch has brought into the counters that others read, once for all of it.
     fn settle_counts(&mut self) {
-        if self.tally.is_empty() {
+        let Some(tally) = self.work.as_mut().map(|work| &mut work.tally) else {
+            return;
+        };
+        if tally.is_empty() {
             return;
         }
-        let state = Arc::clone(&self.shared.state);
+        let state = &self.shared.state;
         let (counters, meters) = (&state.counters, state.env.telemetry.frames());
         for (direction, counter) in [
             (Direction::Inbound, &counters.frames_in),
             (Direction::Outbound, &counters.frames_out),
         ] {
-            counter.fetch_add(self.tally.frames(direction), Ordering::Relaxed);
+            counter.fetch_add(tally.frames(direction), Ordering::Relaxed);
         }
-        meters.add(&mut self.tally);
-        if self.tally.take_announced() {
+        meters.add(tally);
+        if tally.take_announced() {
             let now = state.env.clock.unix().as_secs();
             counters.last_gossip.store(now, Ordering::Relaxed);
             meters.gossip_came(now);
         }
+    }
+}
+
+impl Drop for LinkTask {
+    fn drop(&mut self) {
+        self.clear_alarm();
+    }
+}
+
+/// What a link has at hand, or what a thread has for it.
+fn at_hand(work: &mut Option<Box<Workspace>>) -> &mut Workspace {
+    work.get_or_insert_with(buffers::workspace)
+}
+
+/// Room to read so much more: in the buffer at hand if what was read into it before is gone, or else in another, to which a frame's
+/// beginning is moved.
+fn make_room(read: &mut BytesMut, more: usize) {
+    if !read.try_reclaim(more) {
+        let mut other = buffers::to_read(read.len().saturating_add(more));
+        other.extend_from_slice(read);
+        buffers::done_reading(std::mem::replace(read, other));
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::brontide::{AwaitActOne, InitiatorStart, Session};
 use crate::clock::ManualClock;
 use crate::link::SystemResolver;
+use crate::link::alarms::Alarms;
 use crate::link::catch_up::SyncDesk;
 use crate::link::delivery::Deliveries;
 use crate::link::driver::{Env, NodeSettings};
@@ -67,6 +68,7 @@ impl Node {
             telemetry: telemetry.clone(),
             context,
             vault: Vault::default(),
+            alarms: Alarms::default(),
             inbox: Deliveries::new(Arc::new(ManualClock::new()), telemetry).0,
             reports: mpsc::channel(1).0,
             lapsed: watch::channel(None).1,

@@ -11,6 +11,7 @@ use crate::address::PeerAddress;
 use crate::book::{Book, MemoryBook};
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
+use crate::link::alarms::Alarms;
 use crate::link::catch_up::{ChannelGraph, SyncDesk};
 use crate::link::delivery::Deliveries;
 use crate::link::driver::{Env, NodeSettings};
@@ -296,6 +297,7 @@ impl Builder {
             telemetry: telemetry.clone(),
             context: self.context,
             vault: Vault::default(),
+            alarms: Alarms::default(),
             inbox,
             reports,
             lapsed,

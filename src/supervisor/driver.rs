@@ -19,6 +19,7 @@ use super::{
 use crate::address::PeerAddress;
 use crate::clock::{Moment, Sleep};
 use crate::limits;
+use crate::link::alarms;
 use crate::link::driver::{Env, Persona, Report, Verdict};
 use crate::link::{CloseReason, Direction, HandshakeFailure, Identity, LinkHandle, LinkId, Tag};
 use crate::node_id::NodeId;
@@ -76,6 +77,14 @@ pub(crate) struct Channels {
     pub(crate) signer: watch::Receiver<SignerState>,
 }
 
+impl Drop for Driver {
+    /// Links have tasks of their own: if this one panicked, none of them may live on without it.
+    fn drop(&mut self) {
+        self.env.vault.shut();
+        self.reset_all();
+    }
+}
+
 impl Driver {
     pub(crate) fn new(
         env: Arc<Env>,
@@ -111,7 +120,12 @@ impl Driver {
 
     /// Runs until every handle on the supervisor is dropped, or a drain is over. Leaves no link behind.
     pub(crate) async fn run(mut self, channels: Channels) {
-        let overran = self.serve(channels).await;
+        let ringing = alarms::ring(Arc::clone(&self.env));
+        let overran = tokio::select! {
+            biased;
+            overran = self.serve(channels) => overran,
+            never = ringing => match never {},
+        };
         self.note_sightings();
         self.env.vault.shut();
         // Links whose end has not been reported, be it that their peer or that the node does not take what is left.
@@ -432,12 +446,12 @@ impl Driver {
         };
         let link = self.dialers.remove(&id);
         if let (Some(link), Some(error)) = (link, panic) {
-            tracing::error!(%error, "the task of a link panicked; the link is closed and its secrets are wiped");
             let silent = self
                 .dials
                 .get(&link)
                 .is_some_and(|dial| !dial.authenticated.load(Ordering::Acquire));
             if silent {
+                tracing::error!(%error, "the task of a dial panicked");
                 self.dial_failed(link, HandshakeFailure::Panicked);
             }
         }

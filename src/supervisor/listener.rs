@@ -10,7 +10,7 @@ use crate::error::is_of_one_connection;
 use crate::limits;
 use crate::link::LinkId;
 use crate::link::caller::{Caller, Proceeded};
-use crate::link::driver::{Admitted, Env};
+use crate::link::driver::{Admitted, Env, live_on};
 use crate::link::turnstile::{Slot, Turnstile};
 use crate::network::Subnet;
 use crate::signer::Epoch;
@@ -127,13 +127,7 @@ impl Doorway {
             return;
         };
         let (doorway, stop) = (Arc::clone(self), stop.clone());
-        // In memory of its own, which is free again once there is a link.
-        let admission = Box::pin(doorway.admit(caller, entry, stop));
-        tokio::spawn(async move {
-            if let Some(admitted) = admission.await {
-                admitted.live().await;
-            }
-        });
+        tokio::spawn(async move { live_on(doorway.admit(caller, entry, stop).await) });
     }
 
     async fn admit(

@@ -78,16 +78,19 @@ impl Telemetry {
 
     /// Records `event`: counts it, logs it, and hands it to whoever listens. Never waits.
     pub fn emit(&self, event: Event) {
-        self.emit_in(&tracing::Span::none(), event);
+        self.emit_in(None, event);
     }
 
     /// The same, logged in a span.
-    pub(crate) fn emit_in(&self, span: &tracing::Span, event: Event) {
+    pub(crate) fn emit_in(&self, span: Option<&tracing::Span>, event: Event) {
         let at = self.clock.unix();
         let unsaid = self.note(at, &event);
         contained(|| {
             meters::record(&event);
-            span.in_scope(|| event.log(unsaid));
+            match span {
+                Some(span) => span.in_scope(|| event.log(unsaid)),
+                None => event.log(unsaid),
+            }
         });
         let mut recorded = Recorded {
             at,
@@ -228,10 +231,10 @@ pub(crate) fn link_span(
     link: LinkId,
     direction: Direction,
     identity: Identity,
-) -> tracing::Span {
-    let mut span = tracing::Span::none();
+) -> Option<Box<tracing::Span>> {
+    let mut span = None;
     contained(|| {
-        span = tracing::info_span!(
+        let it = tracing::info_span!(
             "link",
             node_id = %peer,
             tag = tracing::field::Empty,
@@ -239,15 +242,19 @@ pub(crate) fn link_span(
             direction = direction.as_str(),
             identity = identity.as_str(),
         );
+        // Boxed, and only where there is something to say: every link holds one.
+        span = (!it.is_disabled()).then(|| Box::new(it));
     });
     span
 }
 
 /// Says in a link's span what its peer's tag is now.
-pub(crate) fn retag(span: &tracing::Span, tag: Tag) {
-    contained(|| {
-        span.record("tag", tag.as_str());
-    });
+pub(crate) fn retag(span: Option<&tracing::Span>, tag: Tag) {
+    if let Some(span) = span {
+        contained(|| {
+            span.record("tag", tag.as_str());
+        });
+    }
 }
 
 fn locked(history: &Mutex<History>) -> MutexGuard<'_, History> {

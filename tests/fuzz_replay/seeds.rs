@@ -566,6 +566,11 @@ fn handshake_differential() -> Vec<Named> {
             "dialled_act_three_with_a_copied_tag",
             start(0, 9).u8(0).bytes(&[]).u8(5).bytes(&act_three),
         ),
+        // The byte that is put into both is the one that ours had there.
+        named(
+            "dialled_act_three_changed_for_one",
+            Seed(vec![0, 0, 2, 0x3b, 0xd0, 0, 0, 0, 2, 0x3b, 0xd0, 0x6a]),
+        ),
         named(
             "dials_and_the_tag_is_copied",
             start(1, 9).u8(5).bytes(&act_two),

@@ -71,7 +71,7 @@ impl LinkTask {
         let mut chunk = vec![0; limits::READ_CHUNK];
         loop {
             self.pump_inbox();
-            if !self.pending.is_empty() {
+            if self.holds_up() {
                 return Ok(false);
             }
             // Asked of the kernel: the runtime may not have been told yet that there is something.
@@ -81,7 +81,8 @@ impl LinkTask {
                 Err(Errno::INTR) => continue,
                 Err(_) => return Err(CloseReason::Io),
             };
-            self.read
+            self.work()
+                .read
                 .extend_from_slice(chunk.get(..count).unwrap_or_default());
             self.take_read(count).await?;
             if let Some(leaving) = &mut self.leaving {

@@ -2,7 +2,7 @@
 //!
 //! The order is pongs, our own messages, the node's. A message of the node meets the firewall here for the last time.
 
-use super::{Ending, LinkTask};
+use super::{Ending, LinkTask, at_hand};
 use crate::clock::Moment;
 use crate::limits;
 use crate::link::buffers;
@@ -27,11 +27,11 @@ impl LinkTask {
     /// Encrypts and writes until nothing waits, the kernel takes no more, or it is the socket's turn to be read.
     pub(super) async fn pump_out(&mut self) -> Result<(), CloseReason> {
         for _ in 0..BUFFERS_A_ROUND {
-            if self.write.is_empty() {
+            if !self.has_to_write() {
                 let filled = self.fill().await;
                 self.settle_counts();
                 filled?;
-                if self.write.is_empty() {
+                if !self.has_to_write() {
                     return Ok(());
                 }
             }
@@ -40,16 +40,17 @@ impl LinkTask {
             }
             self.state().outbox.settle();
         }
-        self.state().wake.notify_one();
+        self.state().wake.wake();
         Ok(())
     }
 
     /// Encrypts what waits into the write buffer, up to its bound: pongs, then our own messages, then the node's.
     async fn fill(&mut self) -> Result<(), CloseReason> {
-        while self.write.len() < limits::WRITE_BUFFER {
-            if let Some(bytes) = self.pongs.pop_front() {
+        while self.waits_to_be_written() < limits::WRITE_BUFFER {
+            let work = self.work();
+            if let Some(bytes) = work.pongs.pop_front() {
                 self.seal(&Pong { ignored: bytes }.encode())?;
-            } else if let Some(message) = self.control.pop_front() {
+            } else if let Some(message) = work.control.pop_front() {
                 self.seal(&message)?;
             } else {
                 match self.seal_some()? {
@@ -60,11 +61,16 @@ impl LinkTask {
                 }
             }
         }
-        if self.write.is_empty() {
+        if !self.has_to_write() {
             // All that was taken has been refused.
             self.state().outbox.settle();
         }
         Ok(())
+    }
+
+    /// Bytes of ciphertext that the kernel has not taken yet.
+    fn waits_to_be_written(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.write.len())
     }
 
     /// Encrypts the node's next messages, as many as the write buffer takes. Its first channel message is held until the peer is on
@@ -74,7 +80,7 @@ impl LinkTask {
         let held = |message: &[u8]| {
             !self.on_record && self.machine.send(ambient, message) == Outbound::PassWithLease
         };
-        let room = limits::WRITE_BUFFER.saturating_sub(self.write.len());
+        let room = limits::WRITE_BUFFER.saturating_sub(self.waits_to_be_written());
         let mut messages = buffers::messages();
         let taken = self.state().outbox.take_many(&mut messages, room, held);
         let mut sealed = Ok(());
@@ -141,7 +147,7 @@ impl LinkTask {
             reason = must_not_wait(&shared.state, self.ending) => return Err(reason),
         };
         // Whatever else the task was woken for meanwhile is looked at in the next round.
-        shared.state.wake.notify_one();
+        shared.state.wake.wake();
         if recorded {
             self.on_record = true;
             return Ok(());
@@ -152,31 +158,33 @@ impl LinkTask {
     }
 
     fn seal(&mut self, message: &[u8]) -> Result<(), CloseReason> {
-        if self.write.capacity() == 0 {
-            self.write = buffers::to_write();
+        let work = at_hand(&mut self.work);
+        if work.write.capacity() == 0 {
+            work.write = buffers::to_write();
         }
         let mut session = self.shared.session();
         let (before, _) = session.rotations();
-        let sealed = session.seal(message, &mut self.write);
+        let sealed = session.seal(message, &mut work.write);
         let (sent, _) = session.rotations();
         drop(session);
         if sealed.is_err() {
             return Err(CloseReason::Transport);
         }
+        let kind = MessageType::of(message).unwrap_or(MessageType(0));
+        work.tally
+            .count(Direction::Outbound, kind.plane(), message.len());
         if sent > before {
             self.rotated(Direction::Outbound, sent - before);
         }
-        let kind = MessageType::of(message).unwrap_or(MessageType(0));
-        self.tally
-            .count(Direction::Outbound, kind.plane(), message.len());
         Ok(())
     }
 
     /// Hands the write buffer to the kernel. `false`: the kernel takes no more for now.
     fn flush(&mut self) -> Result<bool, CloseReason> {
-        while !self.write.is_empty() {
-            match self.shared.write(&self.write) {
-                Written::Bytes(count) => self.write.advance(count),
+        let write = &mut at_hand(&mut self.work).write;
+        while !write.is_empty() {
+            match self.shared.write(write) {
+                Written::Bytes(count) => write.advance(count),
                 Written::WouldBlock => return Ok(false),
                 Written::Fenced => return Err(CloseReason::Lapse),
                 Written::Broken => return Err(CloseReason::Io),
@@ -205,7 +213,7 @@ impl LinkTask {
                 self.shared.reset(reason);
             }
         }
-        std::mem::take(&mut self.pending)
+        std::mem::take(&mut self.work().pending)
     }
 
     /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once. `false`: the peer
@@ -229,7 +237,7 @@ impl LinkTask {
                 if self.pump_out().await.is_err() || self.ending != Ending::Patient {
                     return;
                 }
-                if self.write.is_empty() && shared.state.outbox.is_empty() {
+                if !self.has_to_write() && shared.state.outbox.is_empty() {
                     return;
                 }
                 if shared.socket.writable().await.is_err() {
@@ -253,6 +261,6 @@ async fn must_not_wait(state: &LinkState, ending: Ending) -> CloseReason {
         {
             return reason;
         }
-        state.wake.notified().await;
+        state.wake.woken().await;
     }
 }

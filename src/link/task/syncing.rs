@@ -31,7 +31,7 @@ impl LinkTask {
         let last = env.telemetry.frames().last_gossip_at();
         let (now, unix) = (env.clock.now(), env.clock.unix());
         let filter = env.sync.filter(self.chain(), now, unix, last);
-        self.control.push_back(filter);
+        self.work().control.push_back(filter);
         let for_gossip =
             self.state().identity == Identity::Persona || self.state().tag() == Tag::GossipOnly;
         self.may_query = for_gossip && init.features.offers(GOSSIP_QUERIES);
@@ -48,7 +48,7 @@ impl LinkTask {
             return;
         };
         let (range, query) = RangeSync::begin(self.chain(), now);
-        self.control.push_back(query);
+        self.work().control.push_back(query);
         self.syncing = Some(Box::new(Syncing { range, turn }));
     }
 
@@ -68,7 +68,7 @@ impl LinkTask {
         let graph = Arc::clone(&syncing.turn.graph);
         match syncing.range.take(now, message, &*graph) {
             Step::Wait => {}
-            Step::Send(query) => self.control.push_back(query),
+            Step::Send(query) => self.work().control.push_back(query),
             Step::Over(outcome) => self.sync_ended(outcome),
         }
     }
@@ -96,7 +96,7 @@ impl LinkTask {
         }
         if syncing.turn.end(self.now(), outcome) {
             let everything = GossipTimestampFilter::since(self.chain(), 0);
-            self.control.push_back(everything.encode());
+            self.work().control.push_back(everything.encode());
         }
     }
 }

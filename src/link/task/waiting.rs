@@ -6,32 +6,15 @@ use super::LinkTask;
 use crate::link::CloseReason;
 use crate::link::buffers;
 use crate::link::delivery::Room;
-use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::pin;
-use std::task::{Poll, ready};
-
-/// What a link has waited for.
-struct Ready {
-    /// The socket has something to read, or its end.
-    readable: bool,
-    /// The place in the inbox.
-    room: Option<Room>,
-}
+use std::task::{Context, Poll};
 
 impl LinkTask {
     /// Waits until there is something to do, and does what the next round does not.
     pub(super) async fn wait(&mut self) -> Result<(), CloseReason> {
         self.rest_if_idle();
         self.set_alarm();
-        let ready = self.until_ready().await?;
-        if let Some(room) = ready.room {
-            self.place = None;
-            if let Some(delivery) = self.pending.pop_front() {
-                self.env().inbox.send(delivery, room.ok());
-            }
-        }
-        if ready.readable {
+        if poll_fn(|context| self.poll_ready(context)).await? {
             // Reset: thousands of links must not each take a buffer to read nothing while others are still to be reset.
             if self.state().close_requested() == Some(CloseReason::Lapse) {
                 return Err(CloseReason::Lapse);
@@ -41,65 +24,55 @@ impl LinkTask {
         Ok(())
     }
 
-    /// Ready when anything is. All that is ready is looked at, so that nothing keeps the rest waiting: a busy outbox must not keep the
-    /// link from reading, nor the other way round. Only the alarm may wait: each round looks at the time.
+    /// Ready when anything is; `true`: the socket has something to read, or its end. All that is ready is looked at, so that nothing
+    /// keeps the rest waiting: a busy outbox must not keep the link from reading, nor the other way round.
     ///
-    /// The socket is asked by `poll_…_ready`, whose wakers are the runtime's: a link that waits holds none of its own.
-    async fn until_ready(&mut self) -> Result<Ready, CloseReason> {
-        let (reads, writes) = (self.listens(), !self.write.is_empty());
-        let mut woken = pin!(self.shared.state.wake.notified());
-        let (socket, place, alarm) = (&self.shared.socket, &mut self.place, &mut self.alarm);
-        poll_fn(|context| {
-            let mut any = woken.as_mut().poll(context).is_ready();
-            let mut readable = false;
-            if reads && let Poll::Ready(result) = socket.poll_read_ready(context) {
-                result.map_err(|_| CloseReason::Io)?;
-                (any, readable) = (true, true);
-            }
-            if writes && let Poll::Ready(result) = socket.poll_write_ready(context) {
-                result.map_err(|_| CloseReason::Io)?;
-                any = true;
-            }
-            // After what may fail: a place that was had is not asked again.
-            let room = match place {
-                Some(place) => place.as_mut().poll(context),
-                None => Poll::Pending,
-            };
-            any |= room.is_ready();
-            if !any {
-                let Some((_, sleep)) = alarm else {
-                    return Poll::Pending;
-                };
-                ready!(sleep.as_mut().poll(context));
-                *alarm = None;
-            }
-            let room = match room {
-                Poll::Ready(room) => Some(room),
-                Poll::Pending => None,
-            };
-            Poll::Ready(Ok(Ready { readable, room }))
-        })
-        .await
+    /// Each is asked by a call that keeps nothing between calls: a future for each would be held by every link that waits.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, CloseReason>> {
+        let socket = &self.shared.socket;
+        let mut any = self.shared.state.wake.poll(context).is_ready();
+        let mut readable = false;
+        if self.listens()
+            && let Poll::Ready(result) = socket.poll_read_ready(context)
+        {
+            result.map_err(|_| CloseReason::Io)?;
+            (any, readable) = (true, true);
+        }
+        if self.has_to_write()
+            && let Poll::Ready(result) = socket.poll_write_ready(context)
+        {
+            result.map_err(|_| CloseReason::Io)?;
+            any = true;
+        }
+        if let Some(place) = &mut self.place
+            && let Poll::Ready(room) = place.as_mut().poll(context)
+        {
+            any = true;
+            self.fill_place(room);
+        }
+        if !any {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(readable))
     }
 
-    /// An idle link holds no buffer and no key object.
+    /// There is the place in the inbox that was waited for.
+    fn fill_place(&mut self, room: Room) {
+        self.place = None;
+        if let Some(delivery) = self.work().pending.pop_front() {
+            self.env().inbox.send(delivery, room.ok());
+        }
+    }
+
+    /// An idle link holds no workspace, no buffer and no key object.
     fn rest_if_idle(&mut self) {
-        if self.write.is_empty() && self.read.is_empty() && self.pending.is_empty() {
-            buffers::done_reading(std::mem::take(&mut self.read));
-            buffers::done_writing(std::mem::take(&mut self.write));
-            buffers::done_with_deliveries(std::mem::take(&mut self.pending));
+        if let Some(work) = self.work.take_if(|work| work.is_empty()) {
+            buffers::done_with_workspace(work);
             self.shared.session().rest();
         }
-        // Rare, and an idle link keeps no room for them.
-        if self.control.is_empty() {
-            self.control = VecDeque::new();
-        }
-        if self.pongs.is_empty() {
-            self.pongs = VecDeque::new();
-        }
     }
 
-    /// The timer is set anew only when it would ring too late: most messages push the deadline back, and the alarm then finds
+    /// The alarm is set anew only when it would ring too late: most messages push the deadline back, and the alarm then finds
     /// nothing due and is set again.
     fn set_alarm(&mut self) {
         let deadline = if self.deaf {
@@ -111,11 +84,21 @@ impl LinkTask {
         let ours = self.leave_by().into_iter().chain(answer_by);
         let deadline = deadline.into_iter().chain(ours).min();
         let Some(deadline) = deadline else {
-            self.alarm = None;
+            self.clear_alarm();
             return;
         };
-        if self.alarm.as_ref().is_none_or(|(at, _)| *at > deadline) {
-            self.alarm = Some((deadline, self.env().clock.sleep_until(deadline)));
+        let has_rung = |at| at <= self.now();
+        if self.alarm.is_none_or(|at| at > deadline || has_rung(at)) {
+            self.clear_alarm();
+            self.alarm = Some(deadline);
+            self.env().alarms.set(deadline, self.state().id);
+        }
+    }
+
+    /// Takes the alarm back, if there is one.
+    pub(super) fn clear_alarm(&mut self) {
+        if let Some(at) = self.alarm.take() {
+            self.env().alarms.clear(at, self.state().id);
         }
     }
 }

@@ -7,13 +7,12 @@ use super::super::cause::Cause;
 use super::super::machine::Output;
 use super::{Dialing, Driver};
 use crate::address::KnownAddress;
-use crate::link::driver::{Admitted, DialAs, DialOrder, Persona, Verdict, dial};
+use crate::link::driver::{DialAs, DialOrder, Persona, Verdict, dial, live_on};
 use crate::link::shared::Stage;
 use crate::link::{CloseReason, LinkHandle, LinkId, Tag};
 use crate::node_id::NodeId;
 use crate::signer::Purpose;
 use crate::telemetry::Event;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
@@ -129,21 +128,15 @@ impl Driver {
             cancel,
             authenticated,
         };
-        // In memory of its own, which is free again once there is a link.
         let mut dial = Box::pin(dial(Arc::clone(&self.env), order));
         // Begun here, up to the first wait: tasks start in any order, often the last one first, and the most urgent peer's SYN
         // shall leave first (P8). The task looks again at once, so nothing is lost with the idle waker.
         let begun = dial.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        // What a task captures it has room for as long as it lives: no more than the box.
-        let dial: Pin<Box<dyn Future<Output = Option<Admitted>> + Send>> = match begun {
-            Poll::Ready(admitted) => Box::pin(std::future::ready(admitted)),
-            Poll::Pending => dial,
-        };
-        let task = self.tasks.spawn(async move {
-            if let Some(admitted) = dial.await {
-                admitted.live().await;
-            }
-        });
+        if let Poll::Ready(admitted) = begun {
+            live_on(admitted);
+            return;
+        }
+        let task = self.tasks.spawn(async move { live_on(dial.await) });
         self.dialers.insert(task.id(), link);
     }
 
