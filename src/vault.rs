@@ -93,8 +93,15 @@ impl Vault {
     }
 
     /// No link that comes from now on is kept.
-    pub(crate) fn shut(&self) {
-        self.shut.store(true, Ordering::SeqCst);
+    pub(crate) fn shut(&self) -> bool {
+        !self.shut.swap(true, Ordering::SeqCst)
+    }
+
+    /// Wakes the task of a link, if there is that link.
+    pub(crate) fn wake(&self, id: LinkId) {
+        if let Some(link) = self.get(id) {
+            link.state.wake.wake();
+        }
     }
 
     /// Forgets a link that has ended. Its secrets must have been wiped.

@@ -16,11 +16,15 @@ mod signers;
 
 use acts::Wire;
 use node::{Door, Far, Got, INSTANT, Node, clog, id, just_before, message, number_of, soon};
+use pilotlight::clock::{Clock, ManualClock, Moment, Sleep};
 use pilotlight::limits;
 use pilotlight::link::{CloseReason, LinkHandle, SendError};
 use pilotlight::signer::LapseReason;
 use pilotlight::supervisor::{ConnectError, Inbound, Mode, PeerSpec};
 use pilotlight::telemetry::Event;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -266,4 +270,94 @@ async fn p3_dropping_the_last_handle_closes_every_link() {
         tokio::task::yield_now().await;
     }
     drop(inbox);
+}
+
+/// Fills a link's share of the inbox, and then some: the link holds what the node does not receive.
+async fn overfill(node: &Node, far: &mut Far) {
+    let body = vec![0; 65_000];
+    let fit = limits::INBOX_PER_LINK / body.len();
+    for _ in 0..fit + 4 {
+        far.send(&message(32_769, &body)).await;
+    }
+    loop {
+        let peers = node.supervisor.peers().await.unwrap();
+        let peer = peers.iter().find(|peer| peer.node_id == far.id).unwrap();
+        if peer.link.as_ref().unwrap().frames_in > fit as u64 + 1 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A node that keeps its inbox and receives nothing must not keep the tasks of links that have ended.
+#[tokio::test]
+async fn p9_no_task_outlives_a_drain_that_overran() {
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let mut node = Node::live().await;
+    let (mut inbound, _) = node.accept(1).await;
+    let (mut outbound, _) = node.dial(2).await;
+    overfill(&node, &mut inbound).await;
+    overfill(&node, &mut outbound).await;
+    let drain = drain(&node);
+    is_draining(&mut node).await;
+    node.clock.advance(limits::DRAIN_DEADLINE);
+    soon("the drain", drain).await.unwrap();
+    drop((inbound, outbound));
+    let Node {
+        supervisor, inbox, ..
+    } = node;
+    drop(supervisor);
+    soon("the last task's end", async {
+        while tasks() > before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(inbox);
+}
+
+/// A clock of the embedder's that breaks.
+struct Breaking {
+    clock: ManualClock,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Clock for Breaking {
+    fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    fn unix(&self) -> Duration {
+        self.clock.unix()
+    }
+
+    fn sleep_until(&self, at: Moment) -> Sleep {
+        assert!(!self.is_broken.load(Ordering::Relaxed), "as it should");
+        self.clock.sleep_until(at)
+    }
+}
+
+/// If the supervisor's task panics, no link lives on without it.
+#[tokio::test]
+async fn p3_a_supervisor_that_panics_takes_its_links_with_it() {
+    let (clock, is_broken) = (ManualClock::new(), Arc::new(AtomicBool::new(false)));
+    let breaking = Breaking {
+        clock: clock.clone(),
+        is_broken: Arc::clone(&is_broken),
+    };
+    let mut node = Node::live_with(|builder| builder.clock(Arc::new(breaking))).await;
+    let (mut inbound, to_inbound) = node.accept(1).await;
+    let (mut outbound, to_outbound) = node.dial(2).await;
+    is_broken.store(true, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(60));
+    for (far, link) in [(&mut inbound, to_inbound), (&mut outbound, to_outbound)] {
+        assert_eq!(far.rest().await.1, Got::Reset);
+        assert!(link.closed().is_some());
+    }
+    assert!(node.supervisor.peers().await.is_err());
 }

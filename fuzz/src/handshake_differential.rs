@@ -135,8 +135,12 @@ pub fn run(input: &[u8]) {
 /// What of a twisted act can be held against LDK's: the two ends have keys of their own, so what is put into both acts can be right for
 /// one of them. A byte of ciphertext or of a tag is what it was before once in 256 times; and an act of the input's bytes alone can have a
 /// whole tag, for libFuzzer sees what it is compared with, and copies it.
-fn comparable(twist: &Twist, our_honest: bool, ldk_honest: bool) -> bool {
-    our_honest == ldk_honest && !matches!(twist, Twist::Raw(_))
+fn comparable(twist: &Twist, our_honest: bool, ldk_honest: bool, ldk_takes: bool) -> bool {
+    if matches!(twist, Twist::Raw(_)) {
+        return false;
+    }
+    assert!(ldk_honest || !ldk_takes, "LDK takes a changed act");
+    our_honest == ldk_honest
 }
 
 /// Whether both took an act. Ours does what BOLT 8 says of it under our keys, and LDK the same as ours, where that is `comparable`.
@@ -198,8 +202,9 @@ fn dialled(feed: &mut Feed<'_>, [s, e, our_e]: [SecretKey; 3], mut ldk: Ldk) -> 
     let right = judge.act_three(&act).map(|_| ());
     let us = us.act_three(&act);
     let (ldk_honest, act, ldk_peer) = act_three(&ldk_act_two);
-    let comparable = comparable(&twist, our_honest, ldk_honest);
-    let (us, written) = agreed("act three", comparable, right, us, ldk.read(&act))?;
+    let theirs = ldk.read(&act);
+    let comparable = comparable(&twist, our_honest, ldk_honest, theirs.is_some());
+    let (us, written) = agreed("act three", comparable, right, us, theirs)?;
     if !(our_honest && ldk_honest) {
         return None;
     }
@@ -234,8 +239,9 @@ fn dialling(feed: &mut Feed<'_>, [s, e, our_e]: [SecretKey; 3], mut ldk: Ldk) ->
     let right = judge.act_two(&act);
     let us = us.act_two(&act);
     let (ldk_honest, act, ldk_callee) = act_two(&ldk_act_one);
-    let comparable = comparable(&twist, our_honest, ldk_honest);
-    let (us, written) = agreed("act two", comparable, right, us, ldk.read(&act))?;
+    let theirs = ldk.read(&act);
+    let comparable = comparable(&twist, our_honest, ldk_honest, theirs.is_some());
+    let (us, written) = agreed("act two", comparable, right, us, theirs)?;
     if !(our_honest && ldk_honest) {
         return None;
     }

@@ -4,15 +4,14 @@
 //! when one rings; never for a message.
 
 use super::LinkId;
-use super::driver::Env;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// The alarms that are set.
+/// The alarms that are set: a link has one at most, and takes it back when it ends.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
     set: Mutex<BTreeSet<(Moment, LinkId)>>,
@@ -21,7 +20,7 @@ pub(crate) struct Alarms {
 }
 
 impl Alarms {
-    /// Wakes the link's task at `at` or a little later, unless that is cleared before.
+    /// Lets the link be woken at `at` or a little later, unless that is cleared before.
     pub(crate) fn set(&self, at: Moment, link: LinkId) {
         let mut set = self.lock();
         set.insert((at, link));
@@ -56,35 +55,67 @@ impl Alarms {
 }
 
 /// Wakes links when their alarms are due. Never ends by itself.
-pub(crate) async fn ring(env: Arc<Env>) -> Infallible {
+pub(crate) async fn ring(alarms: &Alarms, clock: &dyn Clock, wake: impl Fn(LinkId)) -> Infallible {
     loop {
-        let (due, next) = env.alarms.take_due(env.clock.now());
-        for link in due {
-            if let Some(shared) = env.vault.get(link) {
-                shared.state.wake.wake();
-            }
-        }
+        // Taken before they are woken: a link sets its next alarm once it sees that this one has rung.
+        let (due, next) = alarms.take_due(clock.now());
+        due.into_iter().for_each(&wake);
         let timer = async {
             match next {
-                Some(at) => env.clock.sleep_until(at).await,
+                Some(at) => clock.sleep_until(at).await,
                 None => pending().await,
             }
         };
         tokio::select! {
             () = timer => {}
-            () = env.alarms.sooner.notified() => {}
+            () = alarms.sooner.notified() => {}
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::clock::ManualClock;
+    use std::sync::Arc;
     use std::time::Duration;
+    use tokio::sync::mpsc;
+
+    fn at(second: u64) -> Moment {
+        Moment::from_start(Duration::from_secs(second))
+    }
+
+    #[tokio::test]
+    async fn p9_links_are_woken_at_their_alarms_and_one_that_is_set_sooner_is_not_late() {
+        let (alarms, clock) = (Arc::new(Alarms::default()), ManualClock::new());
+        let (woken, mut wakes) = mpsc::unbounded_channel();
+        let ringing = {
+            let (alarms, clock) = (Arc::clone(&alarms), clock.clone());
+            tokio::spawn(
+                async move { ring(&alarms, &clock, |link| woken.send(link).unwrap()).await },
+            )
+        };
+        alarms.set(at(10), LinkId(1));
+        while clock.sleepers() == 0 {
+            tokio::task::yield_now().await;
+        }
+        alarms.set(at(4), LinkId(2));
+        alarms.set(at(5), LinkId(3));
+        alarms.clear(at(5), LinkId(3));
+        clock.advance(Duration::from_secs(4));
+        assert_eq!(wakes.recv().await, Some(LinkId(2)));
+        // Set anew by a link that was woken, and due already.
+        alarms.set(at(4), LinkId(2));
+        assert_eq!(wakes.recv().await, Some(LinkId(2)));
+        clock.advance(Duration::from_secs(6));
+        assert_eq!(wakes.recv().await, Some(LinkId(1)));
+        assert!(wakes.is_empty());
+        ringing.abort();
+    }
 
     #[test]
     fn what_is_due_is_taken_in_order_and_what_is_cleared_is_not() {
-        let at = |second| Moment::from_start(Duration::from_secs(second));
         let alarms = Alarms::default();
         for (second, link) in [(3, 1), (1, 2), (2, 3), (1, 4), (9, 5)] {
             alarms.set(at(second), LinkId(link));

@@ -54,7 +54,7 @@ pub(crate) struct LinkState {
     /// What its messages may take of the node's inbox.
     pub(crate) inbox_share: Semaphore,
     pub(crate) counters: Counters,
-    /// Wakes the link's task: something is queued, or it shall close or probe.
+    /// Wakes the link's task: something is queued, its alarm is due, or it shall close or probe.
     pub(crate) wake: Wake,
     pub(crate) env: Arc<Env>,
     /// What the log says of this link with each of its events; `None` if it says nothing.

@@ -51,6 +51,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::task::{Wake as WakeTask, Waker};
+    use std::time::Duration;
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -91,6 +92,7 @@ mod tests {
     fn no_call_is_missed_between_threads() {
         let wake = Arc::new(Wake::default());
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .unwrap();
         let rounds = 10_000;
@@ -104,9 +106,10 @@ mod tests {
             })
         };
         runtime.block_on(async {
-            for _ in 0..rounds {
+            for round in 0..rounds {
                 ask.send(()).unwrap();
-                wake.woken().await;
+                let woken = tokio::time::timeout(Duration::from_secs(60), wake.woken());
+                assert!(woken.await.is_ok(), "hung in round {round}");
             }
         });
         drop(ask);

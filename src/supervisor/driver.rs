@@ -1,7 +1,7 @@
 //! The supervisor's one task: feeds [`SupervisorMachine`] with what happens and does what it says.
 //!
 //! It never waits for a link, a peer, the signer, the book or the node: whatever takes time runs in a task of its own and reports
-//! back. So nobody's report to it is held up for long.
+//! back. So nobody's report to it is held up for long. Beside that it rings the links' alarms.
 
 mod acts;
 mod notes;
@@ -78,10 +78,11 @@ pub(crate) struct Channels {
 }
 
 impl Drop for Driver {
-    /// Links have tasks of their own: if this one panicked, none of them may live on without it.
+    /// Links have tasks of their own: if this one panicked or was cancelled, none of them may live on without it.
     fn drop(&mut self) {
-        self.env.vault.shut();
-        self.reset_all();
+        if self.env.vault.shut() {
+            self.reset_all();
+        }
     }
 }
 
@@ -120,14 +121,16 @@ impl Driver {
 
     /// Runs until every handle on the supervisor is dropped, or a drain is over. Leaves no link behind.
     pub(crate) async fn run(mut self, channels: Channels) {
-        let ringing = alarms::ring(Arc::clone(&self.env));
+        let env = Arc::clone(&self.env);
+        let ringing = alarms::ring(&env.alarms, &*env.clock, |link| env.vault.wake(link));
         let overran = tokio::select! {
+            // The alarms first: however much there is to serve, it does not hold up the pings of links that have nothing to do with it.
             biased;
-            overran = self.serve(channels) => overran,
             never = ringing => match never {},
+            overran = self.serve(channels) => overran,
         };
         self.note_sightings();
-        self.env.vault.shut();
+        let _ = self.env.vault.shut();
         // Links whose end has not been reported, be it that their peer or that the node does not take what is left.
         let left = self.handles.len();
         self.reset_all();
@@ -446,12 +449,12 @@ impl Driver {
         };
         let link = self.dialers.remove(&id);
         if let (Some(link), Some(error)) = (link, panic) {
+            tracing::error!(%error, "the task of a dial panicked");
             let silent = self
                 .dials
                 .get(&link)
                 .is_some_and(|dial| !dial.authenticated.load(Ordering::Acquire));
             if silent {
-                tracing::error!(%error, "the task of a dial panicked");
                 self.dial_failed(link, HandshakeFailure::Panicked);
             }
         }

@@ -140,6 +140,12 @@ impl Telemetry {
         contained(|| meters::refused(name, action));
     }
 
+    /// Logs that a link's task panicked. Its secrets are wiped by then.
+    pub(crate) fn link_panicked(link: LinkId) {
+        let link = link.get();
+        contained(|| tracing::error!(link, "the task of a link panicked; the link is closed"));
+    }
+
     /// Counts a signer that was turned away without an event: for when there are too many of them.
     #[cfg(feature = "gateway")]
     pub(crate) fn count_signer_refused(failure: &'static str) {

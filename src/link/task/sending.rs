@@ -213,7 +213,9 @@ impl LinkTask {
                 self.shared.reset(reason);
             }
         }
-        std::mem::take(&mut self.work().pending)
+        let work = self.work.as_mut();
+        work.map(|work| std::mem::take(&mut work.pending))
+            .unwrap_or_default()
     }
 
     /// A patient end waits for the kernel to take all that is queued; any other writes what it takes at once. `false`: the peer
