@@ -92,7 +92,7 @@ impl Vault {
         !self.shut.load(Ordering::SeqCst)
     }
 
-    /// No link that comes from now on is kept.
+    /// No link that comes from now on is kept. `false`: none was before either.
     pub(crate) fn shut(&self) -> bool {
         !self.shut.swap(true, Ordering::SeqCst)
     }

@@ -49,6 +49,12 @@ impl Alarms {
         (due, None)
     }
 
+    /// How many are set.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeSet<(Moment, LinkId)>> {
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,8 @@
 //! From a TCP connection to a link and to its end: connect, handshake, admission, then [`LinkTask`] until it closes. The handshake of
 //! who dialled us is [`caller`](super::caller)'s.
 //!
-//! One task for a link's beginning and one for its life. Nothing but its own handshake waits for the signer. A lapse does not need the task at all: the fence stops
-//! its writes and deliveries, the reaper wipes and resets, and the task only finds out.
+//! One task for a link's beginning and one for its life. Nothing but its own handshake waits for the signer. A lapse does not need the
+//! task at all: the fence stops its writes and deliveries, the reaper wipes and resets, and the task only finds out.
 
 use super::alarms::Alarms;
 use super::catch_up::SyncDesk;
@@ -552,8 +552,8 @@ impl Obituary {
         let shared = self.shared.take()?;
         shared.wipe();
         self.state.outbox.end(self.reason);
+        // This also takes the task's waker, with which a handle would hold the task's memory.
         self.state.request_close(self.reason);
-        self.state.wake.forget();
         self.state.env.vault.remove(self.state.id);
         end_connection(shared, self.reason)
     }

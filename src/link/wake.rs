@@ -15,7 +15,7 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    /// Wakes the task, or, if it does not wait, lets its next wait end at once.
+    /// Wakes the task, or, if it does not wait, lets its next wait end at once. The task is held no more until it asks again.
     pub(crate) fn wake(&self) {
         self.is_called.store(true, Ordering::Release);
         self.waker.wake();
@@ -38,9 +38,10 @@ impl Wake {
         poll_fn(|context| self.poll(context)).await;
     }
 
-    /// Lets go of the task, which would live on in memory for as long as a handle to its link does.
-    pub(crate) fn forget(&self) {
-        drop(self.waker.take());
+    /// Whether the task is held in memory by what would wake it. Afterwards it is not.
+    #[cfg(test)]
+    pub(crate) fn takes_task(&self) -> bool {
+        self.waker.take().is_some()
     }
 }
 
@@ -78,13 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_forgotten_is_held_no_more() {
+    fn a_task_that_was_woken_is_held_no_more() {
         let (wake, count) = (Wake::default(), Arc::new(Count::default()));
         let waker = Waker::from(Arc::clone(&count));
         assert!(wake.poll(&Context::from_waker(&waker)).is_pending());
         drop(waker);
         assert_eq!(Arc::strong_count(&count), 2);
-        wake.forget();
+        wake.wake();
+        assert!(!wake.takes_task());
         assert_eq!(Arc::strong_count(&count), 1);
     }
 

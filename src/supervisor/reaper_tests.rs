@@ -105,6 +105,19 @@ async fn report(events: &mut EventStream) -> LapseReport {
     .await
 }
 
+async fn down(events: &mut EventStream, peer: NodeId) {
+    within("the link's end", async {
+        loop {
+            if let Some(Next::Event(recorded)) = events.next().await
+                && matches!(recorded.event, Event::LinkDown { peer: down, .. } if down == peer)
+            {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
 /// Sealing needs the sending key, opening the receiving one: a wiped session has neither, whoever still holds it.
 fn is_wiped(link: &LinkShared) -> bool {
     let mut session = link.session();
@@ -192,18 +205,30 @@ async fn p3_a_link_that_ends_by_itself_is_wiped_before_its_end_is_told() {
     let held = supervisor.shared.env.vault.all().remove(0);
     let mut events = supervisor.events();
     drop(far.await.unwrap());
-    within("the link's end", async {
-        loop {
-            if let Some(Next::Event(recorded)) = events.next().await
-                && matches!(recorded.event, Event::LinkDown { peer: down, .. } if down == peer)
-            {
-                return;
-            }
+    down(&mut events, peer).await;
+    assert!(is_wiped(&held));
+    drop(session);
+}
+
+/// What a handle keeps of a link that has ended is its state: neither the task's memory nor an alarm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_link_that_has_ended_leaves_no_alarm_and_no_task() {
+    let (supervisor, _inbox, _session) = node().await;
+    let (peer, far) = link(&supervisor, 60, Tag::GossipOnly).await;
+    let held = supervisor.shared.env.vault.all().remove(0);
+    let alarms = || supervisor.shared.env.alarms.count();
+    within("the link at rest", async {
+        while alarms() == 0 {
+            tokio::task::yield_now().await;
         }
     })
     .await;
-    assert!(is_wiped(&held));
-    drop(session);
+    assert_eq!(alarms(), 1, "one for a link");
+    let mut events = supervisor.events();
+    drop(far.await.unwrap());
+    down(&mut events, peer).await;
+    assert_eq!(alarms(), 0);
+    assert!(!held.state.wake.takes_task(), "its task is held");
 }
 
 /// Whoever drops the last supervisor leaves no session behind, whoever still holds one.

@@ -50,10 +50,11 @@ impl LinkTask {
             any = true;
             self.fill_place(room);
         }
-        if !any {
-            return Poll::Pending;
+        if any {
+            Poll::Ready(Ok(readable))
+        } else {
+            Poll::Pending
         }
-        Poll::Ready(Ok(readable))
     }
 
     /// There is the place in the inbox that was waited for.
