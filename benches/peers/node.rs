@@ -107,8 +107,17 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    /// A node that knows no peers, with no signer yet.
+    /// A node that knows no peers, with no signer yet, and counts what it receives.
     pub(crate) async fn new(signer: Arc<Distant>) -> Self {
+        Self::with(signer, None).await
+    }
+
+    /// The same, but what is to be sent back it sends back.
+    pub(crate) async fn answering(signer: Arc<Distant>) -> Self {
+        Self::with(signer, Some(HashMap::new())).await
+    }
+
+    async fn with(signer: Arc<Distant>, links: Option<HashMap<LinkId, LinkHandle>>) -> Self {
         let context = SignerContext::new(signer.node_id());
         let (supervisor, inbox) = Supervisor::builder(context.clone())
             .redial(Redial::Hold)
@@ -118,7 +127,7 @@ impl Ours {
             .await
             .unwrap();
         let seen = Arc::new(Seen::default());
-        tokio::spawn(receive(inbox, Arc::clone(&seen)));
+        tokio::spawn(receive(inbox, links, Arc::clone(&seen)));
         Self {
             supervisor,
             context,
@@ -137,15 +146,19 @@ impl Ours {
     }
 }
 
-async fn receive(mut inbox: Inbox, seen: Arc<Seen>) {
-    let mut links: HashMap<LinkId, LinkHandle> = HashMap::new();
+/// `links`: of a node that answers. It must find its links; what that takes is the node's, not the library's.
+async fn receive(
+    mut inbox: Inbox,
+    mut links: Option<HashMap<LinkId, LinkHandle>>,
+    seen: Arc<Seen>,
+) {
     while let Some(inbound) = inbox.recv().await {
         match inbound {
             Inbound::Up { link, .. } => {
-                links.insert(link.id(), link);
+                links.as_mut().map(|links| links.insert(link.id(), link));
             }
             Inbound::Down { link, .. } => {
-                links.remove(&link);
+                links.as_mut().map(|links| links.remove(&link));
             }
             Inbound::Message(message) => match message.kind() {
                 SINK => {
@@ -156,7 +169,8 @@ async fn receive(mut inbox: Inbox, seen: Arc<Seen>) {
                     let mut answer = BytesMut::with_capacity(message.bytes.len());
                     answer.put_u16(kind + 2);
                     answer.put_slice(&message.bytes[2..]);
-                    let sent = links[&message.link].send(answer).await;
+                    let link = &links.as_ref().unwrap()[&message.link];
+                    let sent = link.send(answer).await;
                     drop(sent.unwrap());
                 }
             },
@@ -199,7 +213,8 @@ pub(crate) fn run(stack: Stack, number: u8) {
     let (address, id, _node) = runtime.block_on(async {
         match stack {
             Stack::Ours => {
-                let mut node = Ours::new(Distant::new(number.into(), Duration::ZERO, false)).await;
+                let signer = Distant::new(number.into(), Duration::ZERO, false);
+                let mut node = Ours::answering(signer).await;
                 node.supervisor.declare_channel_peers([]).await.unwrap();
                 node.attach().await;
                 let address = node.supervisor.listen("127.0.0.1:0".parse().unwrap()).await;

@@ -422,9 +422,9 @@ impl Driver {
     fn up(&mut self, link: LinkId, handle: &LinkHandle) {
         let peer = handle.peer();
         self.feed(Input::Up(link));
-        self.seen(peer);
         self.dials.remove(&link);
         self.handles.insert(link, handle.clone());
+        self.there(peer);
         self.answer(peer, |_| Ok(handle.clone()));
     }
 

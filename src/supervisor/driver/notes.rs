@@ -14,7 +14,7 @@ use std::time::Duration;
 /// What is not in the book yet.
 #[derive(Default)]
 pub(super) struct Notes {
-    /// Peers on record of whom something has been seen since: bounded by the peers.
+    /// Peers on record that have gone or failed since: bounded by the peers. Those that have links are not among them for that.
     peers: BTreeSet<NodeId>,
     alarm: Option<(Moment, Sleep)>,
 }
@@ -68,11 +68,22 @@ impl Driver {
 
     /// There is something to note of a peer, some time.
     pub(super) fn seen(&mut self, peer: NodeId) {
-        let known = self.machine.peer(peer);
-        if known.is_some_and(crate::supervisor::roster::Peer::is_on_record) {
+        if self.is_on_record(peer) {
             self.notes.peers.insert(peer);
             self.wait_to_note();
         }
+    }
+
+    /// A peer has a link. As long as it has, it is noted without being kept for that.
+    pub(super) fn there(&mut self, peer: NodeId) {
+        if self.is_on_record(peer) {
+            self.wait_to_note();
+        }
+    }
+
+    fn is_on_record(&self, peer: NodeId) -> bool {
+        let known = self.machine.peer(peer);
+        known.is_some_and(crate::supervisor::roster::Peer::is_on_record)
     }
 
     fn wait_to_note(&mut self) {
