@@ -128,8 +128,8 @@ mod tests {
         events.extend([None, Some("8a7b")].map(|macaroon| Event::SignerRefused {
             address,
             failure: "macaroon_missing",
-            detail: "none came".to_owned(),
-            macaroon: macaroon.map(str::to_owned),
+            detail: "none came".into(),
+            macaroon: macaroon.map(Into::into),
         }));
         events
     }

@@ -39,14 +39,14 @@ impl SupervisorMachine {
             out.push(Output::Refuse { link, reason });
             return;
         }
-        self.owners.insert(link, id);
         if direction == Direction::Outbound {
             // A stranger's success must not set off dials of ours.
             self.our_side_works(out);
         }
         let dialled_by_smaller = (direction == Direction::Outbound) == (self.own_key() < id);
+        self.peers.entry(id).met_at(address, direction);
+        self.own(link, id);
         let peer = self.peers.entry(id);
-        peer.met_at(address, direction);
         let Some(incumbent) = peer.incumbent else {
             self.admit(now, id, link, direction, out);
             return;
@@ -110,7 +110,7 @@ impl SupervisorMachine {
                 };
                 let earlier = peer.contender.replace(contender);
                 refused = earlier.map(|earlier| (earlier.link, CloseReason::Duplicate));
-                self.owners.insert(link, id);
+                self.own(link, id);
                 self.reschedule(id);
             }
         }

@@ -52,7 +52,7 @@ impl SupervisorMachine {
             peer.dial = Some(link);
             peer.dialled = Some(address.address.clone());
             peer.reached = None;
-            self.owners.insert(link, id);
+            self.own(link, id);
             self.dialing += 1;
             out.push(Output::Dial {
                 link,

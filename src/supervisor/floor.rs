@@ -47,7 +47,6 @@ pub(super) struct Floor {
     pub(super) gone: BTreeSet<(Moment, NodeId)>,
     /// When one of them was last looked for.
     pub(super) sought_at: Option<Moment>,
-    standing: HashMap<NodeId, Standing>,
     /// The networks that gossip comes from, or will soon, and from how many peers.
     networks: HashMap<Network, usize>,
     /// Peers with a live gossip link.
@@ -84,7 +83,7 @@ pub(super) struct BenchKey {
 
 /// What one peer is to the floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Standing {
+pub(super) struct Standing {
     bench: Option<BenchKey>,
     gone: Option<Moment>,
     up: bool,
@@ -139,7 +138,6 @@ impl Floor {
             bench: BTreeSet::new(),
             gone: BTreeSet::new(),
             sought_at: None,
-            standing: HashMap::new(),
             networks: HashMap::new(),
             up: 0,
             chosen: 0,
@@ -218,8 +216,8 @@ impl Floor {
         self.persona
     }
 
-    fn set(&mut self, id: NodeId, now: Standing) {
-        let then = self.standing.get(&id).copied().unwrap_or_default();
+    /// A peer's standing is another.
+    fn changed(&mut self, id: NodeId, then: Standing, now: Standing) {
         if then == now {
             return;
         }
@@ -251,11 +249,6 @@ impl Floor {
             self.chosen.saturating_sub(usize::from(then.chosen)) + usize::from(now.chosen);
         self.coming =
             self.coming.saturating_sub(usize::from(then.coming)) + usize::from(now.coming);
-        if now == Standing::default() {
-            self.standing.remove(&id);
-        } else {
-            self.standing.insert(id, now);
-        }
     }
 }
 
@@ -335,8 +328,20 @@ impl SupervisorMachine {
                 network: at.filter(|_| chosen || coming).map(Network::of),
             }
         });
-        self.floor.set(id, standing);
+        self.stand(id, standing);
         self.review_guest(id);
+    }
+
+    fn stand(&mut self, id: NodeId, standing: Standing) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let then = std::mem::replace(&mut peer.standing, standing);
+            self.floor.changed(id, then, standing);
+        }
+    }
+
+    /// A peer is about to be forgotten.
+    pub(super) fn leave_floor(&mut self, id: NodeId) {
+        self.stand(id, Standing::default());
     }
 
     /// Dials under a persona what is missing of the floor, and who was lost; says how many are missing when that has changed.
@@ -386,7 +391,7 @@ impl SupervisorMachine {
                 overdue_at: patience.map(|patience| now.after(patience)),
                 retire_at: None,
             });
-            self.owners.insert(link, id);
+            self.own(link, id);
             self.dialing += 1;
             self.reschedule(id);
             self.review(id);
@@ -495,7 +500,7 @@ impl SupervisorMachine {
         failure: Option<Failure>,
         out: &mut Vec<Output>,
     ) {
-        let Some(id) = self.owners.remove(&link) else {
+        let Some(id) = self.disown(link) else {
             return;
         };
         let away = !self.live && !self.draining;

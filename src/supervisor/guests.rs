@@ -131,7 +131,7 @@ impl SupervisorMachine {
     /// how many it wants.
     pub(super) fn has_room_for(&self, id: NodeId) -> bool {
         let wanted = self.peers.get(&id).is_some_and(|peer| peer.wanted);
-        wanted || self.owners.len() < limits::LINKS_MAX
+        wanted || self.owned() < limits::LINKS_MAX
     }
 
     /// Notes a link that is let in from a peer who dialled us, and closes those that must go for it.

@@ -47,7 +47,7 @@ pub struct SupervisorMachine {
     pub(super) declared: bool,
     pub(super) peers: Peers,
     /// Whose each link is: admitted ones, contenders, and dials under way.
-    pub(super) owners: HashMap<LinkId, NodeId>,
+    owners: HashMap<LinkId, Place>,
     pub(super) next_link: u64,
     /// Peers that wait for a place to dial, the most urgent first.
     pub(super) queue: BTreeSet<(DialKey, NodeId)>,
@@ -171,7 +171,24 @@ impl SupervisorMachine {
 
     /// Whose a link is.
     pub fn owner(&self, link: LinkId) -> Option<NodeId> {
-        self.owners.get(&link).copied()
+        self.peers.at(*self.owners.get(&link)?)
+    }
+
+    /// A link is a known peer's from now on.
+    pub(super) fn own(&mut self, link: LinkId, id: NodeId) {
+        if let Some(place) = self.peers.place(&id) {
+            self.owners.insert(link, place);
+        }
+    }
+
+    /// A link is nobody's any more. Whose it was.
+    pub(super) fn disown(&mut self, link: LinkId) -> Option<NodeId> {
+        self.peers.at(self.owners.remove(&link)?)
+    }
+
+    /// Links that are somebody's, and dials that are to be some.
+    pub(super) fn owned(&self) -> usize {
+        self.owners.len()
     }
 
     /// Takes one input and appends what is to be done to `out`.
@@ -388,7 +405,7 @@ impl SupervisorMachine {
             };
             return self.ended(now, link, reason, out);
         }
-        let Some(id) = self.owners.remove(&link) else {
+        let Some(id) = self.disown(link) else {
             return;
         };
         self.dial_is_over(id, link);
@@ -464,7 +481,7 @@ impl SupervisorMachine {
             let failure = self.persona_failure(now, link, reason);
             return self.persona_over(now, link, failure, out);
         }
-        let Some(id) = self.owners.remove(&link) else {
+        let Some(id) = self.disown(link) else {
             return;
         };
         self.guests.leave(link);
@@ -521,7 +538,7 @@ impl SupervisorMachine {
         if self.is_incumbent(link) {
             return self.ended(now, link, CloseReason::Internal, out);
         }
-        if let Some(id) = self.owners.remove(&link) {
+        if let Some(id) = self.disown(link) {
             self.drop_contender(id, link);
             self.forget_if_idle(id);
         }
@@ -599,6 +616,7 @@ impl SupervisorMachine {
             self.set_wait(id, Wait::None);
             // Its place may soon be another's.
             self.unschedule(id);
+            self.leave_floor(id);
             self.peers.remove(&id);
         }
     }

@@ -15,14 +15,19 @@ use crate::node_id::NodeId;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Where a peer is kept, as long as it is known. It may be another's afterwards.
+/// Where a peer is kept, as long as it is known. Afterwards nobody is there: whoever comes next is by another name in that place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place(usize);
+pub(super) struct Place {
+    at: u32,
+    tenancy: u32,
+}
 
 /// All peers.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     places: Vec<Option<(NodeId, Peer)>>,
+    /// How many have left each place.
+    tenancies: Vec<u32>,
     /// Places that nobody has; the newest is taken first.
     free: Vec<usize>,
     index: HashMap<NodeId, usize>,
@@ -35,6 +40,7 @@ impl Clone for Peers {
     fn clone(&self) -> Self {
         Self {
             places: self.places.clone(),
+            tenancies: self.tenancies.clone(),
             free: self.free.clone(),
             index: self.index.clone(),
             last: AtomicUsize::new(self.last.load(Ordering::Relaxed)),
@@ -85,12 +91,18 @@ impl Peers {
 
     /// Where a peer is kept.
     pub(super) fn place(&self, id: &NodeId) -> Option<Place> {
-        self.find(id).map(Place)
+        let found = self.find(id)?;
+        Some(Place {
+            at: u32::try_from(found).ok()?,
+            tenancy: *self.tenancies.get(found)?,
+        })
     }
 
     /// Who is kept there.
     pub(super) fn at(&self, place: Place) -> Option<NodeId> {
-        self.places.get(place.0)?.as_ref().map(|(id, _)| *id)
+        let at = usize::try_from(place.at).ok()?;
+        let (id, _) = self.places.get(at)?.as_ref()?;
+        (self.tenancies.get(at) == Some(&place.tenancy)).then_some(*id)
     }
 
     /// The peer of that id, made known if it is not.
@@ -107,6 +119,7 @@ impl Peers {
             .or_insert_with(|| free.pop().unwrap_or(end));
         if place == end {
             self.places.push(None);
+            self.tenancies.push(0);
         }
         *self.last.get_mut() = place;
         let (_, peer) = self.places[place].get_or_insert_with(|| (id, Peer::default()));
@@ -119,6 +132,9 @@ impl Peers {
             && let Some(kept) = self.places.get_mut(place)
             && kept.take().is_some()
         {
+            if let Some(tenancy) = self.tenancies.get_mut(place) {
+                *tenancy = tenancy.wrapping_add(1);
+            }
             self.free.push(place);
         }
     }
@@ -158,10 +174,12 @@ mod tests {
         let ids = ids(40);
         let mut random = fastrand::Rng::with_seed(7);
         let (mut peers, mut model) = (Peers::default(), BTreeMap::new());
+        let mut left = Vec::new();
         for turn in 0..4000_u32 {
             let id = ids[random.usize(..ids.len())];
             match random.u8(..4) {
                 0 => {
+                    left.extend(peers.place(&id));
                     peers.remove(&id);
                     model.remove(&id);
                 }
@@ -193,6 +211,10 @@ mod tests {
                 (peers.iter().count(), model.clone())
             );
         }
+        assert!(
+            left.iter().all(|place| peers.at(*place).is_none()),
+            "whoever was there before is not mistaken for whoever is there now"
+        );
         assert!(
             peers.places.len() <= ids.len(),
             "places are taken again: {}",

@@ -1,6 +1,7 @@
 //! What the supervisor keeps of one peer: what the node wants of it, against what is. Plain data; it decides nothing across peers.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::floor::Standing;
 use super::seen::Seen;
 use crate::address::{AddressOrigin, KnownAddress, PeerAddress};
 use crate::book::PeerRecord;
@@ -75,6 +76,8 @@ impl PeerState {
     reason = "facts that do not depend on one another"
 )]
 pub struct Peer {
+    /// What it is to the gossip floor.
+    pub(super) standing: Standing,
     /// The node wants a link with it kept up.
     pub(super) wanted: bool,
     /// What the node said of it.

@@ -38,7 +38,7 @@ pub struct LapseReport {
     pub retained: usize,
 }
 
-/// Something that happened.
+/// Something that happened. Thousands of events are kept: what the rarer ones have to say lies in boxes.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -123,13 +123,13 @@ pub enum Event {
         /// To whom.
         peer: NodeId,
         /// Where.
-        address: PeerAddress,
+        address: Box<PeerAddress>,
         /// Under which of our keys.
         identity: Identity,
         /// What went wrong: a label.
         failure: &'static str,
         /// The same in words.
-        detail: String,
+        detail: Box<str>,
         /// When the next attempt is due, from now; `None` when it waits for the signer.
         retry_in: Option<Duration>,
     },
@@ -165,9 +165,9 @@ pub enum Event {
         /// Why: a label.
         failure: &'static str,
         /// The same in words.
-        detail: String,
+        detail: Box<str>,
         /// The name, no secret, of the macaroon that it showed; `None` for who showed none of ours.
-        macaroon: Option<String>,
+        macaroon: Option<Box<str>>,
     },
     /// A signer has taken another's place, which did not answer its challenge any more.
     SignerTakenOver {

@@ -139,6 +139,12 @@ mod tests {
         }
     }
 
+    /// Some thousands are kept: the largest event is what each of them takes.
+    #[test]
+    fn a_kept_event_takes_no_more_than_it_did() {
+        assert!(size_of::<Recorded>() <= 128, "{}", size_of::<Recorded>());
+    }
+
     fn of_the_node() -> Recorded {
         recorded(Event::ModeChanged {
             from: Mode::Live,

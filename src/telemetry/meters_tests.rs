@@ -86,7 +86,7 @@ fn gateway_events() -> Vec<Event> {
             address: ([127, 0, 0, 1], 1).into(),
             failure: "macaroon_missing",
             macaroon: None,
-            detail: String::new(),
+            detail: Box::default(),
         },
         Event::SignerTakenOver {
             from: ([127, 0, 0, 1], 1).into(),
@@ -109,10 +109,10 @@ fn gateway_events() -> Vec<Event> {
 fn dial_failed() -> Event {
     Event::DialFailed {
         peer: peer(),
-        address: "192.0.2.1:9735".parse().unwrap(),
+        address: Box::new("192.0.2.1:9735".parse().unwrap()),
         identity: Identity::Node,
         failure: "connect",
-        detail: String::new(),
+        detail: Box::default(),
         retry_in: None,
     }
 }

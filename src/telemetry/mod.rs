@@ -121,7 +121,7 @@ impl Telemetry {
             at,
             address: *address,
             reason: failure,
-            detail: detail.clone(),
+            detail: detail.to_string(),
         };
         self.refusals().note(refusal)
     }

@@ -470,8 +470,8 @@ pub(crate) fn failed(event: &Event) -> Option<(&'static str, String)> {
     match event {
         Event::DialFailed {
             failure, detail, ..
-        }
-        | Event::InboundFailed {
+        } => Some((failure, detail.to_string())),
+        Event::InboundFailed {
             failure, detail, ..
         } => Some((failure, detail.clone())),
         _ => None,

@@ -183,7 +183,7 @@ impl House {
                 detail,
                 macaroon,
                 ..
-            } => Some((*failure, detail.clone(), macaroon.clone()?)),
+            } => Some((*failure, detail.to_string(), macaroon.as_ref()?.to_string())),
             _ => None,
         })
         .await

@@ -187,7 +187,7 @@ impl Watch {
         self.until("a dial fails", |event| match event {
             Event::DialFailed {
                 failure, detail, ..
-            } => Some((*failure, detail.clone())),
+            } => Some((*failure, detail.to_string())),
             _ => None,
         })
         .await

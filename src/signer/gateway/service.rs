@@ -133,8 +133,8 @@ impl Shared {
         self.telemetry.emit(Event::SignerRefused {
             address,
             failure,
-            detail,
-            macaroon: macaroon.map(|name| name.to_string()),
+            detail: detail.into(),
+            macaroon: macaroon.map(|name| name.to_string().into()),
         });
     }
 

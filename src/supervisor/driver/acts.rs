@@ -201,10 +201,10 @@ impl Driver {
         let (failure, detail) = (cause.label(), cause.detail());
         self.env.telemetry.emit(Event::DialFailed {
             peer,
-            address,
+            address: Box::new(address),
             identity,
             failure,
-            detail,
+            detail: detail.into(),
             retry_in,
         });
         if self.handle_of(peer).is_none() {
