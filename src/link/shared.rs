@@ -23,7 +23,7 @@ use crate::wire::MessageType;
 use bytes::Bytes;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -59,14 +59,40 @@ pub(crate) struct LinkState {
     pub(crate) env: Arc<Env>,
     /// What the log says of this link with each of its events; `None` if it says nothing.
     span: Option<Box<tracing::Span>>,
-    scope: Mutex<Scope>,
+    /// What the link depends on. `None`: the server's scope. `Some`: the signer's.
+    scope: Mutex<Option<Lease>>,
     close: Mutex<Option<CloseReason>>,
     tag: AtomicU8,
     stage: AtomicU8,
-    probe: AtomicBool,
-    filter_received: AtomicBool,
+    flags: Flags,
+}
+
+/// What has happened on a link, or shall: a bit each.
+#[derive(Default)]
+struct Flags(AtomicU8);
+
+impl Flags {
+    /// The task shall find out whether the peer is alive.
+    const PROBE: u8 = 1;
+    /// The peer has said what gossip it wants.
+    const FILTER_RECEIVED: u8 = 2;
     /// The node has received the link's beginning, so it shall receive its end.
-    told: AtomicBool,
+    const TOLD: u8 = 4;
+    /// A channel message has passed, so only the link's end ends the lease. Looked at and set under the scope's lock.
+    const CARRIED: u8 = 8;
+
+    fn set(&self, flag: u8) {
+        self.0.fetch_or(flag, Ordering::AcqRel);
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.0.load(Ordering::Acquire) & flag != 0
+    }
+
+    /// Clears it. Whether it was set.
+    fn take(&self, flag: u8) -> bool {
+        self.0.fetch_and(!flag, Ordering::AcqRel) & flag != 0
+    }
 }
 
 /// How far a link has come.
@@ -78,15 +104,6 @@ pub(crate) enum Stage {
     Admitted,
     /// Both `init`s have passed.
     Up,
-}
-
-/// What the link depends on.
-#[derive(Default)]
-struct Scope {
-    /// `None`: the server's scope. `Some`: the signer's.
-    lease: Option<Lease>,
-    /// A channel message has passed, so only the link's end ends the lease.
-    carried: bool,
 }
 
 /// Counted by the link's task, read by snapshots.
@@ -140,17 +157,12 @@ impl LinkShared {
             wake: Wake::default(),
             env,
             span: telemetry::link_span(birth.peer, birth.id, birth.direction, birth.identity),
-            scope: Mutex::new(Scope {
-                lease: birth.lease,
-                carried: false,
-            }),
+            scope: Mutex::new(birth.lease),
             close: Mutex::new(None),
             // Until the supervisor has said otherwise: fail safe.
             tag: AtomicU8::new(tag_code(Tag::ChannelBearing)),
             stage: AtomicU8::new(Stage::Authenticated as u8),
-            probe: AtomicBool::new(false),
-            filter_received: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            flags: Flags::default(),
         };
         Self {
             state: Arc::new(state),
@@ -218,7 +230,7 @@ impl LinkShared {
             }
             result
         };
-        let result = match &scope.lease {
+        let result = match &*scope {
             Some(lease) => {
                 let Some(_gate) = lease.enter() else {
                     return Written::Fenced;
@@ -244,7 +256,7 @@ impl LinkState {
         }
     }
 
-    fn scope(&self) -> MutexGuard<'_, Scope> {
+    fn scope(&self) -> MutexGuard<'_, Option<Lease>> {
         self.scope.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -254,15 +266,17 @@ impl LinkState {
     /// No signer is there, or its session lapsed at this moment; then nothing may be sent or delivered that needs it.
     pub(crate) fn take_lease(&self, carried: bool) -> Result<Epoch, SignerAway> {
         let held = {
-            let mut scope = self.scope();
-            scope.carried |= carried;
-            scope.lease.clone()
+            let scope = self.scope();
+            if carried {
+                self.flags.set(Flags::CARRIED);
+            }
+            scope.clone()
         };
         let lease = if let Some(lease) = held {
             lease
         } else {
             let fresh = self.env.context.lease()?;
-            self.scope().lease.get_or_insert(fresh).clone()
+            self.scope().get_or_insert(fresh).clone()
         };
         // Looked at after it was stored: see the module's doc.
         if lease.is_live() {
@@ -276,29 +290,29 @@ impl LinkState {
     /// (P6): then it must be closed.
     pub(crate) fn release_lease(&self) -> bool {
         let mut scope = self.scope();
-        if scope.carried {
+        if self.flags.has(Flags::CARRIED) {
             return false;
         }
-        let Some(lease) = scope.lease.take() else {
+        let Some(lease) = scope.take() else {
             return true;
         };
         // A lapse that begins after this look finds the link released; one that began before it finds the lease in its place.
         let is_released = lease.enter().is_some();
         if !is_released {
-            scope.lease = Some(lease);
+            *scope = Some(lease);
         }
         is_released
     }
 
     /// The session that the link depends on; `None` in the server's scope.
     pub(crate) fn leased_under(&self) -> Option<Epoch> {
-        self.scope().lease.as_ref().map(Lease::epoch)
+        self.scope().as_ref().map(Lease::epoch)
     }
 
     /// The session that the link depended on, if it has lapsed or is lapsing: then the link must end, if nobody has ended it yet.
     pub(crate) fn dead_scope(&self) -> Option<Epoch> {
         let scope = self.scope();
-        let lease = scope.lease.as_ref()?;
+        let lease = scope.as_ref()?;
         // A session that is lapsing is dead too: its fence is on its way up.
         (!self.env.context.is_live() || !lease.is_live()).then(|| lease.epoch())
     }
@@ -307,7 +321,7 @@ impl LinkState {
     /// the moment of delivery: what is made there was delivered before the lapse, however late its receiver's thread goes on.
     pub(crate) fn deliver<T>(&self, make: impl FnOnce() -> T) -> Option<T> {
         let scope = self.scope();
-        match &scope.lease {
+        match &*scope {
             Some(lease) => lease.enter().map(|_gate| make()),
             None => Some(make()),
         }
@@ -362,22 +376,22 @@ impl LinkState {
 
     /// The node receives the link's beginning.
     pub(crate) fn set_told(&self) {
-        self.told.store(true, Ordering::Release);
+        self.flags.set(Flags::TOLD);
     }
 
     /// Whether the node has received the link's beginning.
     pub(crate) fn was_told(&self) -> bool {
-        self.told.load(Ordering::Acquire)
+        self.flags.has(Flags::TOLD)
     }
 
     /// Asks the task to find out whether the peer is alive.
     pub(crate) fn request_probe(&self) {
-        self.probe.store(true, Ordering::Release);
+        self.flags.set(Flags::PROBE);
         self.wake.wake();
     }
 
     pub(crate) fn take_probe(&self) -> bool {
-        self.probe.swap(false, Ordering::AcqRel)
+        self.flags.take(Flags::PROBE)
     }
 
     pub(crate) fn tag(&self) -> Tag {
@@ -395,7 +409,7 @@ impl LinkState {
     }
 
     pub(crate) fn set_filter_received(&self) {
-        self.filter_received.store(true, Ordering::Release);
+        self.flags.set(Flags::FILTER_RECEIVED);
     }
 
     /// What the firewall must know to judge a message that leaves now.
@@ -404,7 +418,7 @@ impl LinkState {
             signer_away: !self.env.context.is_live(),
             persona: self.identity == Identity::Persona,
             init_received: true,
-            filter_received: self.filter_received.load(Ordering::Acquire),
+            filter_received: self.flags.has(Flags::FILTER_RECEIVED),
             queries_served: self.env.settings.queries_served,
             custom_even_ok: self.env.settings.custom_even_ok,
             observe: self.env.settings.observe,

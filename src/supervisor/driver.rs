@@ -25,7 +25,7 @@ use crate::link::{CloseReason, Direction, HandshakeFailure, Identity, LinkHandle
 use crate::node_id::NodeId;
 use crate::signer::{Epoch, SignerState};
 use crate::telemetry::Event;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,9 +39,9 @@ pub(crate) struct Driver {
     keeper: Arc<BookKeeper>,
     notes: Notes,
     /// Links that wait for a verdict.
-    verdicts: HashMap<LinkId, oneshot::Sender<Verdict>>,
+    verdicts: BTreeMap<LinkId, oneshot::Sender<Verdict>>,
     /// Dials under way: where to, and how to give them up.
-    dials: HashMap<LinkId, Dialing>,
+    dials: BTreeMap<LinkId, Dialing>,
     /// Links that are up.
     handles: HashMap<LinkId, LinkHandle>,
     waiters: HashMap<NodeId, Vec<LinkWaiter>>,
@@ -103,8 +103,8 @@ impl Driver {
             machine,
             keeper,
             notes: Notes::default(),
-            verdicts: HashMap::new(),
-            dials: HashMap::new(),
+            verdicts: BTreeMap::new(),
+            dials: BTreeMap::new(),
             handles: HashMap::new(),
             waiters: HashMap::new(),
             tasks: JoinSet::new(),
