@@ -39,8 +39,9 @@ pub(super) struct Direction {
     /// `ck || k`.
     secrets: Secret<{ 2 * KEY_LEN }>,
     nonce: u64,
-    /// The key made ready for use, from the first use after a rest or a rotation. In a box, for most directions rest.
-    ready: Option<Box<aead::Key>>,
+    /// The key made ready for use, from the first use after a rest or a rotation. Not in a box: a link that sends a message now and then
+    /// would allocate for each.
+    ready: Option<aead::Key>,
 }
 
 impl Direction {
@@ -82,7 +83,7 @@ impl Direction {
             Some(key) => Ok(key),
             empty => {
                 let (_, key) = split(self.secrets.expose()).ok_or(Refused)?;
-                Ok(empty.insert(Box::new(aead::Key::new(key)?)))
+                Ok(empty.insert(aead::Key::new(key)?))
             }
         }
     }
