@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, watch};
 const LINKS: u64 = 500;
 /// Bytes that a link may hold, as they are asked of the allocator. Debug builds, whose tasks are larger; a tenth for a compiler or a
 /// runtime that arranges them otherwise.
-const BOUND: i64 = 1_770;
+const BOUND: i64 = 1_690;
 /// A piece of this size or more is not one link's: a table, a ring, a buffer that waits for whoever reads next.
 const SHARED: usize = 4_096;
 
