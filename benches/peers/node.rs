@@ -155,10 +155,14 @@ async fn receive(
     while let Some(inbound) = inbox.recv().await {
         match inbound {
             Inbound::Up { link, .. } => {
-                links.as_mut().map(|links| links.insert(link.id(), link));
+                if let Some(links) = &mut links {
+                    links.insert(link.id(), link);
+                }
             }
             Inbound::Down { link, .. } => {
-                links.as_mut().map(|links| links.remove(&link));
+                if let Some(links) = &mut links {
+                    links.remove(&link);
+                }
             }
             Inbound::Message(message) => match message.kind() {
                 SINK => {

@@ -165,7 +165,7 @@ mod tests {
     /// Some thousands are kept: the largest event is what each of them takes.
     #[test]
     fn a_kept_event_takes_no_more_than_it_did() {
-        assert_eq!(size_of::<Kept>(), 112);
+        assert!(size_of::<Kept>() <= 112, "{}", size_of::<Kept>());
     }
 
     fn of_the_node() -> Recorded {
