@@ -38,7 +38,8 @@ impl Extracted {
 pub(super) struct Direction {
     /// `ck || k`.
     secrets: Secret<{ 2 * KEY_LEN }>,
-    nonce: u64,
+    /// Nonces used so far, under all keys: the nonce and the number of messages follow from it.
+    uses: u64,
     /// The key made ready for use, from the first use after a rest or a rotation. Not in a box: a link that sends a message now and then
     /// would allocate for each.
     ready: Option<aead::Key>,
@@ -53,14 +54,14 @@ impl Direction {
         });
         Self {
             secrets,
-            nonce: 0,
+            uses: 0,
             ready: None,
         }
     }
 
     /// Encrypts in place with the next nonce; a zero-length slice is passed as the associated data (BOLT 8).
     pub(super) fn seal(&mut self, data: &mut [u8]) -> Result<[u8; TAG_LEN], Refused> {
-        let nonce = self.nonce;
+        let nonce = self.nonce();
         let tag = self.key()?.seal(nonce, &[], data)?;
         self.advance()?;
         Ok(tag)
@@ -68,14 +69,23 @@ impl Direction {
 
     /// Decrypts in place with the next nonce. After a failure the caller must let this direction go.
     pub(super) fn open(&mut self, data: &mut [u8], tag: &[u8]) -> Result<(), Refused> {
-        let nonce = self.nonce;
+        let nonce = self.nonce();
         self.key()?.open(nonce, &[], data, tag)?;
         self.advance()
+    }
+
+    /// Nonces used so far, under all keys.
+    pub(super) fn uses(&self) -> u64 {
+        self.uses
     }
 
     /// Gives back what a ready key costs (about 600 bytes); the next use makes it anew.
     pub(super) fn rest(&mut self) {
         self.ready = None;
+    }
+
+    fn nonce(&self) -> u64 {
+        self.uses % NONCES_PER_KEY
     }
 
     fn key(&mut self) -> Result<&aead::Key, Refused> {
@@ -89,8 +99,8 @@ impl Direction {
     }
 
     fn advance(&mut self) -> Result<(), Refused> {
-        self.nonce = self.nonce.checked_add(1).ok_or(Refused)?;
-        if self.nonce >= NONCES_PER_KEY {
+        self.uses = self.uses.checked_add(1).ok_or(Refused)?;
+        if self.nonce() == 0 {
             self.rotate()?;
         }
         Ok(())
@@ -101,7 +111,6 @@ impl Direction {
         let (ck, k) = split(self.secrets.expose()).ok_or(Refused)?;
         let extracted = Extracted::new(ck, k);
         self.ready = None;
-        self.nonce = 0;
         extracted.expand_into(self.secrets.expose_mut())
     }
 
@@ -156,7 +165,7 @@ mod tests {
             use_up(&mut direction, 1);
             before = ((*ck).to_owned(), (*key).to_owned());
             assert_eq!(secrets(&direction), before);
-            assert_eq!(direction.nonce, 0);
+            assert_eq!(direction.nonce(), 0);
         }
     }
 
@@ -187,6 +196,6 @@ mod tests {
     fn a_refused_tag_does_not_use_up_a_nonce() {
         let mut direction = direction();
         assert_eq!(direction.open(&mut [1, 2], &[0; TAG_LEN]), Err(Refused));
-        assert_eq!(direction.nonce, 0);
+        assert_eq!(direction.uses, 0);
     }
 }

@@ -31,8 +31,11 @@ use crate::{
     secret::Secret32,
 };
 
-/// Messages under one key: each uses two nonces, one for its length and one for itself (BOLT 8 § Lightning Message Key Rotation).
-pub const MESSAGES_PER_KEY: u64 = NONCES_PER_KEY / 2;
+/// One for a message's length and one for itself.
+const NONCES_PER_MESSAGE: u64 = 2;
+
+/// Messages under one key, which serves for 1000 nonces (BOLT 8 § Lightning Message Key Rotation).
+pub const MESSAGES_PER_KEY: u64 = NONCES_PER_KEY / NONCES_PER_MESSAGE;
 
 /// Why a session refuses, or has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -101,15 +104,18 @@ enum State {
         receive: Direction,
         framer: Framer,
     },
-    Ended(SessionError),
+    /// Why, and how many nonces each direction had used.
+    Ended {
+        why: SessionError,
+        sent: u64,
+        received: u64,
+    },
 }
 
 /// Both directions of one link's encryption, made by a handshake only: [`Authenticated::into_session`](super::Authenticated::into_session).
 #[must_use]
 pub struct Session {
     state: State,
-    sent: u64,
-    received: u64,
 }
 
 impl Session {
@@ -125,8 +131,6 @@ impl Session {
                 receive: Direction::new(chaining_key, receiving_key),
                 framer: Framer::default(),
             },
-            sent: 0,
-            received: 0,
         }
     }
 
@@ -137,13 +141,10 @@ impl Session {
     pub fn seal(&mut self, message: &[u8], out: &mut BytesMut) -> Result<(), SessionError> {
         let send = match &mut self.state {
             State::Live { send, .. } => send,
-            State::Ended(why) => return Err(*why),
+            State::Ended { why, .. } => return Err(*why),
         };
         match Framer::seal(send, message, out) {
-            Ok(()) => {
-                self.sent = self.sent.saturating_add(1);
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(refused @ SessionError::TooLong { .. }) => Err(refused),
             Err(failure) => Err(self.end(failure)),
         }
@@ -159,22 +160,18 @@ impl Session {
             State::Live {
                 receive, framer, ..
             } => (receive, framer),
-            State::Ended(why) => return Err(*why),
+            State::Ended { why, .. } => return Err(*why),
         };
-        match framer.open(receive, input) {
-            Ok(message) => {
-                self.received = self.received.saturating_add(u64::from(message.is_some()));
-                Ok(message)
-            }
-            Err(failure) => Err(self.end(failure)),
-        }
+        framer
+            .open(receive, input)
+            .map_err(|failure| self.end(failure))
     }
 
     /// How many more bytes make the next header or body whole, if `have` are there; 0 if [`Session::open`] can go on. 0 too once the session has ended.
     pub fn needed(&self, have: usize) -> usize {
         match &self.state {
             State::Live { framer, .. } => framer.needed(have),
-            State::Ended(_) => 0,
+            State::Ended { .. } => 0,
         }
     }
 
@@ -193,30 +190,41 @@ impl Session {
 
     /// Whether the session has ended, by a failure or by [`Session::wipe`]: no secret is left and every call fails.
     pub fn is_failed(&self) -> bool {
-        matches!(self.state, State::Ended(_))
+        matches!(self.state, State::Ended { .. })
     }
 
     /// Messages encrypted so far.
     pub fn sent(&self) -> u64 {
-        self.sent
+        self.uses().0 / NONCES_PER_MESSAGE
     }
 
     /// Messages decrypted so far.
     pub fn received(&self) -> u64 {
-        self.received
+        self.uses().1 / NONCES_PER_MESSAGE
     }
 
     /// Key rotations so far: of the sending key, of the receiving key.
     pub fn rotations(&self) -> (u64, u64) {
-        (
-            self.sent / MESSAGES_PER_KEY,
-            self.received / MESSAGES_PER_KEY,
-        )
+        let (sent, received) = self.uses();
+        (sent / NONCES_PER_KEY, received / NONCES_PER_KEY)
+    }
+
+    /// Nonces used so far in each direction.
+    fn uses(&self) -> (u64, u64) {
+        match &self.state {
+            State::Live { send, receive, .. } => (send.uses(), receive.uses()),
+            State::Ended { sent, received, .. } => (*sent, *received),
+        }
     }
 
     /// Drops the secrets, which wipes them.
     fn end(&mut self, why: SessionError) -> SessionError {
-        self.state = State::Ended(why);
+        let (sent, received) = self.uses();
+        self.state = State::Ended {
+            why,
+            sent,
+            received,
+        };
         why
     }
 
@@ -224,7 +232,7 @@ impl Session {
     pub(super) fn directions(&self) -> Option<(&Direction, &Direction)> {
         match &self.state {
             State::Live { send, receive, .. } => Some((send, receive)),
-            State::Ended(_) => None,
+            State::Ended { .. } => None,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::brontide::{ACT_ONE_LEN, AwaitActOne, ResponderEcdh};
 use crate::clock::Moment;
 use crate::limits;
 use crate::node_id::LocalKey;
-use crate::signer::{EcdhError, Epoch, Purpose};
+use crate::signer::{EcdhCall, EcdhError, Epoch, Purpose};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -192,10 +192,8 @@ impl Caller {
         };
         let key = StaticKey::Signer(env.context.clone());
         let source = self.address.ip();
-        let purpose = Purpose::Inbound { source };
-        let answer = acts
-            .ecdh(2, &key, asking.state.request(), purpose, asking.by)
-            .await;
+        let call = EcdhCall::new(asking.state.request().point, Purpose::Inbound { source });
+        let answer = acts.ecdh(2, &key, &call, asking.by).await;
         let (secret, answered_under) = match answer {
             Err(HandshakeFailure::Ecdh(EcdhError::SignerAway(_))) => {
                 self.asking = Some(asking);
@@ -234,9 +232,9 @@ impl Caller {
             observer: None,
         };
         let source = self.address.ip();
-        let (key, purpose) = (StaticKey::Local(key), Purpose::Inbound { source });
-        let request = asking.state.request();
-        let (secret, _) = acts.ecdh(2, &key, request, purpose, asking.by).await?;
+        let key = StaticKey::Local(key);
+        let call = EcdhCall::new(asking.state.request().point, Purpose::Inbound { source });
+        let (secret, _) = acts.ecdh(2, &key, &call, asking.by).await?;
         acts.conclude(asking.state, secret, None).await.map(Some)
     }
 

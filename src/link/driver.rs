@@ -119,8 +119,6 @@ pub(crate) struct DialOrder {
     pub(crate) peer: NodeId,
     pub(crate) address: KnownAddress,
     pub(crate) as_whom: DialAs,
-    /// Gives the dial up, as long as the link is not admitted.
-    pub(crate) cancel: oneshot::Receiver<CloseReason>,
     /// Set when the handshake is done: from then on the link reports its own end, even if its task panics.
     pub(crate) authenticated: Arc<AtomicBool>,
 }
@@ -214,33 +212,34 @@ pub(super) struct Connected {
     pub(super) done: Done,
 }
 
-/// Dials a peer and asks for the link's admission. `None`: there is no link, and the supervisor has been told why.
-pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) -> Option<Admitted> {
-    let DialOrder {
-        link,
-        peer,
-        address,
-        as_whom,
-        cancel,
-        authenticated,
-    } = order;
+/// Dials a peer and asks for the link's admission. `None`: there is no link, and the supervisor has been told why. `cancel` gives the dial
+/// up, as long as its handshake is not done.
+///
+/// Hundreds are under way at a time, so what they are handed stays in one place: whatever is given to a future, that future has room for.
+pub(crate) fn dial(
+    env: Arc<Env>,
+    order: DialOrder,
+    cancel: oneshot::Receiver<CloseReason>,
+) -> impl Future<Output = Option<Admitted>> + Send {
     let origin = Origin {
-        link,
-        address: address.address.clone(),
+        link: order.link,
+        address: order.address.address.clone(),
         direction: Direction::Outbound,
-        identity: as_whom.identity(),
+        identity: order.as_whom.identity(),
     };
-    let connected = reach_peer(&env, &origin, peer, &address, as_whom, cancel).await;
-    authenticated.store(connected.is_ok(), Ordering::Release);
-    let admitted = match connected {
-        Ok(connected) => establish(&env, connected, &origin).await,
-        Err(failure) => Err(failure),
-    };
-    match admitted {
-        Ok(admitted) => Some(admitted),
-        Err(failure) => {
-            env.report(Report::DialFailed { link, failure }).await;
-            None
+    async move {
+        let linking = async {
+            let connected = reach_peer(&env, &origin, &order, cancel).await?;
+            order.authenticated.store(true, Ordering::Release);
+            establish(&env, connected, &origin).await
+        };
+        match linking.await {
+            Ok(admitted) => Some(admitted),
+            Err(failure) => {
+                let link = origin.link;
+                env.report(Report::DialFailed { link, failure }).await;
+                None
+            }
         }
     }
 }
@@ -249,14 +248,12 @@ pub(crate) async fn dial(env: Arc<Env>, order: DialOrder) -> Option<Admitted> {
 async fn reach_peer(
     env: &Env,
     origin: &Origin,
-    peer: NodeId,
-    address: &KnownAddress,
-    as_whom: DialAs,
+    order: &DialOrder,
     cancel: oneshot::Receiver<CloseReason>,
 ) -> Result<Connected, HandshakeFailure> {
     // Set when the connection is there: before that no handshake begins.
     let started = OnceLock::new();
-    let asks_signer = matches!(as_whom, DialAs::Node { .. });
+    let asks_signer = matches!(order.as_whom, DialAs::Node { .. });
     let cancelled = async {
         match cancel.await {
             Ok(reason) => reason,
@@ -265,8 +262,7 @@ async fn reach_peer(
     };
     // Its secrets are gone before anybody is told how it ended.
     let connected = {
-        // In one place: what is handed on by value has room in each that it is handed to.
-        let mut work = pin!(shake(env, peer, address, as_whom, &started));
+        let mut work = pin!(shake(env, order, &started));
         tokio::select! {
             reason = cancelled => Err(HandshakeFailure::NotAdmitted(reason)),
             connected = async {
@@ -287,24 +283,23 @@ async fn reach_peer(
 /// Connects and goes through the acts as initiator.
 async fn shake(
     env: &Env,
-    peer: NodeId,
-    address: &KnownAddress,
-    as_whom: DialAs,
+    order: &DialOrder,
     started: &OnceLock<Moment>,
 ) -> Result<Connected, HandshakeFailure> {
-    let mut circuit = None;
-    let (key, purpose, lease) = match as_whom {
-        DialAs::Node { purpose, lease } => (StaticKey::Signer(env.context.clone()), purpose, lease),
+    let (key, circuit) = match &order.as_whom {
+        DialAs::Node { .. } => (StaticKey::Signer(env.context.clone()), None),
         DialAs::Persona(persona) => {
-            let persona = persona.ok_or(HandshakeFailure::Entropy)?;
-            circuit = Some(persona.circuit);
-            (StaticKey::Local(persona.key), Purpose::GossipDial, None)
+            let persona = persona.as_ref().ok_or(HandshakeFailure::Entropy)?;
+            (
+                StaticKey::Local(Arc::clone(&persona.key)),
+                Some(&persona.circuit),
+            )
         }
-        DialAs::Cached(key) => (StaticKey::Local(key), Purpose::GossipDial, None),
+        DialAs::Cached(key) => (StaticKey::Local(Arc::clone(key)), None),
     };
     let target = Target {
-        known: address,
-        persona: circuit.as_ref(),
+        known: &order.address,
+        persona: circuit,
     };
     let (socket, reached) = env.reach.connect(&*env.clock, target).await?;
     prepare(&socket);
@@ -316,8 +311,11 @@ async fn shake(
         // What it is told of is what the signer is asked.
         observer: asks_signer.then_some(&env.telemetry),
     };
-    let ephemeral = Env::ephemeral()?;
-    let done = acts.initiate(&key, peer, ephemeral, purpose, lease).await?;
+    let (purpose, lease) = match &order.as_whom {
+        DialAs::Node { purpose, lease } => (*purpose, lease.clone()),
+        DialAs::Persona(_) | DialAs::Cached(_) => (Purpose::GossipDial, None),
+    };
+    let done = acts.initiate(&key, order.peer, purpose, lease).await?;
     Ok(Connected {
         socket,
         reached,

@@ -4,12 +4,12 @@
 //! that another link needs.
 
 use super::Direction;
+use super::driver::Env;
 use super::shared::reset_socket;
 use super::socks::ProxyError;
 use crate::address::{DnsName, PeerAddress};
 use crate::brontide::{
-    ACT_ONE_LEN, Authenticated, AwaitActOne, EcdhRequest, HandshakeError, InitiatorStart,
-    ResponderEcdh,
+    ACT_ONE_LEN, Authenticated, AwaitActOne, HandshakeError, InitiatorStart, ResponderEcdh,
 };
 use crate::clock::{Clock, Moment};
 use crate::error::{Culprit, Retry};
@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
@@ -44,16 +45,14 @@ impl StaticKey {
 
     async fn ecdh(
         &self,
-        request: EcdhRequest,
-        purpose: Purpose,
+        call: &EcdhCall,
     ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
         match self {
             Self::Signer(context) => {
-                let call = EcdhCall::new(request.point, purpose);
-                let (secret, lease) = context.ecdh(call).await?;
+                let (secret, lease) = context.ecdh(*call).await?;
                 Ok((secret, Some(lease)))
             }
-            Self::Local(key) => Ok((key.ecdh(&request.point), None)),
+            Self::Local(key) => Ok((key.ecdh(&call.point), None)),
         }
     }
 }
@@ -306,20 +305,27 @@ impl Acts<'_> {
         &self,
         key: &StaticKey,
         remote: NodeId,
-        ephemeral: LocalKey,
         purpose: Purpose,
         lease: Option<Lease>,
     ) -> Result<Done, HandshakeFailure> {
-        let (state, one) = InitiatorStart::new(key.node_id(), remote, ephemeral)?;
-        self.within(1, self.write(1, &one, lease.as_ref())).await?;
-        let mut two = Partial::<50>::new();
-        self.within(2, self.read(2, &mut two)).await?;
-        let state = state.act_two(two.bytes())?;
-        let by = self.clock.now().after(limits::ACT_DEADLINE);
-        let (secret, ecdh_lease) = self.ecdh(3, key, state.request(), purpose, by).await?;
-        let lease = lease.or(ecdh_lease);
-        let (three, authenticated) = state.resume(secret)?;
-        self.within(3, self.write(3, &three, lease.as_ref()))
+        // In blocks: what an act needs has room in the future until its block ends, and hundreds of them are under way at a time.
+        let (three, authenticated, lease) = {
+            let state = async {
+                let (state, one) = InitiatorStart::new(key.node_id(), remote, Env::ephemeral()?)?;
+                self.within(1, pin!(self.write(1, &one, lease.as_ref())))
+                    .await?;
+                let mut two = Partial::<50>::new();
+                self.within(2, pin!(self.read(2, &mut two))).await?;
+                Ok::<_, HandshakeFailure>(state.act_two(two.bytes())?)
+            };
+            let state = state.await?;
+            let by = self.clock.now().after(limits::ACT_DEADLINE);
+            let call = EcdhCall::new(state.request().point, purpose);
+            let (secret, ecdh_lease) = self.ecdh(3, key, &call, by).await?;
+            let (three, authenticated) = state.resume(secret)?;
+            (three, authenticated, lease.or(ecdh_lease))
+        };
+        self.within(3, pin!(self.write(3, &three, lease.as_ref())))
             .await?;
         Ok(Done {
             authenticated,
@@ -342,9 +348,8 @@ impl Acts<'_> {
         self.act_one(&mut one).await?;
         let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(one.bytes())?;
         let by = self.clock.now().after(limits::ACT_DEADLINE);
-        let (secret, lease) = self
-            .ecdh(2, key, state.request(), Purpose::Inbound { source }, by)
-            .await?;
+        let call = EcdhCall::new(state.request().point, Purpose::Inbound { source });
+        let (secret, lease) = self.ecdh(2, key, &call, by).await?;
         self.conclude(state, secret, lease).await
     }
 
@@ -353,7 +358,7 @@ impl Acts<'_> {
         &self,
         one: &mut Partial<ACT_ONE_LEN>,
     ) -> Result<(), HandshakeFailure> {
-        self.within(1, self.read(1, one)).await
+        self.within(1, pin!(self.read(1, one))).await
     }
 
     /// The responder's last step: act two out, act three in.
@@ -364,9 +369,10 @@ impl Acts<'_> {
         lease: Option<Lease>,
     ) -> Result<Done, HandshakeFailure> {
         let (state, two) = state.resume(secret)?;
-        self.within(2, self.write(2, &two, lease.as_ref())).await?;
+        self.within(2, pin!(self.write(2, &two, lease.as_ref())))
+            .await?;
         let mut three = Partial::<66>::new();
-        self.within(3, self.read(3, &mut three)).await?;
+        self.within(3, pin!(self.read(3, &mut three))).await?;
         let authenticated = state.act_three(three.bytes())?;
         Ok(Done {
             authenticated,
@@ -379,11 +385,10 @@ impl Acts<'_> {
         &self,
         act: u8,
         key: &StaticKey,
-        request: EcdhRequest,
-        purpose: Purpose,
+        call: &EcdhCall,
         by: Moment,
     ) -> Result<(SharedSecret, Option<Lease>), HandshakeFailure> {
-        let source = match purpose {
+        let source = match call.purpose {
             Purpose::Inbound { .. } => Direction::Inbound,
             _ => Direction::Outbound,
         };
@@ -391,7 +396,7 @@ impl Acts<'_> {
         let deadline = self.clock.sleep_until(by);
         let result = tokio::select! {
             biased;
-            result = key.ecdh(request, purpose) => result,
+            result = key.ecdh(call) => result,
             () = deadline => Err(HandshakeFailure::EcdhLate { act }),
         };
         let took = self.clock.now().since(started);
@@ -417,10 +422,11 @@ impl Acts<'_> {
         result
     }
 
+    /// Pinned by whoever asks: what is handed on by value has room in each future that it is handed to.
     async fn within<T>(
         &self,
         act: u8,
-        work: impl Future<Output = Result<T, HandshakeFailure>>,
+        work: Pin<&mut impl Future<Output = Result<T, HandshakeFailure>>>,
     ) -> Result<T, HandshakeFailure> {
         let deadline = self
             .clock

@@ -88,15 +88,9 @@ impl RawLink {
             clock: &clock as &dyn Clock,
             observer: None,
         };
-        let ephemeral = super::driver::Env::ephemeral()?;
+        let key = StaticKey::Local(key);
         let done = acts
-            .initiate(
-                &StaticKey::Local(key),
-                remote,
-                ephemeral,
-                Purpose::GossipDial,
-                None,
-            )
+            .initiate(&key, remote, Purpose::GossipDial, None)
             .await?;
         Ok(Self::new(socket, remote, done.authenticated.into_session()))
     }

@@ -42,8 +42,6 @@ pub(crate) struct Driver {
     verdicts: BTreeMap<LinkId, oneshot::Sender<Verdict>>,
     /// Dials under way: where to, and how to give them up.
     dials: BTreeMap<LinkId, Dialing>,
-    /// Links that are up.
-    handles: HashMap<LinkId, LinkHandle>,
     waiters: HashMap<NodeId, Vec<LinkWaiter>>,
     tasks: JoinSet<()>,
     /// Whose dial a task is, in case it panics: the signer's code runs in it.
@@ -105,7 +103,6 @@ impl Driver {
             notes: Notes::default(),
             verdicts: BTreeMap::new(),
             dials: BTreeMap::new(),
-            handles: HashMap::new(),
             waiters: HashMap::new(),
             tasks: JoinSet::new(),
             dialers: HashMap::new(),
@@ -132,7 +129,7 @@ impl Driver {
         self.note_sightings();
         let _ = self.env.vault.shut();
         // Links whose end has not been reported, be it that their peer or that the node does not take what is left.
-        let left = self.handles.len();
+        let left = self.machine.links_up();
         self.reset_all();
         self.end_drain(if overran { left } else { 0 });
     }
@@ -384,7 +381,6 @@ impl Driver {
                 self.feed(Input::Withdrawn(link));
             }
             Report::Ended { link, reason } => {
-                self.handles.remove(&link);
                 if let Some((id, ip)) = self.machine.stranger_on(link) {
                     self.shared
                         .watchman
@@ -423,7 +419,6 @@ impl Driver {
         let peer = handle.peer();
         self.feed(Input::Up(link));
         self.dials.remove(&link);
-        self.handles.insert(link, handle.clone());
         self.there(peer);
         self.answer(peer, |_| Ok(handle.clone()));
     }
@@ -461,10 +456,11 @@ impl Driver {
     }
 
     fn handle_of(&self, peer: NodeId) -> Option<LinkHandle> {
-        let peer = self.machine.peer(peer)?;
-        let own = peer.link().and_then(|link| self.handles.get(&link));
-        let persona = || self.handles.get(&peer.persona_link()?);
-        own.or_else(persona).cloned()
+        let link = |link| {
+            let state = Arc::clone(&self.env.vault.get(link)?.state);
+            Some(LinkHandle { state })
+        };
+        self.machine.peer(peer)?.up().find_map(link)
     }
 
     fn peers(&self) -> Vec<PeerView> {
@@ -491,7 +487,7 @@ impl Driver {
         self.drain = Some(Drain {
             done: vec![done],
             deadline,
-            links: self.handles.len(),
+            links: self.machine.links_up(),
         });
         self.feed(Input::Drain);
         let waiting: Vec<NodeId> = self.waiters.keys().copied().collect();
@@ -502,7 +498,7 @@ impl Driver {
 
     fn is_drained(&self) -> bool {
         self.drain.is_some()
-            && self.handles.is_empty()
+            && self.machine.load().links == 0
             && self.dials.is_empty()
             && self.env.vault.is_empty()
     }

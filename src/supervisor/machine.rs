@@ -191,6 +191,11 @@ impl SupervisorMachine {
         self.owners.len()
     }
 
+    /// Links that are up, and whose end has not been heard of.
+    pub(crate) fn links_up(&self) -> usize {
+        self.peers.iter().map(|(_, peer)| peer.up().count()).sum()
+    }
+
     /// Takes one input and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
         let subject = self.subject(&input);

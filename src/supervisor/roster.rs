@@ -325,6 +325,14 @@ impl Peer {
         self.persona.map(|persona| persona.id)
     }
 
+    /// Those of its links that are up: its own first, then the one under a persona.
+    pub(super) fn up(&self) -> impl Iterator<Item = LinkId> + use<> {
+        let own = self.incumbent.filter(|own| own.up_since.is_some());
+        let persona = self.persona.filter(|persona| persona.up_since.is_some());
+        let persona = persona.map(|persona| persona.id);
+        own.map(|own| own.id).into_iter().chain(persona)
+    }
+
     /// Its admitted link, the dial that is under way beside it, and the persona's.
     pub(super) fn links(&self) -> impl Iterator<Item = LinkId> + use<> {
         let admitted = self.link();

@@ -125,10 +125,9 @@ impl Driver {
             peer,
             address,
             as_whom,
-            cancel,
             authenticated,
         };
-        let mut dial = Box::pin(dial(Arc::clone(&self.env), order));
+        let mut dial = Box::pin(dial(Arc::clone(&self.env), order, cancel));
         // Begun here, up to the first wait: tasks start in any order, often the last one first, and the most urgent peer's SYN
         // shall leave first (P8). The task looks again at once, so nothing is lost with the idle waker.
         let begun = dial.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -207,7 +206,8 @@ impl Driver {
             detail: detail.into(),
             retry_in,
         });
-        if self.handle_of(peer).is_none() {
+        let known = self.machine.peer(peer);
+        if known.is_none_or(|peer| peer.up().next().is_none()) {
             self.answer(peer, |_| Err(cause.error()));
         }
     }

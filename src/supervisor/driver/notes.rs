@@ -5,7 +5,7 @@ use super::Driver;
 use crate::book::{PeerRecord, Sighting};
 use crate::clock::{Moment, Sleep};
 use crate::limits;
-use crate::link::{LinkHandle, Tag};
+use crate::link::Tag;
 use crate::node_id::NodeId;
 use crate::supervisor::machine::{Input, Output};
 use std::collections::{BTreeSet, HashMap};
@@ -98,11 +98,13 @@ impl Driver {
     pub(super) fn note_sightings(&mut self) {
         self.notes.alarm = None;
         let mut peers = std::mem::take(&mut self.notes.peers);
-        peers.extend(self.handles.values().map(LinkHandle::peer));
+        let known = self.machine.peers();
+        let there = known.filter(|(_, peer)| peer.up().next().is_some());
+        peers.extend(there.map(|(id, _)| id));
         let (now, unix) = (self.env.clock.now(), self.env.clock.unix());
         let sighting = |peer| self.machine.sighting(now, unix, peer);
         self.keeper.note(peers.into_iter().filter_map(sighting));
-        if !self.handles.is_empty() {
+        if self.machine.links_up() > 0 {
             self.wait_to_note();
         }
     }
