@@ -79,6 +79,18 @@ pub(crate) struct TornDown {
     pub(crate) retained: usize,
 }
 
+/// Links that are torn down, whose tasks are to be woken: they wait for it. Dropped, it wakes them.
+#[must_use]
+pub(crate) struct Doomed(Vec<Arc<LinkShared>>);
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        for link in self.0.drain(..) {
+            link.state.wake.wake();
+        }
+    }
+}
+
 impl Vault {
     /// `false`: the vault is shut, so nobody will come for this link and it must end itself.
     #[must_use]
@@ -147,29 +159,29 @@ impl Vault {
 
     /// Tears down every link that was leased under `lapsed` or an earlier session: first all secrets are wiped, then all
     /// connections are reset. Says how many there were, and how many links live on. Runs after the fence is closed, on the
-    /// reaper's thread.
-    pub(crate) fn tear_down(&self, lapsed: Epoch) -> TornDown {
+    /// reaper's thread. The tasks are woken when the doomed are let go: thousands that end must not take the processors from whoever
+    /// closes the connections.
+    pub(crate) fn tear_down(&self, lapsed: Epoch) -> (TornDown, Doomed) {
         let (doomed, retained): (Vec<_>, Vec<_>) = self.all().into_iter().partition(|link| {
             link.state
                 .leased_under()
                 .is_some_and(|epoch| epoch <= lapsed)
         });
-        for link in &doomed {
+        let doomed = Doomed(doomed);
+        for link in &doomed.0 {
             link.wipe();
         }
-        cut_all(&doomed);
-        // Only now, so that thousands of tasks that end do not take the processors from who closes the connections.
-        for link in &doomed {
-            link.state.wake.wake();
-        }
+        cut_all(&doomed.0);
         // Links that wait for a verdict are torn down too, but nobody has heard of them.
         let known = |link: &&Arc<LinkShared>| link.state.stage() != Stage::Authenticated;
         let channel_bearing = |link: &&Arc<LinkShared>| link.state.tag() == Tag::ChannelBearing;
-        TornDown {
-            dropped: doomed.iter().filter(known).count(),
-            channel_bearing: doomed.iter().filter(known).filter(channel_bearing).count(),
+        let dropped = || doomed.0.iter().filter(known);
+        let torn_down = TornDown {
+            dropped: dropped().count(),
+            channel_bearing: dropped().filter(channel_bearing).count(),
             retained: retained.iter().filter(known).count(),
-        }
+        };
+        (torn_down, doomed)
     }
 }
 

@@ -504,8 +504,7 @@ async fn p7_a_persona_is_replaced_after_return_and_nothing_falls_between() {
         }
         if before > 200 && !attached {
             attached = true;
-            // The supervisor knows too: of a persona's link that is not up yet nothing is kept.
-            let _ = link_as(&node, far.id, Identity::Persona).await;
+            // Whether or not the supervisor has heard yet that the persona's link is up.
             node.attach().await;
             let own = within("the own link", far.accept()).await;
             assert_eq!(own.reader.remote, node.id());

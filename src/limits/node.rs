@@ -31,11 +31,11 @@ pub const PER_PEER_MAX: usize = 5_000;
 pub const EVENTS_BUFFER: usize = 4096;
 
 /// Events of the node and its signer that are kept for listeners who come later: a hundred lapses and returns, at four to five events
-/// each. 112 bytes each, and their text.
+/// each. 112 bytes each, and what they have in boxes.
 pub const EVENTS_KEPT: usize = 512;
 
 /// Events of peers that are kept likewise, apart from those, so that peers who come and go push out no lapse: a lapse and a return with a
-/// thousand peers make some 4,000. Under 1 MiB, and their text.
+/// thousand peers make some 4,000. Under 1 MiB, and what they have in boxes.
 pub const PEER_EVENTS_KEPT: usize = 8192;
 
 /// Requests that may wait for the supervisor's driver. A full queue makes callers wait, which is all a caller may do.

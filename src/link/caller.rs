@@ -11,7 +11,7 @@
 //! ended is never used. It never waits for a signer itself, and reads nothing while none is there (P5).
 
 use super::driver::{Admitted, Connected, Env, Origin, Report, establish, note_handshake, prepare};
-use super::handshake::{Acts, Done, HandshakeFailure, Partial, StaticKey};
+use super::handshake::{Acts, Done, HandshakeFailure, Partial, StaticKey, ephemeral};
 use super::places::Progress;
 use super::turnstile::{Slot, Ticker};
 use super::{Direction, Identity, LinkId};
@@ -265,7 +265,7 @@ impl Caller {
             // While it was parked its act one may have come at any time.
             self.since = now;
         }
-        let start = AwaitActOne::new(env.context.node_id(), Env::ephemeral()?);
+        let start = AwaitActOne::new(env.context.node_id(), ephemeral()?);
         Ok(Some(Asking {
             state: start.act_one(self.one.bytes())?,
             by: now.after(limits::ACT_DEADLINE),

@@ -4,7 +4,6 @@
 //! that another link needs.
 
 use super::Direction;
-use super::driver::Env;
 use super::shared::reset_socket;
 use super::socks::ProxyError;
 use crate::address::{DnsName, PeerAddress};
@@ -264,6 +263,13 @@ fn is_one_of(error: &io::Error, codes: &[Errno]) -> bool {
     code.is_some_and(|code| codes.contains(&code))
 }
 
+/// A fresh key from the system's randomness.
+pub(super) fn ephemeral() -> Result<LocalKey, HandshakeFailure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| HandshakeFailure::Entropy)?;
+    LocalKey::from_bytes(&mut seed).map_err(|_| HandshakeFailure::Entropy)
+}
+
 /// What has come of an act. What was read stays when a wait for the rest is given up.
 pub(crate) struct Partial<const N: usize> {
     bytes: [u8; N],
@@ -310,15 +316,15 @@ impl Acts<'_> {
     ) -> Result<Done, HandshakeFailure> {
         // In blocks: what an act needs has room in the future until its block ends, and hundreds of them are under way at a time.
         let (three, authenticated, lease) = {
-            let state = async {
-                let (state, one) = InitiatorStart::new(key.node_id(), remote, Env::ephemeral()?)?;
+            let answered = async {
+                let (state, one) = InitiatorStart::new(key.node_id(), remote, ephemeral()?)?;
                 self.within(1, pin!(self.write(1, &one, lease.as_ref())))
                     .await?;
                 let mut two = Partial::<50>::new();
                 self.within(2, pin!(self.read(2, &mut two))).await?;
                 Ok::<_, HandshakeFailure>(state.act_two(two.bytes())?)
             };
-            let state = state.await?;
+            let state = answered.await?;
             let by = self.clock.now().after(limits::ACT_DEADLINE);
             let call = EcdhCall::new(state.request().point, purpose);
             let (secret, ecdh_lease) = self.ecdh(3, key, &call, by).await?;
@@ -334,11 +340,7 @@ impl Acts<'_> {
     }
 
     /// BOLT 8 as responder.
-    pub(crate) async fn respond(
-        &self,
-        key: &StaticKey,
-        ephemeral: LocalKey,
-    ) -> Result<Done, HandshakeFailure> {
+    pub(crate) async fn respond(&self, key: &StaticKey) -> Result<Done, HandshakeFailure> {
         let source = self
             .socket
             .peer_addr()
@@ -346,7 +348,7 @@ impl Acts<'_> {
             .ip();
         let mut one = Partial::new();
         self.act_one(&mut one).await?;
-        let state = AwaitActOne::new(key.node_id(), ephemeral).act_one(one.bytes())?;
+        let state = AwaitActOne::new(key.node_id(), ephemeral()?).act_one(one.bytes())?;
         let by = self.clock.now().after(limits::ACT_DEADLINE);
         let call = EcdhCall::new(state.request().point, Purpose::Inbound { source });
         let (secret, lease) = self.ecdh(2, key, &call, by).await?;

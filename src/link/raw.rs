@@ -107,8 +107,7 @@ impl RawLink {
             clock: &clock as &dyn Clock,
             observer: None,
         };
-        let ephemeral = super::driver::Env::ephemeral()?;
-        let done = acts.respond(&StaticKey::Local(key), ephemeral).await?;
+        let done = acts.respond(&StaticKey::Local(key)).await?;
         let remote = done.authenticated.remote();
         Ok(Self::new(socket, remote, done.authenticated.into_session()))
     }

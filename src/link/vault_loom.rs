@@ -122,7 +122,7 @@ impl Node {
     /// A lapse, and then what the reaper does.
     fn lapse(self) -> TornDown {
         let lapse = self.session.lapse(LapseReason::Requested).unwrap();
-        self.env.vault.tear_down(lapse.epoch)
+        self.env.vault.tear_down(lapse.epoch).0
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Driver {
     machine: SupervisorMachine,
     keeper: Arc<BookKeeper>,
     notes: Notes,
-    /// Links that wait for a verdict.
+    /// Links that wait for a verdict. A tree, as the dials are in: a table would keep the room that a relight took.
     verdicts: BTreeMap<LinkId, oneshot::Sender<Verdict>>,
     /// Dials under way: where to, and how to give them up.
     dials: BTreeMap<LinkId, Dialing>,

@@ -216,7 +216,7 @@ impl Floor {
         self.persona
     }
 
-    /// A peer's standing is another.
+    /// A peer's standing has changed.
     fn changed(&mut self, id: NodeId, then: Standing, now: Standing) {
         if then == now {
             return;

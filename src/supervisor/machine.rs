@@ -191,6 +191,12 @@ impl SupervisorMachine {
         self.owners.len()
     }
 
+    /// Peers with a link that is up, in no order.
+    pub(crate) fn peers_up(&self) -> impl Iterator<Item = NodeId> {
+        let up = |(_, peer): &(NodeId, &Peer)| peer.up().next().is_some();
+        self.peers.iter().filter(up).map(|(id, _)| id)
+    }
+
     /// Links that are up, and whose end has not been heard of.
     pub(crate) fn links_up(&self) -> usize {
         self.peers.iter().map(|(_, peer)| peer.up().count()).sum()

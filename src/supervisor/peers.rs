@@ -15,7 +15,7 @@ use crate::node_id::NodeId;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Where a peer is kept, as long as it is known. Afterwards nobody is there: whoever comes next is by another name in that place.
+/// Where a peer is kept, as long as it is known. Afterwards nobody is there: `tenancy` tells the next one from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     at: u32,

@@ -47,9 +47,11 @@ async fn reap(
         if let Some(lapse) = env.context.last_lapse()
             && *lapsed.borrow() < Some(lapse.epoch)
         {
-            let torn_down = env.vault.tear_down(lapse.epoch);
-            // Handshakes of that session are told after: the fence already stops what they could write.
+            let (torn_down, doomed) = env.vault.tear_down(lapse.epoch);
+            // Handshakes of that session are told after: the fence already stops what they could write. The links' tasks are woken last, so
+            // that they find all of it done.
             lapsed.send_replace(Some(lapse.epoch));
+            drop(doomed);
             report(env, lapse, torn_down, newest);
         }
         tokio::select! {

@@ -38,7 +38,8 @@ pub struct LapseReport {
     pub retained: usize,
 }
 
-/// Something that happened. Thousands of events are kept: what the rarer ones have to say lies in boxes.
+/// Something that happened. Thousands of events are kept, each in the room of the largest: an address and words lie in boxes where they would
+/// make it larger.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {

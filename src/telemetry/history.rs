@@ -164,7 +164,7 @@ mod tests {
 
     /// Some thousands are kept: the largest event is what each of them takes.
     #[test]
-    fn a_kept_event_takes_no_more_than_it_did() {
+    fn a_kept_event_is_small() {
         assert!(size_of::<Kept>() <= 112, "{}", size_of::<Kept>());
     }
 

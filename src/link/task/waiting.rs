@@ -9,29 +9,42 @@ use crate::link::delivery::Room;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
+/// What has ended a wait, if it is not a place in the inbox or room in the kernel.
+struct Ready {
+    /// The task was woken.
+    woken: bool,
+    /// The socket has something to read, or its end.
+    readable: bool,
+}
+
 impl LinkTask {
     /// Waits until there is something to do, and does what the next round does not.
     pub(super) async fn wait(&mut self) -> Result<(), CloseReason> {
         self.rest_if_idle();
         self.set_alarm();
-        if poll_fn(|context| self.poll_ready(context)).await? {
-            // Reset: thousands of links must not each take a buffer to read nothing while others are still to be reset.
-            if self.state().close_requested() == Some(CloseReason::Lapse) {
-                return Err(CloseReason::Lapse);
-            }
-            self.read_some().await?;
+        let ready = poll_fn(|context| self.poll_ready(context)).await?;
+        if !ready.readable {
+            return Ok(());
         }
-        Ok(())
+        if self.state().close_requested() == Some(CloseReason::Lapse) {
+            // Reset, and not woken for it yet: thousands of links must not take the processors from whoever is still resetting others, who
+            // wakes all of them when it is done.
+            if !ready.woken {
+                self.state().wake.woken().await;
+            }
+            return Err(CloseReason::Lapse);
+        }
+        self.read_some().await
     }
 
-    /// Ready when anything is; `true`: the socket has something to read, or its end. All that is ready is looked at, so that nothing
-    /// keeps the rest waiting: a busy outbox must not keep the link from reading, nor the other way round.
+    /// Ready when anything is. All that is ready is looked at, so that nothing keeps the rest waiting: a busy outbox must not keep the
+    /// link from reading, nor the other way round.
     ///
     /// Each is asked by a call that keeps nothing between calls: a future for each would be held by every link that waits.
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, CloseReason>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<Ready, CloseReason>> {
         let socket = &self.shared.socket;
-        let mut any = self.shared.state.wake.poll(context).is_ready();
-        let mut readable = false;
+        let woken = self.shared.state.wake.poll(context).is_ready();
+        let (mut any, mut readable) = (woken, false);
         if self.listens()
             && let Poll::Ready(result) = socket.poll_read_ready(context)
         {
@@ -51,7 +64,7 @@ impl LinkTask {
             self.fill_place(room);
         }
         if any {
-            Poll::Ready(Ok(readable))
+            Poll::Ready(Ok(Ready { woken, readable }))
         } else {
             Poll::Pending
         }

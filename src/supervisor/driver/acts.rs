@@ -157,7 +157,15 @@ impl Driver {
 
     fn close(&mut self, link: LinkId, reason: CloseReason) {
         if let Some(shared) = self.env.vault.get(link) {
-            shared.state.request_close(reason);
+            // A persona's link that the node has, though the machine is yet to hear that it is up: it stays until the node's own link has
+            // taken its place, as each that is up (P7).
+            let state = &shared.state;
+            let known = self.machine.peer(state.peer);
+            let overtaken = state.stage() == Stage::Up
+                && known.is_none_or(|peer| peer.up().all(|up| up != link));
+            if reason != CloseReason::Persona || !overtaken {
+                state.request_close(reason);
+            }
         } else if let Some(give_up) = self
             .dials
             .get_mut(&link)

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// What is not in the book yet.
 #[derive(Default)]
 pub(super) struct Notes {
-    /// Peers on record that have gone or failed since: bounded by the peers. Those that have links are not among them for that.
+    /// Peers on record that have gone or failed since: bounded by the peers. That one has a link does not put it here.
     peers: BTreeSet<NodeId>,
     alarm: Option<(Moment, Sleep)>,
 }
@@ -94,17 +94,17 @@ impl Driver {
         });
     }
 
-    /// Hands on what is to be noted: of the peers that have come, gone or failed since, and of those who are there.
+    /// Hands on what is to be noted: of the peers that have gone or failed since, and of those who are there.
     pub(super) fn note_sightings(&mut self) {
         self.notes.alarm = None;
         let mut peers = std::mem::take(&mut self.notes.peers);
-        let known = self.machine.peers();
-        let there = known.filter(|(_, peer)| peer.up().next().is_some());
-        peers.extend(there.map(|(id, _)| id));
+        let there: Vec<NodeId> = self.machine.peers_up().collect();
+        let some_are_there = !there.is_empty();
+        peers.extend(there);
         let (now, unix) = (self.env.clock.now(), self.env.clock.unix());
         let sighting = |peer| self.machine.sighting(now, unix, peer);
         self.keeper.note(peers.into_iter().filter_map(sighting));
-        if self.machine.links_up() > 0 {
+        if some_are_there {
             self.wait_to_note();
         }
     }
