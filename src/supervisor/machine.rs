@@ -191,17 +191,6 @@ impl SupervisorMachine {
         self.owners.len()
     }
 
-    /// Peers with a link that is up, in no order.
-    pub(crate) fn peers_up(&self) -> impl Iterator<Item = NodeId> {
-        let up = |(_, peer): &(NodeId, &Peer)| peer.up().next().is_some();
-        self.peers.iter().filter(up).map(|(id, _)| id)
-    }
-
-    /// Links that are up, and whose end has not been heard of.
-    pub(crate) fn links_up(&self) -> usize {
-        self.peers.iter().map(|(_, peer)| peer.up().count()).sum()
-    }
-
     /// Takes one input and appends what is to be done to `out`.
     pub fn handle(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
         let subject = self.subject(&input);

@@ -6,7 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::machine::SupervisorMachine;
-use super::roster::Backoff;
+use super::roster::{Backoff, Peer};
 use crate::book::Sighting;
 use crate::clock::Moment;
 use crate::limits;
@@ -38,6 +38,17 @@ fn seconds(time: Duration) -> i64 {
 }
 
 impl SupervisorMachine {
+    /// Peers with a link that is up, in no order.
+    pub(crate) fn peers_up(&self) -> impl Iterator<Item = NodeId> {
+        let up = |(_, peer): &(NodeId, &Peer)| peer.up().next().is_some();
+        self.peers.iter().filter(up).map(|(id, _)| id)
+    }
+
+    /// Links that are up, and whose end has not been heard of.
+    pub(crate) fn links_up(&self) -> usize {
+        self.peers.iter().map(|(_, peer)| peer.up().count()).sum()
+    }
+
     /// Takes up what an earlier process has seen of a peer. What this one has seen of it counts for more.
     pub(super) fn recall(&mut self, now: Moment, id: NodeId, ago: Option<Duration>, failures: u32) {
         if let Some(peer) = self.peers.get_mut(&id) {
