@@ -49,10 +49,10 @@ async fn reap(
         {
             let (torn_down, doomed) = env.vault.tear_down(lapse.epoch);
             // Handshakes of that session are told after: the fence already stops what they could write. The links' tasks are woken last, so
-            // that they find all of it done.
+            // that they find all of it done, and their ends are told after the lapse.
             lapsed.send_replace(Some(lapse.epoch));
-            drop(doomed);
             report(env, lapse, torn_down, newest);
+            drop(doomed);
         }
         tokio::select! {
             news = changes.changed() => if news.is_err() { return },

@@ -27,7 +27,7 @@ impl LinkTask {
             return Ok(());
         }
         if self.state().close_requested() == Some(CloseReason::Lapse) {
-            // Reset, and not woken for it yet: thousands of links must not take the processors from whoever is still resetting others, who
+            // At rest, reset, and not woken for it yet: thousands of links must not take the processors from whoever is still resetting others, who
             // wakes all of them when it is done.
             if !ready.woken {
                 self.state().wake.woken().await;

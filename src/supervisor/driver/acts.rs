@@ -162,7 +162,7 @@ impl Driver {
             let state = &shared.state;
             let known = self.machine.peer(state.peer);
             let overtaken = state.stage() == Stage::Up
-                && known.is_none_or(|peer| peer.up().all(|up| up != link));
+                && known.is_some_and(|peer| peer.up().all(|up| up != link));
             if reason != CloseReason::Persona || !overtaken {
                 state.request_close(reason);
             }
